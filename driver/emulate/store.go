@@ -1,0 +1,167 @@
+package emulate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// Store is what a backend that only has queues implements; New makes a
+// driver.Conn of it. All methods must be safe for concurrent use, must return
+// soon after ctx ends, and must return driver.ErrClosed after Close.
+//
+// A store keeps two things: the topology of its namespace, as named elements
+// under one version, and queues, each known by its incarnation. It knows
+// nothing of exchanges.
+type Store interface {
+	// Features declares the store. New fills in what the emulation adds.
+	Features() driver.Features
+
+	TopologyStore
+
+	// Attach prepares q.Handle, without I/O, when this process learns of the
+	// queue; the store may keep there whatever saves it work per message.
+	Attach(q *Queue)
+	// CreateQueue makes the queue's storage; doing it again is nothing.
+	CreateQueue(ctx context.Context, q *Queue) error
+	// DeleteQueue removes the storage with all messages and ends its
+	// consumers with driver.ErrNotFound. driver.ErrInUse where a condition of
+	// o does not hold; nil where the storage is already gone.
+	DeleteQueue(ctx context.Context, q *Queue, o driver.DeleteOptions) error
+	// QueueExists reports whether the storage is there.
+	QueueExists(ctx context.Context, q *Queue) (bool, error)
+
+	// Append stores each parcel in its queue and calls Done on each exactly
+	// once: nil when it is stored as safely as the queue was declared (a
+	// parcel with the ID of one stored within the deduplication window is a
+	// success and leaves no second copy); ErrGone when the queue's storage
+	// does not exist, which must never be made anew by it; an error that
+	// wraps driver.ErrUnconfirmed when the outcome is unknown, upon which the
+	// emulation sends it again with Retry set; any other error when the
+	// message is certainly not stored and trying again is useless. Parcels of
+	// one queue are stored in their order.
+	//
+	// With wait the caller waits for the outcomes next, so Append may block
+	// until ctx ends; without, it must not wait for a round trip. Ctx's end
+	// resolves nothing. The slice must not be kept, the parcels may.
+	Append(ctx context.Context, parcels []*Parcel, wait bool)
+
+	// Consume starts to put the queue's messages into the inbox; ErrGone
+	// where the storage does not exist.
+	Consume(ctx context.Context, q *Queue, in *Inbox) (Consumer, error)
+	Inspect(ctx context.Context, q *Queue) (driver.QueueInfo, error)
+	Purge(ctx context.Context, q *Queue) (int, error)
+
+	Health(ctx context.Context) error
+	Native() any
+	// Close ends everything and leaves no goroutine. Parcels that are not
+	// resolved are, with driver.ErrUnconfirmed.
+	Close(ctx context.Context) error
+}
+
+// ErrGone says that the storage of a queue's incarnation does not exist.
+var ErrGone = errors.New("the queue's storage is gone")
+
+// ErrStale says that a version is no longer the current one.
+var ErrStale = errors.New("stale topology version")
+
+// TopologyStore keeps the topology of a namespace and the leases of the
+// clients that route by it. Its reads must be at least as new as every write
+// whose success was reported before the read began, to whichever process.
+type TopologyStore interface {
+	// LoadTopology returns what changed after the version since: each element
+	// that was set or removed, its last state only, in any order; or all that
+	// stands now, with Full set, when since is the zero version or too old or
+	// of another epoch. A namespace never written to has a version too.
+	LoadTopology(ctx context.Context, since Version) (Changes, error)
+	// ApplyTopology sets and removes elements in one atomic step, provided
+	// that at is the current version, and returns the next one; ErrStale
+	// otherwise. At most MaxElements elements and MaxElementBytes bytes a
+	// call. An error that wraps driver.ErrUnconfirmed means that it may have
+	// happened.
+	ApplyTopology(ctx context.Context, at Version, elements []Element) (Version, error)
+	// WatchTopology calls changed soon after any process changed the topology
+	// and after a lost connection came back, until Close. It is a hint: calls
+	// may be missed or repeated. changed does not block.
+	WatchTopology(ctx context.Context, changed func()) error
+
+	// RenewLease records that the client routes by version v, in one atomic
+	// step with the check that v is the current version: ErrStale, and no
+	// change, where it is not. The record outlives ten leases of LeaseTime.
+	RenewLease(ctx context.Context, client string, v Version) error
+	// Leases returns all records. Restarted is how long ago the broker may
+	// have forgotten records or versions that it had confirmed (the time since
+	// its start or failover); negative where it cannot forget.
+	Leases(ctx context.Context) (leases []Lease, restarted time.Duration, err error)
+	// EndLease removes the client's record.
+	EndLease(ctx context.Context, client string) error
+}
+
+// LeaseTime is how long a client routes by a topology version without
+// renewing, counted from when it sent the renewal.
+const LeaseTime = 3 * time.Second
+
+// The bounds of one ApplyTopology call.
+const (
+	MaxElements     = 500
+	MaxElementBytes = 256 << 10
+)
+
+// Version names a state of the topology. N counts; Epoch is random, fresh for
+// every beginning, since a failover or a flush can repeat a count.
+type Version struct {
+	Epoch string
+	N     uint64
+}
+
+// Changes are the differences between two versions, or a whole topology.
+type Changes struct {
+	Version  Version
+	Full     bool
+	Elements []Element
+}
+
+// Element is one exchange, queue or binding, encoded; Data nil: removed. Names
+// are ASCII letters, digits and dots, at most 64 bytes; Data is JSON.
+type Element struct {
+	Name string
+	Data []byte
+}
+
+// Lease is one client's record.
+type Lease struct {
+	Client  string
+	Version Version
+}
+
+// Queue is a queue as declared, with the name of its storage.
+type Queue struct {
+	routing.Queue
+	// Incarnation names the storage: letters and digits, fresh for every
+	// declaration, so that a late retry cannot land in a queue made anew.
+	Incarnation string
+	// Handle is the store's own, set by Attach.
+	Handle any
+}
+
+// Consumer is one consumer of one queue.
+type Consumer interface {
+	// Settle acknowledges (driver.Ack), or gives back for another attempt not
+	// before the delay (driver.Nack). It may return before the broker has
+	// seen it but sends it within 5 ms. Never driver.Reject: the emulation
+	// moves the message, then acknowledges it.
+	Settle(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error
+	// Extend makes the holds last for another lease, and returns those that
+	// are already lost. It is called every third of Features.Lease with all
+	// that the inbox holds, and not at all where that is 0.
+	Extend(ctx context.Context, ds []*Delivery) (lost []*Delivery, err error)
+	// Flush sends what Settle has accepted, and returns when the broker has it.
+	Flush(ctx context.Context) error
+	// Close stops delivering, flushes settlements and gives back at once what
+	// the inbox still holds: Inbox.Drain says which were merely prefetched,
+	// whose attempts do not count. It leaves no goroutine.
+	Close(ctx context.Context) error
+}
