@@ -1,0 +1,68 @@
+package testbroker
+
+import "testing"
+
+// A Broker is a private broker of one test, which may kill it. Its methods
+// fail the test where they do not succeed, so they belong into the goroutine
+// that runs the test; one at a time.
+type Broker struct {
+	t      testing.TB
+	server *server
+}
+
+// Start starts a broker for t alone, for the scheme "amqp", "nats" or "redis",
+// and returns when it serves. It is killed and its data removed when t ends.
+// Under -short it skips t.
+func Start(t testing.TB, scheme string) *Broker {
+	t.Helper()
+	k := kindOf(t, scheme)
+	if testing.Short() {
+		t.Skipf("-short: %s is left out", k.title())
+	}
+	s, err := startServer(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.remove)
+	return &Broker{t: t, server: s}
+}
+
+// URL addresses the broker. It stays the same over restarts.
+func (b *Broker) URL() string { return b.server.kind.url(b.server) }
+
+// Kill ends the broker at once, as kill -9 does, and returns when it is gone.
+func (b *Broker) Kill() { b.server.kill() }
+
+// Start starts a killed broker again, on the same port and data, and returns
+// when it serves.
+func (b *Broker) Start() {
+	b.t.Helper()
+	if len(b.server.processes) > 0 {
+		return
+	}
+	if err := b.server.start(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Restart is Kill and Start.
+func (b *Broker) Restart() {
+	b.t.Helper()
+	b.Kill()
+	b.Start()
+}
+
+// Pause stops the broker's processes without ending them: connections stay,
+// nothing answers.
+func (b *Broker) Pause() {
+	for _, p := range b.server.processes {
+		p.pause()
+	}
+}
+
+// Resume lets a paused broker go on.
+func (b *Broker) Resume() {
+	for _, p := range b.server.processes {
+		p.resume()
+	}
+}

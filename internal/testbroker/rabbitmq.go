@@ -1,0 +1,184 @@
+package testbroker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+type rabbitMQ struct{}
+
+// The ports of a RabbitMQ.
+const (
+	amqpPort = iota
+	managementPort
+	distributionPort
+	epmdPort
+)
+
+func (rabbitMQ) scheme() string { return "amqp" }
+func (rabbitMQ) title() string  { return "RabbitMQ" }
+
+func (rabbitMQ) launch(s *server) error {
+	script, epmd, err := findRabbitMQ()
+	if err != nil {
+		return err
+	}
+	conf := fmt.Sprintf(`listeners.tcp.1 = %s
+management.tcp.ip = 127.0.0.1
+management.tcp.port = %d
+default_user = polymq
+default_pass = %s
+loopback_users = none
+log.file = false
+log.console = true
+log.console.level = warning
+`, s.address(amqpPort), s.ports[managementPort], s.password)
+	for name, text := range map[string]string{
+		"rabbitmq.conf":   conf,
+		"enabled_plugins": "[rabbitmq_management].\n",
+	} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	// The cookie may be read by its owner only, and is there already after a
+	// restart.
+	cookie := filepath.Join(s.dir, ".erlang.cookie")
+	if _, err := os.Stat(cookie); err != nil {
+		if err := os.WriteFile(cookie, []byte(s.password), 0o400); err != nil {
+			return err
+		}
+	}
+	// The first Erlang node would start a port mapper that outlives it.
+	mapper := exec.Command(epmd, "-address", "127.0.0.1", "-port", strconv.Itoa(s.ports[epmdPort]))
+	if err := s.run(mapper); err != nil {
+		return err
+	}
+	if err := awaitPort(s.address(epmdPort), 10*time.Second); err != nil {
+		return fmt.Errorf("epmd: %w", err)
+	}
+	const loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+	cmd := exec.Command(script)
+	cmd.Env = append(os.Environ(),
+		"HOME="+s.dir,
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		"ERL_EPMD_PORT="+strconv.Itoa(s.ports[epmdPort]),
+		"ERL_CRASH_DUMP="+filepath.Join(s.dir, "crash"),
+		"RABBITMQ_NODENAME=polymq"+strconv.Itoa(s.ports[amqpPort])+"@localhost",
+		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
+		"RABBITMQ_NODE_PORT="+strconv.Itoa(s.ports[amqpPort]),
+		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.ports[distributionPort]),
+		"RABBITMQ_MNESIA_BASE="+filepath.Join(s.dir, "data"),
+		"RABBITMQ_LOG_BASE="+s.dir,
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(s.dir, "rabbitmq"),
+		"RABBITMQ_CONF_ENV_FILE="+filepath.Join(s.dir, "none"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(s.dir, "enabled_plugins"),
+		"RABBITMQ_PID_FILE="+filepath.Join(s.dir, "pid"),
+		// Only so does the script exec Erlang instead of forking it, so that
+		// the process started here is the broker.
+		"RABBITMQ_ALLOW_INPUT=1",
+		// Schedulers that spin while idle would take the tests' cores.
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none "+loopback,
+	)
+	return s.run(cmd)
+}
+
+func (rabbitMQ) ready(ctx context.Context, s *server) error {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", s.address(amqpPort))
+	if err != nil {
+		return err
+	}
+	c.Close()
+	return manage(ctx, rabbitMQ{}.url(s), http.MethodGet, "/api/vhosts/%2F", "")
+}
+
+func (rabbitMQ) url(s *server) string {
+	return fmt.Sprintf("amqp://polymq:%s@%s/%%2F?management=http://%s", s.password, s.address(amqpPort), s.address(managementPort))
+}
+
+func (rabbitMQ) fresh(ctx context.Context, base, name string) (string, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return "", err
+	}
+	if err := manage(ctx, base, http.MethodPut, "/api/vhosts/"+name, "{}"); err != nil {
+		return "", err
+	}
+	user := "guest"
+	if u.User != nil {
+		user = u.User.Username()
+	}
+	if err := manage(ctx, base, http.MethodPut, "/api/permissions/"+name+"/"+url.PathEscape(user), `{"configure":".*","write":".*","read":".*"}`); err != nil {
+		return "", err
+	}
+	u.Path, u.RawPath = "/"+name, ""
+	q := u.Query()
+	q.Set("management", managementURL(u))
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+func (rabbitMQ) remove(ctx context.Context, base, name string) error {
+	return manage(ctx, base, http.MethodDelete, "/api/vhosts/"+name, "")
+}
+
+func managementURL(u *url.URL) string {
+	if m := u.Query().Get("management"); m != "" {
+		return m
+	}
+	return "http://" + net.JoinHostPort(u.Hostname(), "15672")
+}
+
+// manage calls the management API of the broker at base.
+func manage(ctx context.Context, base, method, path, body string) error {
+	u, err := url.Parse(base)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, managementURL(u)+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		return err
+	}
+	user, password := "guest", "guest"
+	if u.User != nil {
+		user = u.User.Username()
+		password, _ = u.User.Password()
+	}
+	req.SetBasicAuth(user, password)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := management.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
+	if res.StatusCode >= 300 {
+		return fmt.Errorf("management API: %s %s: %s: %s", method, path, res.Status, bytes.TrimSpace(text))
+	}
+	return nil
+}
+
+// Idle connections would look like leaks to tests that count goroutines.
+var management = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+func awaitPort(address string, d time.Duration) error {
+	for end := time.Now().Add(d); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(end) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package testbroker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// patience is how long a broker may take to start; a loaded machine can need
+// ten times as long as an idle one.
+const patience = 90 * time.Second
+
+// A server is a broker that this process started: its processes, its ports and
+// its data folder, which outlives the processes until remove.
+type server struct {
+	kind      kind
+	dir       string
+	ports     []int
+	password  string
+	processes []*process
+}
+
+// startServer starts a broker and returns once it serves.
+func startServer(k kind) (*server, error) {
+	var err error
+	// A port that was free a moment ago can be taken by now; then the broker
+	// ends at once, and other ports will do.
+	for range 3 {
+		s := &server{kind: k, password: rand.Text()}
+		if s.dir, err = scratch(); err != nil {
+			return nil, err
+		}
+		if s.ports, err = freePorts(4); err == nil {
+			if err = s.start(); err == nil {
+				return s, nil
+			}
+		}
+		s.remove()
+		if !errors.Is(err, errEnded) {
+			break
+		}
+	}
+	return nil, err
+}
+
+var errEnded = errors.New("it ended at once")
+
+// start starts the processes on the ports and the data that s has.
+func (s *server) start() error {
+	if err := s.kind.launch(s); err != nil {
+		s.kill()
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		try, done := context.WithTimeout(ctx, 5*time.Second)
+		err := s.kind.ready(try, s)
+		done()
+		if err == nil {
+			return nil
+		}
+		if slices.ContainsFunc(s.processes, (*process).ended) {
+			err = errEnded
+		} else if ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		s.kill()
+		return fmt.Errorf("%s does not start: %w\n%s", s.kind.title(), err, s.logTail())
+	}
+}
+
+// run starts one process of s, with its output in the log.
+func (s *server) run(cmd *exec.Cmd) error {
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, s.dir
+	p, err := startProcess(cmd)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.kind.title(), err)
+	}
+	s.processes = append(s.processes, p)
+	return nil
+}
+
+// kill ends the processes at once and returns when they are gone.
+func (s *server) kill() {
+	for _, p := range slices.Backward(s.processes) {
+		p.kill()
+	}
+	s.processes = nil
+}
+
+func (s *server) remove() {
+	s.kill()
+	_ = removeScratch(s.dir) // what is left is removed by a later run
+}
+
+func (s *server) address(port int) string { return "127.0.0.1:" + strconv.Itoa(s.ports[port]) }
+
+func (s *server) logTail() string {
+	b, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-25):], "\n")
+}
+
+// freePorts returns n ports that are free now. They lie below the range from
+// which systems take the ports of outgoing connections, so that a broker finds
+// its own still free when it is started again.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range 1000 {
+		r, err := rand.Int(rand.Reader, big.NewInt(20000))
+		if err != nil {
+			return nil, err
+		}
+		port := 10000 + int(r.Int64())
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil || slices.Contains(ports, port) {
+			continue
+		}
+		l.Close()
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
+		}
+	}
+	return nil, errors.New("no free port on 127.0.0.1 from 10000 to 29999")
+}
