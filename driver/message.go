@@ -8,7 +8,7 @@ import "time"
 type Message struct {
 	ID              string
 	Key             string
-	Header          map[string]any
+	Header          Header
 	Body            []byte
 	ContentType     string
 	ContentEncoding string

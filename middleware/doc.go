@@ -1,0 +1,2 @@
+// Package middleware holds middleware for polymq.Subscriber.Run.
+package middleware
