@@ -1,0 +1,413 @@
+package routing
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// ErrInvalid is wrapped by every error about a name, key, argument or element
+// that is not legal.
+var ErrInvalid = errors.New("invalid")
+
+// The exchanges that every broker has, declared exactly so.
+var predeclared = []Exchange{
+	{Name: "amq.direct", Kind: Direct},
+	{Name: "amq.fanout", Kind: Fanout},
+	{Name: "amq.headers", Kind: Headers},
+	{Name: "amq.match", Kind: Headers},
+	{Name: "amq.topic", Kind: Topic},
+}
+
+// Predeclared returns the exchange that every broker has under name, and
+// whether there is one. It cannot be changed or deleted.
+func Predeclared(name string) (Exchange, bool) {
+	if strings.HasPrefix(name, "amq.") {
+		for _, x := range predeclared {
+			if x.Name == name {
+				return x, true
+			}
+		}
+	}
+	return Exchange{}, false
+}
+
+// CheckName reports what is wrong with the name of an exchange or queue: it
+// must be 1 to 255 bytes of UTF-8 without control characters. Whether it is
+// reserved is another question (Exchange.Validate, Queue.Validate).
+func CheckName(name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: empty: want 1 to 255 bytes", ErrInvalid)
+	}
+	return CheckKey(name)
+}
+
+// CheckKey reports what is wrong with a routing or binding key: it must be 0
+// to 255 bytes of UTF-8 without control characters.
+func CheckKey(key string) error {
+	if len(key) > 255 {
+		return fmt.Errorf("%w: %d bytes: want at most 255", ErrInvalid, len(key))
+	}
+	ascii := true
+	for i := range len(key) {
+		switch c := key[i]; {
+		case c < ' ' || c == 0x7f:
+			return fmt.Errorf("%w: control character %#02x at byte %d", ErrInvalid, c, i)
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	if ascii {
+		return nil
+	}
+	if !utf8.ValidString(key) {
+		return fmt.Errorf("%w: not UTF-8", ErrInvalid)
+	}
+	for i, r := range key {
+		if r >= 0x80 && r < 0xa0 {
+			return fmt.Errorf("%w: control character %U at byte %d", ErrInvalid, r, i)
+		}
+	}
+	return nil
+}
+
+// Validate reports all that is wrong with t at once, joined; every problem
+// names its element and field and wraps ErrInvalid. It does not ask whether
+// bindings and alternates lead anywhere: what they name may already stand.
+func (t Topology) Validate() error {
+	var errs []error
+	exchanges := make(map[string]Exchange, len(t.Exchanges))
+	for _, x := range t.Exchanges {
+		before, again := exchanges[x.Name]
+		if !again {
+			exchanges[x.Name] = x
+		} else if field := x.differs(before); field != "" {
+			errs = append(errs, fmt.Errorf("exchange %q: %s: %w: given twice, differently", x.Name, field, ErrInvalid))
+		}
+		errs = append(errs, x.Validate())
+	}
+	queues := make(map[string]Queue, len(t.Queues))
+	for _, q := range t.Queues {
+		before, again := queues[q.Name]
+		if !again {
+			queues[q.Name] = q
+		} else if field := q.differs(before); field != "" {
+			errs = append(errs, fmt.Errorf("queue %q: %s: %w: given twice, differently", q.Name, field, ErrInvalid))
+		}
+		errs = append(errs, q.Validate())
+	}
+	for _, b := range t.Bindings {
+		errs = append(errs, b.Validate())
+		x, ok := exchanges[b.Exchange]
+		if !ok {
+			x, ok = Predeclared(b.Exchange)
+		}
+		if ok {
+			errs = append(errs, b.checkKind(x.Kind))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Validate reports all that is wrong with x at once; every problem names the
+// exchange and the field and wraps ErrInvalid.
+func (x Exchange) Validate() error {
+	errs := x.check()
+	switch x.Kind {
+	case "", Direct, Fanout, Topic, Headers:
+	default:
+		errs = append(errs, fmt.Errorf("exchange %q: Kind: %w: %q is not known: want direct, fanout, topic or headers", x.Name, ErrInvalid, x.Kind))
+	}
+	return errors.Join(errs...)
+}
+
+// check is Validate for tables, which may hold kinds of a later version.
+func (x Exchange) check() (errs []error) {
+	if err := CheckName(x.Name); err != nil {
+		errs = append(errs, fmt.Errorf("exchange %q: Name: %w", x.Name, err))
+	} else if strings.HasPrefix(x.Name, "amq.") {
+		standing, ok := Predeclared(x.Name)
+		if !ok {
+			errs = append(errs, fmt.Errorf("exchange %q: Name: %w: the prefix amq. is reserved", x.Name, ErrInvalid))
+		} else if field := x.differs(standing); field != "" {
+			errs = append(errs, fmt.Errorf("exchange %q: %s: %w: it is always there and cannot be declared differently", x.Name, field, ErrInvalid))
+		}
+	}
+	if x.Kind == "" {
+		errs = append(errs, fmt.Errorf("exchange %q: Kind: %w: empty: want direct, fanout, topic or headers", x.Name, ErrInvalid))
+	} else if err := CheckKey(string(x.Kind)); err != nil {
+		errs = append(errs, fmt.Errorf("exchange %q: Kind: %w", x.Name, err))
+	}
+	if err := CheckKey(x.Alternate); err != nil {
+		errs = append(errs, fmt.Errorf("exchange %q: Alternate: %w", x.Name, err))
+	}
+	return errs
+}
+
+// differs names the first field in which two declarations of one exchange
+// differ; "" when they are the same.
+func (x Exchange) differs(y Exchange) string {
+	switch {
+	case x.Kind != y.Kind:
+		return "Kind"
+	case x.Transient != y.Transient:
+		return "Transient"
+	case x.Alternate != y.Alternate:
+		return "Alternate"
+	}
+	return ""
+}
+
+// Validate reports all that is wrong with q at once; every problem names the
+// queue and the field and wraps ErrInvalid. What one broker alone demands of
+// Type and Args is the driver's to say.
+func (q Queue) Validate() error { return errors.Join(q.check()...) }
+
+func (q Queue) check() (errs []error) {
+	if err := CheckName(q.Name); err != nil {
+		errs = append(errs, fmt.Errorf("queue %q: Name: %w", q.Name, err))
+	} else if strings.HasPrefix(q.Name, "amq.") {
+		errs = append(errs, fmt.Errorf("queue %q: Name: %w: the prefix amq. is reserved", q.Name, ErrInvalid))
+	}
+	for _, f := range [...]struct{ name, value string }{{"Type", q.Type}, {"DeadLetterExchange", q.DeadLetterExchange}, {"DeadLetterKey", q.DeadLetterKey}} {
+		if err := CheckKey(f.value); err != nil {
+			errs = append(errs, fmt.Errorf("queue %q: %s: %w", q.Name, f.name, err))
+		}
+	}
+	if q.DeadLetterKey != "" && q.DeadLetterExchange == "" {
+		errs = append(errs, fmt.Errorf("queue %q: DeadLetterKey: %w: without a DeadLetterExchange (routing.DefaultExchange is one)", q.Name, ErrInvalid))
+	}
+	if q.MaxAttempts < 0 {
+		errs = append(errs, fmt.Errorf("queue %q: MaxAttempts: %w: %d is negative; 0 is no limit", q.Name, ErrInvalid, q.MaxAttempts))
+	}
+	if _, err := normalArgs(q.Args); err != nil {
+		errs = append(errs, fmt.Errorf("queue %q: Args%w", q.Name, err))
+	}
+	return errs
+}
+
+// differs names the first field in which two declarations of one queue
+// differ; "" when they are the same.
+func (q Queue) differs(p Queue) string {
+	switch {
+	case q.Type != p.Type:
+		return "Type"
+	case q.Transient != p.Transient:
+		return "Transient"
+	case q.DeadLetterExchange != p.DeadLetterExchange:
+		return "DeadLetterExchange"
+	case q.DeadLetterKey != p.DeadLetterKey:
+		return "DeadLetterKey"
+	case q.BestEffortDeadLetter != p.BestEffortDeadLetter:
+		return "BestEffortDeadLetter"
+	case q.MaxAttempts != p.MaxAttempts:
+		return "MaxAttempts"
+	case !sameArgs(q.Args, p.Args):
+		return "Args"
+	}
+	return ""
+}
+
+// Validate reports all that is wrong with b at once; every problem names the
+// binding and the field and wraps ErrInvalid. What depends on the exchange's
+// kind (a topic key has at most two # words) only Topology.Validate and a
+// table can say.
+func (b Binding) Validate() error {
+	_, errs := b.check()
+	return errors.Join(errs...)
+}
+
+func (b Binding) check() (args map[string]any, errs []error) {
+	for _, f := range [...]struct{ name, value string }{{"Exchange", b.Exchange}, {"ToExchange", b.ToExchange}} {
+		if f.name == "ToExchange" && f.value == "" {
+			continue
+		}
+		if f.value == "" || f.value == DefaultExchange {
+			errs = append(errs, fmt.Errorf("%v: %s: %w: the default exchange has no bindings but its own, one for each queue", b, f.name, ErrInvalid))
+		} else if err := CheckName(f.value); err != nil {
+			errs = append(errs, fmt.Errorf("%v: %s: %w", b, f.name, err))
+		}
+	}
+	switch {
+	case b.Queue == "" && b.ToExchange == "":
+		errs = append(errs, fmt.Errorf("%v: Queue: %w: no destination: want Queue or ToExchange", b, ErrInvalid))
+	case b.Queue != "" && b.ToExchange != "":
+		errs = append(errs, fmt.Errorf("%v: Queue: %w: two destinations: want Queue or ToExchange, not both", b, ErrInvalid))
+	case b.Queue != "":
+		if err := CheckName(b.Queue); err != nil {
+			errs = append(errs, fmt.Errorf("%v: Queue: %w", b, err))
+		}
+	}
+	if err := CheckKey(b.Key); err != nil {
+		errs = append(errs, fmt.Errorf("%v: Key: %w", b, err))
+	}
+	if len(b.Args) == 0 {
+		return nil, errs
+	}
+	args, err := normalArgs(b.Args)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("%v: Args%w", b, err))
+	}
+	if m, ok := b.Args["x-match"]; ok {
+		switch m {
+		case "all", "any", "all-with-x", "any-with-x":
+		default:
+			errs = append(errs, fmt.Errorf("%v: Args[x-match]: %w: %v: want all, any, all-with-x or any-with-x", b, ErrInvalid, m))
+		}
+	}
+	return args, errs
+}
+
+// checkKind reports a key that an exchange of that kind does not take.
+func (b Binding) checkKind(kind Kind) error {
+	if kind == Topic && strings.Count(b.Key, "#") > 2 {
+		n := 0
+		for word := range strings.SplitSeq(b.Key, ".") {
+			if word == "#" {
+				n++
+			}
+		}
+		if n > 2 {
+			return fmt.Errorf("%v: Key: %w: %d words are #: a topic exchange takes at most two", b, ErrInvalid, n)
+		}
+	}
+	return nil
+}
+
+// String is the binding as errors name it.
+func (b Binding) String() string {
+	to := strconv.Quote(b.Queue)
+	if b.ToExchange != "" {
+		to = "exchange " + strconv.Quote(b.ToExchange)
+	}
+	return fmt.Sprintf("binding %q -> %s, key %q", b.Exchange, to, b.Key)
+}
+
+// sameArgs compares arguments as the table stores them.
+func sameArgs(a, b map[string]any) bool {
+	x, err1 := normalArgs(a)
+	y, err2 := normalArgs(b)
+	if err1 != nil || err2 != nil {
+		return reflect.DeepEqual(a, b)
+	}
+	return canonical(x) == canonical(y)
+}
+
+// normalArgs is a copy of args in the types that arrive, or what is wrong with
+// them, as a path into them: "[name]: …".
+func normalArgs(args map[string]any) (map[string]any, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	v, err := normal(args, 0)
+	if err != nil {
+		return nil, err
+	}
+	return v.(map[string]any), nil
+}
+
+// Deeper nesting than this no broker's client would encode.
+const maxDepth = 64
+
+func normal(v any, depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf(": %w: nested deeper than %d", ErrInvalid, maxDepth)
+	}
+	switch v := v.(type) {
+	case nil, bool, int64:
+		return v, nil
+	case string:
+		return v, nil
+	case []byte:
+		return slices.Clone(v), nil
+	case int:
+		return int64(v), nil
+	case int8:
+		return int64(v), nil
+	case int16:
+		return int64(v), nil
+	case int32:
+		return int64(v), nil
+	case float32:
+		return normal(float64(v), depth)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil, fmt.Errorf(": %w: %v is not a finite number", ErrInvalid, v)
+		}
+		return v, nil
+	case time.Time:
+		return v.UTC().Truncate(time.Second), nil
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			var err error
+			if list[i], err = normal(v[i], depth+1); err != nil {
+				return nil, fmt.Errorf("[%d]%w", i, err)
+			}
+		}
+		return list, nil
+	case map[string]any:
+		table := make(map[string]any, len(v))
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if err := CheckName(name); err != nil {
+				return nil, fmt.Errorf("[%q]: name: %w", name, err)
+			}
+			var err error
+			if table[name], err = normal(v[name], depth+1); err != nil {
+				return nil, fmt.Errorf("[%s]%w", name, err)
+			}
+		}
+		return table, nil
+	}
+	return nil, fmt.Errorf(": %w: type %T: want string, []byte, bool, a signed integer, a float, time.Time, nil, map[string]any or []any", ErrInvalid, v)
+}
+
+// canonical is a text that two normal values share only if they are the same.
+func canonical(v any) string { return string(appendCanonical(nil, v)) }
+
+func appendCanonical(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case bool:
+		return strconv.AppendBool(b, v)
+	case int64:
+		return strconv.AppendInt(b, v, 10)
+	case float64:
+		return strconv.AppendUint(append(b, 'f'), math.Float64bits(v), 16)
+	case string:
+		return strconv.AppendQuote(b, v)
+	case []byte:
+		return strconv.AppendQuote(append(b, 'x'), string(v))
+	case time.Time:
+		return strconv.AppendInt(append(b, '@'), v.Unix(), 10)
+	case []any:
+		b = append(b, '[')
+		for _, e := range v {
+			b = append(appendCanonical(b, e), ',')
+		}
+		return append(b, ']')
+	case map[string]any:
+		b = append(b, '{')
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			b = append(strconv.AppendQuote(b, name), ':')
+			b = append(appendCanonical(b, v[name]), ',')
+		}
+		return append(b, '}')
+	}
+	return append(b, '-')
+}
+
+// cloned is a deep copy of a normal value.
+func cloned(args map[string]any) map[string]any {
+	if args == nil {
+		return nil
+	}
+	c, _ := normal(args, 0)
+	return c.(map[string]any)
+}

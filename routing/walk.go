@@ -1,0 +1,213 @@
+package routing
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Route appends to dst the names of the queues that take a message published
+// to exchange with key and header, each once, in no order; nothing where the
+// message is unroutable. Entries that dst held before count as taken by nobody:
+// they stay, and may come again.
+//
+// The exchange "" is the default exchange: the key names the queue. The headers
+// CC and BCC, lists of strings, are further keys. It returns an error, and dst
+// as it was, that wraps
+//
+//	ErrNoExchange          the exchange is not in the table
+//	errors.ErrUnsupported  the message came to an exchange whose kind this version does not know
+//	ErrInvalid             CC or BCC is not a list of strings
+//
+// It does not allocate while dst has room and the message goes to few queues.
+func (t *Table) Route(dst []string, exchange, key string, header map[string]any) ([]string, error) {
+	w := walks.Get().(*walk)
+	defer w.release()
+	w.table, w.header = t, header
+	w.keys = append(w.keys, key)
+	if len(header) > 0 {
+		for _, name := range [...]string{"CC", "BCC"} {
+			if err := w.addKeys(name); err != nil {
+				return dst, err
+			}
+		}
+	}
+	if exchange == "" {
+		w.defaultExchange()
+	} else {
+		x := t.exchange(exchange)
+		if x == nil {
+			return dst, fmt.Errorf("%w: %q", ErrNoExchange, exchange)
+		}
+		if err := w.from(x); err != nil {
+			return dst, err
+		}
+	}
+	for _, p := range w.queues {
+		dst = append(dst, p.name)
+	}
+	return dst, nil
+}
+
+// A walk is one message on its way through a table.
+type walk struct {
+	table   *Table
+	header  map[string]any
+	keys    []string
+	words   []word
+	todo    []*place // exchanges seen, in the order of the walk
+	queues  []*place // queues found
+	set     []*place // queues again, hashed, once they are many
+	taken   bool     // the exchange being matched has matched something
+	unknown bool     // it is of an unknown kind
+}
+
+var walks = sync.Pool{New: func() any { return new(walk) }}
+
+// What a walk keeps at most for the next one.
+const keepQueues = 1 << 12
+
+func (w *walk) release() {
+	if cap(w.queues) > keepQueues {
+		*w = walk{}
+	} else {
+		clear(w.keys)
+		clear(w.words)
+		clear(w.todo)
+		clear(w.queues)
+		clear(w.set)
+		*w = walk{keys: w.keys[:0], words: w.words[:0], todo: w.todo[:0], queues: w.queues[:0], set: w.set[:0]}
+	}
+	walks.Put(w)
+}
+
+func (w *walk) addKeys(name string) error {
+	v, ok := w.header[name]
+	if !ok {
+		return nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return fmt.Errorf("header %s: %w: type %T: want a list of strings", name, ErrInvalid, v)
+	}
+	for _, e := range list {
+		key, ok := e.(string)
+		if !ok {
+			return fmt.Errorf("header %s: %w: it holds a %T: want a list of strings", name, ErrInvalid, e)
+		}
+		w.keys = append(w.keys, key)
+	}
+	return nil
+}
+
+// from walks breadth-first, each exchange once, so that cycles are harmless.
+func (w *walk) from(x *exchange) error {
+	w.todo = append(w.todo, x.at)
+	for i := 0; i < len(w.todo); i++ {
+		if i > 0 {
+			x = w.table.exchange(w.todo[i].name)
+		}
+		w.taken, w.unknown = false, false
+		x.out.match(w)
+		if w.unknown {
+			return fmt.Errorf("exchange %q has kind %q, which this version does not know: %w", x.decl.Name, x.decl.Kind, errors.ErrUnsupported)
+		}
+		if w.taken || x.decl.Alternate == "" {
+			continue
+		}
+		if x.decl.Alternate == DefaultExchange {
+			w.defaultExchange()
+		} else if alternate := w.table.exchange(x.decl.Alternate); alternate != nil {
+			w.visit(alternate.at)
+		}
+	}
+	return nil
+}
+
+func (w *walk) defaultExchange() {
+	for _, key := range w.keys {
+		if q := w.table.queue(key); q != nil {
+			w.add(q.at)
+		}
+	}
+}
+
+// take follows a binding that matched.
+func (w *walk) take(b *binding) {
+	w.taken = true
+	if b.to.exchange {
+		w.visit(b.to)
+	} else {
+		w.add(b.to)
+	}
+}
+
+func (w *walk) takeGroup(g group) {
+	switch g := g.(type) {
+	case *binding:
+		w.take(g)
+	case *hamt:
+		for _, s := range g.slots {
+			if c, ok := s.(*clash); ok {
+				for _, leaf := range c.leaves {
+					w.take(leaf.(*binding))
+				}
+			} else {
+				w.takeGroup(s)
+			}
+		}
+	}
+}
+
+func (w *walk) visit(p *place) {
+	if !slices.Contains(w.todo, p) {
+		w.todo = append(w.todo, p)
+	}
+}
+
+// While queues are few, looking through them is faster than hashing.
+const fewQueues = 16
+
+func (w *walk) add(p *place) {
+	if len(w.queues) < fewQueues {
+		if !slices.Contains(w.queues, p) {
+			w.queues = append(w.queues, p)
+		}
+		return
+	}
+	if 2*len(w.queues) >= len(w.set) {
+		w.grow()
+	}
+	if w.mark(p) {
+		w.queues = append(w.queues, p)
+	}
+}
+
+// grow makes the set four times as large as the queues.
+func (w *walk) grow() {
+	n := 64
+	for n < 4*len(w.queues) {
+		n *= 2
+	}
+	clear(w.set)
+	w.set = slices.Grow(w.set[:0], n)[:n]
+	clear(w.set)
+	for _, p := range w.queues {
+		w.mark(p)
+	}
+}
+
+// mark puts p into the set and reports whether it was not there.
+func (w *walk) mark(p *place) bool {
+	mask := uint64(len(w.set) - 1)
+	for i := p.hash & mask; ; i = (i + 1) & mask {
+		switch w.set[i] {
+		case nil:
+			w.set[i] = p
+			return true
+		case p:
+			return false
+		}
+	}
+}
