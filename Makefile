@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 30s
+ROUNDS ?= 10000
+
+# Modules with requirements of their own, tested all the same.
+NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod))
+WITH_BROKERS := go run ./internal/testbroker/cmd/brokers
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: brokers
+brokers: ## Install the brokers that are missing (RabbitMQ, NATS, Redis); starts nothing
+	@internal/testbroker/install.sh
+
+.PHONY: test
+test: brokers ## Every test of every module with the race detector, on real brokers
+	@$(WITH_BROKERS) sh -ec 'for m in $(NESTED); do (cd $$m && go vet ./... && go test -race -short -timeout 10m ./...); done; go test -race -p 2 -timeout 20m ./...'
+
+.PHONY: short
+short: ## The tests that need nothing but Go
+	go test -short ./...
+
+.PHONY: lint
+lint: ## gofmt, go vet (also as for Windows and macOS) and staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	go vet ./...
+	GOOS=windows go vet ./...
+	GOOS=darwin go vet ./...
+	@for m in . $(NESTED); do (cd $$m && go run $(STATICCHECK) ./...) || exit 1; done
+
+.PHONY: inforce
+inforce: brokers ## Promise 9 between two processes, ROUNDS=10000 on every backend
+	$(WITH_BROKERS) env POLYMQ_INFORCE_ROUNDS=$(ROUNDS) go test -run 'TestInForce' -count=1 -v -timeout 60m ./internal/acceptance/
+
+.PHONY: fuzz
+fuzz: ## Every fuzz test, FUZZTIME=30s each
+	@for p in $$(go list ./...); do \
+		for f in $$(go test -short -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			go test -short -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
+	done
