@@ -2,7 +2,9 @@ package emulate
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/polymq/polymq/driver"
 )
@@ -20,13 +22,16 @@ type Delivery struct {
 	prev, next *Delivery
 	handed     bool
 	held       bool
+	until      time.Time // the hold is lost then, where leases end
 }
 
 // Inbox is where a store's consumer puts messages and a subscriber takes them.
 // It holds at most its prefetch of messages that are not settled. Safe for
 // concurrent use.
 type Inbox struct {
+	q        *Queue
 	prefetch int
+	lease    time.Duration // 0: holds do not end by themselves
 	more     chan struct{} // cap 1: there is room worth a fetch
 	ready    chan struct{} // cap 1: something to take, or the end
 
@@ -39,9 +44,11 @@ type Inbox struct {
 	err   error    // the end
 }
 
-func newInbox(prefetch int) *Inbox {
+func newInbox(q *Queue, prefetch int, lease time.Duration) *Inbox {
 	in := &Inbox{
+		q:        q,
 		prefetch: prefetch,
+		lease:    lease,
 		more:     make(chan struct{}, 1),
 		ready:    make(chan struct{}, 1),
 		queue:    make([]*Delivery, prefetch),
@@ -68,11 +75,16 @@ func (in *Inbox) Room() int {
 // to half the prefetch, or to anything at all while nothing is left to take.
 func (in *Inbox) More() <-chan struct{} { return in.more }
 
-// Put adds messages, at most Room of them. It does not block. What is put
-// after the end is held all the same, so that Drain returns it.
+// Put adds messages, at most Room of them, and names their queue. It does not
+// block. What is put after the end is held all the same, so that Drain returns
+// it.
 func (in *Inbox) Put(ds ...*Delivery) {
 	if len(ds) == 0 {
 		return
+	}
+	var until time.Time
+	if in.lease > 0 {
+		until = time.Now().Add(in.lease)
 	}
 	in.mu.Lock()
 	for _, d := range ds {
@@ -83,7 +95,8 @@ func (in *Inbox) Put(ds ...*Delivery) {
 		in.queue[(in.head+in.n)%len(in.queue)] = d
 		in.n++
 		in.held++
-		d.held = true
+		d.held, d.handed, d.until = true, false, until
+		d.Tag, d.Queue = d, in.q.Name
 		d.prev, d.next = in.list.prev, &in.list
 		d.prev.next, d.next.prev = d, d
 	}
@@ -91,8 +104,7 @@ func (in *Inbox) Put(ds ...*Delivery) {
 	signal(in.ready)
 }
 
-// Fail ends the inbox: what is queued can still be taken, then every take
-// returns err. The first call counts.
+// Fail ends the inbox: every take returns err. The first call counts.
 func (in *Inbox) Fail(err error) {
 	in.mu.Lock()
 	if in.err == nil {
@@ -103,10 +115,11 @@ func (in *Inbox) Fail(err error) {
 	signal(in.more)
 }
 
-// Drain empties the inbox after the end and returns what it held: prefetched
-// but never taken, and taken but not settled, each oldest first. Those are no
-// longer held.
+// Drain empties the inbox and returns what it held: prefetched but never taken,
+// and taken but not settled, each oldest first. Those are no longer held. It is
+// for the end, and for a lost connection that gave back all that was held.
 func (in *Inbox) Drain() (prefetched, handed []*Delivery) {
+	defer signal(in.more)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for d := in.list.next; d != &in.list; d = in.list.next {
@@ -125,31 +138,39 @@ func (in *Inbox) Drain() (prefetched, handed []*Delivery) {
 // take moves queued deliveries to buf and waits for at least one.
 func (in *Inbox) take(ctx context.Context, buf []*driver.Delivery) (int, error) {
 	for {
-		in.mu.Lock()
-		if in.n > 0 {
-			n := min(len(buf), in.n)
-			for i := range n {
-				d := in.queue[in.head]
-				in.queue[in.head] = nil
-				in.head = (in.head + 1) % len(in.queue)
-				d.handed = true
-				buf[i] = &d.Delivery
-			}
-			in.n -= n
-			left, room := in.n, in.prefetch-in.held
-			in.mu.Unlock()
-			if left > 0 {
-				signal(in.ready)
-			} else if room > 0 {
-				signal(in.more)
-			}
-			return n, nil
+		var now time.Time
+		if in.lease > 0 {
+			now = time.Now()
 		}
-		err := in.err
-		in.mu.Unlock()
-		if err != nil {
+		in.mu.Lock()
+		if err := in.err; err != nil {
+			in.mu.Unlock()
 			signal(in.ready) // for the next one who waits
 			return 0, err
+		}
+		n := 0
+		for n < len(buf) && in.n > 0 {
+			d := in.queue[in.head]
+			in.queue[in.head] = nil
+			in.head = (in.head + 1) % len(in.queue)
+			in.n--
+			d.handed = true
+			if in.lease > 0 && !now.Before(d.until) {
+				in.unlink(d) // it waited here for longer than its lease
+				continue
+			}
+			buf[n] = &d.Delivery
+			n++
+		}
+		left, room := in.n, in.prefetch-in.held
+		in.mu.Unlock()
+		if left > 0 {
+			signal(in.ready)
+		} else if room > 0 {
+			signal(in.more)
+		}
+		if n > 0 {
+			return n, nil
 		}
 		select {
 		case <-in.ready:
@@ -159,12 +180,34 @@ func (in *Inbox) take(ctx context.Context, buf []*driver.Delivery) (int, error) 
 	}
 }
 
-// release ends a hold and reports whether there was one.
+// holds reports whether a delivery is held still.
+func (in *Inbox) holds(d *Delivery) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return d.held && !in.over(d)
+}
+
+// extended notes that holds last for another lease from then on.
+func (in *Inbox) extended(ds []*Delivery, from time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, d := range ds {
+		d.until = from.Add(in.lease)
+	}
+}
+
+func (in *Inbox) over(d *Delivery) bool { return in.lease > 0 && !time.Now().Before(d.until) }
+
+// release ends a hold and reports whether it lasted until now.
 func (in *Inbox) release(d *Delivery) bool {
 	in.mu.Lock()
 	if !d.held {
 		in.mu.Unlock()
 		return false
+	}
+	lasted := !in.over(d)
+	if !d.handed {
+		in.unqueue(d)
 	}
 	in.unlink(d)
 	room := in.prefetch - in.held
@@ -173,7 +216,19 @@ func (in *Inbox) release(d *Delivery) bool {
 	if worth {
 		signal(in.more)
 	}
-	return true
+	return lasted
+}
+
+// unqueue takes a delivery whose hold was lost out of the ring.
+func (in *Inbox) unqueue(d *Delivery) {
+	rest := make([]*Delivery, 0, len(in.queue))
+	for i := range in.n {
+		if e := in.queue[(in.head+i)%len(in.queue)]; e != d {
+			rest = append(rest, e)
+		}
+	}
+	in.n, in.head = len(rest), 0
+	in.queue = slices.Grow(rest, len(in.queue)-len(rest))[:len(in.queue)]
 }
 
 // holding is a copy of what is held, oldest first, appended to ds.

@@ -1,0 +1,195 @@
+package emulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// Config is what a driver hands to New. Every field may be left out.
+type Config struct {
+	// Logger hears of what is retried. Default: nothing is logged.
+	Logger *slog.Logger
+	// CheckQueue refuses queues that the store cannot keep as declared, with
+	// an error that says what to do. Default: a queue with a Type or with Args
+	// is refused with errors.ErrUnsupported.
+	CheckQueue func(routing.Queue) error
+}
+
+// conn is a store with exchanges. It has two goroutines, the keeper of its
+// lease (lease.go) and the retrier (retry.go), and each subscriber one.
+type conn struct {
+	store    Store
+	cfg      Config
+	features driver.Features
+	topo     topology
+	lease    lease
+	retrier  retrier
+
+	ctx       context.Context // ends with Close
+	stop      context.CancelFunc
+	closed    atomic.Bool
+	closeOnce sync.Once
+	done      chan struct{} // Close has ended
+	closeErr  error
+
+	mu   sync.Mutex
+	subs map[*subscriber]struct{}
+}
+
+// New gives exchanges to a store. The connection owns the store from then on
+// and closes it. The topology is read when it is first needed.
+func New(ctx context.Context, st Store, cfg Config) (driver.Conn, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.CheckQueue == nil {
+		cfg.CheckQueue = plainQueue
+	}
+	c := &conn{
+		store:    st,
+		cfg:      cfg,
+		features: features(st.Features()),
+		done:     make(chan struct{}),
+		subs:     map[*subscriber]struct{}{},
+	}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.topo.init(c)
+	c.lease.init(c)
+	c.retrier.init(c)
+	if err := st.WatchTopology(ctx, c.lease.changed); err != nil {
+		c.stop()
+		return nil, err
+	}
+	go c.lease.run()
+	go c.retrier.run()
+	return c, nil
+}
+
+// plainQueue refuses what only RabbitMQ has.
+func plainQueue(q routing.Queue) error {
+	if q.Type != "" {
+		return fmt.Errorf("%w: queue %q has the type %q, which only RabbitMQ has: leave it empty", errors.ErrUnsupported, q.Name, q.Type)
+	}
+	for name := range q.Args {
+		return fmt.Errorf("%w: queue %q has the argument %q, which this backend does not know: remove it", errors.ErrUnsupported, q.Name, name)
+	}
+	return nil
+}
+
+// features adds what the emulation gives to any store.
+func features(f driver.Features) driver.Features {
+	support := map[driver.Feature]driver.Support{
+		driver.Confirms: driver.Native, driver.Dedup: driver.Native, driver.Attempts: driver.Native,
+		driver.DelayedNack: driver.Native, driver.Inspect: driver.Native, driver.Purge: driver.Native,
+	}
+	for name, s := range f.Support {
+		support[name] = s
+	}
+	for _, name := range []driver.Feature{driver.Routing, driver.Unroutable, driver.ReadBack, driver.DeadLetter, driver.MaxAttempts} {
+		support[name] = driver.Emulated
+	}
+	support[driver.TTL], support[driver.Delay] = driver.Refused, driver.Refused
+	f.Support = support
+	return f
+}
+
+func (c *conn) Features() driver.Features { return c.features }
+func (c *conn) Native() any               { return c.store.Native() }
+
+func (c *conn) Health(ctx context.Context) error {
+	if c.closed.Load() {
+		return driver.ErrClosed
+	}
+	return c.store.Health(ctx)
+}
+
+func (c *conn) Inspect(ctx context.Context, name string) (driver.QueueInfo, error) {
+	q, err := c.queue(ctx, name)
+	if err != nil {
+		return driver.QueueInfo{}, err
+	}
+	info, err := c.store.Inspect(ctx, q)
+	return info, c.gone(ctx, q, err)
+}
+
+func (c *conn) Purge(ctx context.Context, name string) (int, error) {
+	q, err := c.queue(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := c.store.Purge(ctx, q)
+	return n, c.gone(ctx, q, err)
+}
+
+// queue is the queue as it stands now.
+func (c *conn) queue(ctx context.Context, name string) (*Queue, error) {
+	st, err := c.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if q := st.queues[name]; q != nil {
+		return q, nil
+	}
+	return nil, fmt.Errorf("queue %q: %w", name, driver.ErrNotFound)
+}
+
+// gone turns ErrGone into what the application knows: a queue whose storage
+// the broker has lost is not found, and leaves the topology.
+func (c *conn) gone(ctx context.Context, q *Queue, err error) error {
+	if !errors.Is(err, ErrGone) {
+		return err
+	}
+	if err := c.forget(ctx, q); err != nil {
+		return err
+	}
+	return fmt.Errorf("queue %q: %w", q.Name, driver.ErrNotFound)
+}
+
+// Close ends subscribers, then publishing, then the store. The lease is given
+// up, so that nobody waits for it.
+func (c *conn) Close(ctx context.Context) error {
+	c.closeOnce.Do(func() {
+		c.closed.Store(true)
+		go func() {
+			defer close(c.done)
+			c.closeErr = c.shut(ctx)
+		}()
+	})
+	select {
+	case <-c.done:
+		return c.closeErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *conn) shut(ctx context.Context) error {
+	c.mu.Lock()
+	subs := c.subs
+	c.subs = nil
+	c.mu.Unlock()
+	var ends sync.WaitGroup
+	for s := range subs {
+		ends.Go(func() { s.Close(ctx) })
+	}
+	ends.Wait()
+	c.stop()
+	c.lease.end(ctx)
+	<-c.lease.done
+	<-c.retrier.done
+	return c.store.Close(ctx)
+}
+
+// within bounds what is done beside the caller's own wish: undoing, telling
+// the broker of the end.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), d)
+}

@@ -1,0 +1,204 @@
+package emulate
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/polymq/polymq/routing"
+)
+
+// elementVersion is the format of elements that this package writes. A reader
+// that meets a newer one refuses the namespace: it could only misroute by it,
+// and must not write beside it.
+const elementVersion = 1
+
+var errNewer = fmt.Errorf("%w: the topology was written by a newer version of polymq: update this program", errors.ErrUnsupported)
+
+// element is the JSON of an Element: exactly one of the three is set. Arguments
+// are typed texts as in wire.go.
+type element struct {
+	V        int              `json:"v"`
+	Exchange *exchangeElement `json:"exchange,omitempty"`
+	Queue    *queueElement    `json:"queue,omitempty"`
+	Binding  *bindingElement  `json:"binding,omitempty"`
+}
+
+type exchangeElement struct {
+	Name      string       `json:"name"`
+	Kind      routing.Kind `json:"kind"`
+	Transient bool         `json:"transient,omitempty"`
+	Alternate string       `json:"alternate,omitempty"`
+}
+
+type queueElement struct {
+	Name                 string `json:"name"`
+	Incarnation          string `json:"incarnation"`
+	Type                 string `json:"type,omitempty"`
+	Transient            bool   `json:"transient,omitempty"`
+	DeadLetterExchange   string `json:"dead_letter_exchange,omitempty"`
+	DeadLetterKey        string `json:"dead_letter_key,omitempty"`
+	BestEffortDeadLetter bool   `json:"best_effort_dead_letter,omitempty"`
+	MaxAttempts          int    `json:"max_attempts,omitempty"`
+	Args                 string `json:"args,omitempty"`
+}
+
+type bindingElement struct {
+	Exchange   string `json:"exchange"`
+	Queue      string `json:"queue,omitempty"`
+	ToExchange string `json:"to_exchange,omitempty"`
+	Key        string `json:"key,omitempty"`
+	Args       string `json:"args,omitempty"`
+}
+
+// elementName is short and of the allowed letters whatever the parts are.
+func elementName(kind string, parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return kind + "." + hex.EncodeToString(h.Sum(nil)[:20])
+}
+
+func exchangeName(name string) string { return elementName("x", name) }
+func queueName(name string) string    { return elementName("q", name) }
+
+func encode(name string, e element) (Element, error) {
+	e.V = elementVersion
+	data, err := json.Marshal(e)
+	return Element{Name: name, Data: data}, err
+}
+
+func encodeExchange(x routing.Exchange) (Element, error) {
+	e := exchangeElement(x)
+	return encode(exchangeName(x.Name), element{Exchange: &e})
+}
+
+func encodeQueue(q *Queue) (Element, error) {
+	args, err := encodeArgs(q.Args)
+	if err != nil {
+		return Element{}, fmt.Errorf("queue %q: %w", q.Name, err)
+	}
+	return encode(queueName(q.Name), element{Queue: &queueElement{
+		Name: q.Name, Incarnation: q.Incarnation, Type: q.Type, Transient: q.Transient,
+		DeadLetterExchange: q.DeadLetterExchange, DeadLetterKey: q.DeadLetterKey,
+		BestEffortDeadLetter: q.BestEffortDeadLetter, MaxAttempts: q.MaxAttempts, Args: args,
+	}})
+}
+
+// encodeBinding's name is the identity of the binding: all of its fields.
+func encodeBinding(b routing.Binding) (Element, error) {
+	args, err := encodeArgs(b.Args)
+	if err != nil {
+		return Element{}, fmt.Errorf("binding of exchange %q: %w", b.Exchange, err)
+	}
+	name := elementName("b", b.Exchange, b.Queue, b.ToExchange, b.Key, args)
+	return encode(name, element{Binding: &bindingElement{b.Exchange, b.Queue, b.ToExchange, b.Key, args}})
+}
+
+func (e *element) binding() (routing.Binding, error) {
+	args, err := decodeArgs(e.Binding.Args)
+	return routing.Binding{Exchange: e.Binding.Exchange, Queue: e.Binding.Queue, ToExchange: e.Binding.ToExchange, Key: e.Binding.Key, Args: args}, err
+}
+
+func (e *element) queue() (*Queue, error) {
+	q := e.Queue
+	args, err := decodeArgs(q.Args)
+	return &Queue{Incarnation: q.Incarnation, Queue: routing.Queue{
+		Name: q.Name, Type: q.Type, Transient: q.Transient,
+		DeadLetterExchange: q.DeadLetterExchange, DeadLetterKey: q.DeadLetterKey,
+		BestEffortDeadLetter: q.BestEffortDeadLetter, MaxAttempts: q.MaxAttempts, Args: args,
+	}}, err
+}
+
+// decodeElement reads an element; errNewer when a newer version wrote it.
+func decodeElement(data []byte) (*element, error) {
+	var e element
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, fmt.Errorf("the stored topology cannot be read: %w", err)
+	}
+	n := 0
+	for _, there := range []bool{e.Exchange != nil, e.Queue != nil, e.Binding != nil} {
+		if there {
+			n++
+		}
+	}
+	if e.V != elementVersion || n != 1 {
+		return nil, errNewer
+	}
+	return &e, nil
+}
+
+// encodeArgs is canonical: equal arguments have one text.
+func encodeArgs(args map[string]any) (string, error) {
+	if len(args) == 0 {
+		return "", nil
+	}
+	v, err := normal(args)
+	if err != nil {
+		return "", err
+	}
+	return nestedText(v), nil
+}
+
+func decodeArgs(s string) (map[string]any, error) {
+	if s == "" {
+		return nil, nil
+	}
+	v, err := parseTyped("table:" + s)
+	if err != nil {
+		return nil, fmt.Errorf("the stored topology cannot be read: %w", err)
+	}
+	return v.(map[string]any), nil
+}
+
+// normal brings an argument to the types that the wire form has.
+func normal(v any) (any, error) {
+	var err error
+	switch v := v.(type) {
+	case nil, string, []byte, bool, int64, float64:
+		return v, nil
+	case interface{ Unix() int64 }: // time.Time
+		return v, nil
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			if list[i], err = normal(v[i]); err != nil {
+				return nil, err
+			}
+		}
+		return list, nil
+	case map[string]any:
+		table := make(map[string]any, len(v))
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			if table[k], err = normal(v[k]); err != nil {
+				return nil, fmt.Errorf("argument %q: %w", k, err)
+			}
+		}
+		return table, nil
+	}
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32:
+		return r.Int(), nil
+	case reflect.Float32:
+		return r.Float(), nil
+	}
+	return nil, fmt.Errorf("%w: a value of type %T", routing.ErrInvalid, v)
+}
+
+func compareBindings(a, b routing.Binding) int {
+	if c := cmp.Or(strings.Compare(a.Exchange, b.Exchange), strings.Compare(a.Queue, b.Queue),
+		strings.Compare(a.ToExchange, b.ToExchange), strings.Compare(a.Key, b.Key)); c != 0 {
+		return c
+	}
+	x, _ := encodeArgs(a.Args)
+	y, _ := encodeArgs(b.Args)
+	return strings.Compare(x, y)
+}

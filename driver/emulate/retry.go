@@ -1,0 +1,294 @@
+package emulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// retrier brings about what did not work at once: publishings that wait for
+// the lease, parcels whose outcome is unknown, and parcels whose queue is
+// gone. It is one goroutine for a connection.
+type retrier struct {
+	c    *conn
+	wake chan struct{} // cap 1
+	done chan struct{}
+
+	mu     sync.Mutex
+	ended  bool
+	parked [][]sending
+	open   []retry
+}
+
+// retry is a parcel to be tried again.
+type retry struct {
+	s    *sending
+	p    *Parcel
+	gone bool
+	at   time.Time
+}
+
+func (r *retrier) init(c *conn) {
+	r.c = c
+	r.wake = make(chan struct{}, 1)
+	r.done = make(chan struct{})
+}
+
+// park takes publishings that cannot be routed yet.
+func (r *retrier) park(ss []sending) {
+	if len(ss) == 0 {
+		return
+	}
+	r.mu.Lock()
+	ended := r.ended
+	if !ended {
+		r.parked = append(r.parked, ss)
+		ss[0].pub.parked.Add(int32(len(ss)))
+	}
+	r.mu.Unlock()
+	if ended {
+		for i := range ss {
+			ss[i].publishing.Resolve(driver.ErrClosed)
+		}
+		return
+	}
+	signal(r.wake)
+}
+
+// again takes a parcel whose try ended with err; false when nothing is tried
+// any more.
+func (r *retrier) again(p *Parcel, s *sending, err error) bool {
+	if s.pub.closed.Load() {
+		return false
+	}
+	gone := errors.Is(err, ErrGone)
+	if gone {
+		p.Retry = false
+	} else {
+		p.Retry = true
+	}
+	at := time.Now().Add(backoff(p.tries))
+	if gone && p.tries == 0 {
+		at = time.Time{}
+	}
+	p.tries++
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return false
+	}
+	r.open = append(r.open, retry{s, p, gone, at})
+	signal(r.wake)
+	return true
+}
+
+// drop gives up what a publisher that was closed has here.
+func (r *retrier) drop(p *publisher) {
+	r.mu.Lock()
+	var given []*sending
+	for _, ss := range r.parked {
+		if ss[0].pub == p {
+			given = append(given, pointers(ss)...)
+		}
+	}
+	for _, o := range r.open {
+		if o.s.pub == p {
+			given = append(given, o.s)
+		}
+	}
+	r.mu.Unlock()
+	giveUp(given)
+}
+
+// giveUp resolves; what is resolved is left out when its turn comes.
+func giveUp(ss []*sending) {
+	for _, s := range ss {
+		s.publishing.Resolve(fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
+	}
+}
+
+func pointers(ss []sending) []*sending {
+	ps := make([]*sending, len(ss))
+	for i := range ss {
+		ps[i] = &ss[i]
+	}
+	return ps
+}
+
+// run is the retrier goroutine.
+func (r *retrier) run() {
+	defer close(r.done)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if r.c.ctx.Err() != nil {
+			r.end()
+			return
+		}
+		var renewed <-chan struct{}
+		if !r.unpark() {
+			renewed = r.c.lease.next()
+			if r.c.lease.routing() != nil {
+				continue
+			}
+		}
+		wait := r.retryDue()
+		timer.Reset(wait)
+		select {
+		case <-r.c.ctx.Done():
+		case <-r.wake:
+		case <-renewed:
+		case <-timer.C:
+		}
+	}
+}
+
+// unpark routes what is parked; false where there is something, but no lease.
+func (r *retrier) unpark() bool {
+	r.mu.Lock()
+	none := len(r.parked) == 0
+	r.mu.Unlock()
+	if none {
+		return true
+	}
+	st := r.c.lease.routing()
+	if st == nil {
+		if err := r.c.topo.current().err; err != nil {
+			// Nobody can route by a topology that cannot be read.
+			st = r.c.topo.current()
+		} else {
+			r.c.lease.changed()
+			return false
+		}
+	}
+	r.mu.Lock()
+	parked := r.parked
+	r.parked = nil
+	r.mu.Unlock()
+	for _, ss := range parked {
+		r.c.send(r.c.ctx, st, ss, false)
+		ss[0].pub.parked.Add(-int32(len(ss)))
+	}
+	return true
+}
+
+// retryDue tries again what is due, and says how long until more is.
+func (r *retrier) retryDue() time.Duration {
+	now := time.Now()
+	wait := time.Hour
+	var due []retry
+	r.mu.Lock()
+	r.open = slices.DeleteFunc(r.open, func(o retry) bool {
+		if o.s.abandoned() {
+			return true
+		}
+		if d := o.at.Sub(now); d > 0 {
+			wait = min(wait, d)
+			return false
+		}
+		due = append(due, o)
+		return true
+	})
+	r.mu.Unlock()
+	var parcels []*Parcel
+	for _, o := range due {
+		if o.gone {
+			parcels = r.reroute(o, parcels)
+		} else {
+			parcels = append(parcels, o.p)
+		}
+	}
+	if len(parcels) > 0 {
+		r.c.store.Append(r.c.ctx, parcels, false)
+	}
+	return wait
+}
+
+// reroute finds a new way for a parcel whose queue is gone. Where the topology
+// still names that queue, the broker has lost it, and it leaves the topology.
+func (r *retrier) reroute(o retry, parcels []*Parcel) []*Parcel {
+	ctx, cancel := context.WithTimeout(r.c.ctx, LeaseTime)
+	defer cancel()
+	st, err := r.c.refresh(ctx)
+	if err == nil {
+		if q := st.queues[o.p.Queue.Name]; q != nil && q.Incarnation == o.p.Queue.Incarnation {
+			var there bool
+			if there, err = r.c.store.QueueExists(ctx, q); err == nil && there {
+				return append(parcels, o.p)
+			}
+			if err == nil {
+				err = r.c.forget(ctx, q)
+				st = r.c.topo.current()
+			}
+		}
+	}
+	if err == nil {
+		return o.s.reroute(st, o.p, parcels)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		o.s.finish(o.p, err)
+	} else if !r.again(o.p, o.s, ErrGone) {
+		o.s.finish(o.p, fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
+	}
+	return parcels
+}
+
+// reroute replaces a parcel whose queue is gone by parcels to the queues that
+// the message is routed to now and was not before.
+func (s *sending) reroute(st *state, gone *Parcel, dst []*Parcel) []*Parcel {
+	names, err := s.targets(st, nil)
+	if err != nil {
+		s.finish(gone, err)
+		return dst
+	}
+	before := []*Parcel{gone}
+	if s.fan != nil {
+		before = s.fan.parcels
+	}
+	var fresh []*Parcel
+	for _, name := range names {
+		q := st.queues[name]
+		if !slices.ContainsFunc(before, func(p *Parcel) bool { return p.Queue.Incarnation == q.Incarnation }) {
+			p := new(Parcel)
+			s.fill(p, q, gone.Publishing)
+			fresh = append(fresh, p)
+		}
+	}
+	if s.fan == nil {
+		s.fan = &fan{left: 1, parcels: before}
+	}
+	f := s.fan
+	f.mu.Lock()
+	f.parcels = append(f.parcels, fresh...)
+	f.left += len(fresh) - 1
+	last, stored, err := f.left == 0, f.stored, f.err
+	f.mu.Unlock()
+	switch {
+	case !last:
+	case err != nil || stored:
+		s.publishing.Resolve(err)
+	default:
+		s.nowhere()
+	}
+	return append(dst, fresh...)
+}
+
+// end resolves what is left.
+func (r *retrier) end() {
+	r.mu.Lock()
+	r.ended = true
+	parked, open := r.parked, r.open
+	r.parked, r.open = nil, nil
+	r.mu.Unlock()
+	for _, ss := range parked {
+		giveUp(pointers(ss))
+	}
+	for _, o := range open {
+		giveUp([]*sending{o.s})
+	}
+}

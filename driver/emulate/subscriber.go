@@ -1,0 +1,184 @@
+package emulate
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// subscriber hands out what a store's consumer puts into its inbox. Its one
+// goroutine, the keeper, extends the holds and brings dead letters to an end.
+type subscriber struct {
+	c        *conn
+	q        *Queue
+	in       *Inbox
+	consumer Consumer
+	dead     deadLetters
+
+	ctx       context.Context // ends with Close
+	stop      context.CancelFunc
+	kept      chan struct{} // the keeper has ended
+	closeOnce sync.Once
+	closed    chan struct{} // Close has ended
+	closeErr  error
+}
+
+func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
+	q, err := c.queue(ctx, cfg.Queue)
+	if err != nil {
+		return nil, err
+	}
+	s := &subscriber{c: c, q: q, in: newInbox(q, max(cfg.Prefetch, 1), c.features.Lease), kept: make(chan struct{}), closed: make(chan struct{})}
+	s.dead.init(s)
+	if s.consumer, err = c.store.Consume(ctx, q, s.in); err != nil {
+		return nil, c.gone(ctx, q, err)
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	go s.keep()
+	c.mu.Lock()
+	late := c.subs == nil
+	if !late {
+		c.subs[s] = struct{}{}
+	}
+	c.mu.Unlock()
+	if late {
+		s.Close(ctx)
+		return nil, driver.ErrClosed
+	}
+	return s, nil
+}
+
+func (s *subscriber) Receive(ctx context.Context, buf []*driver.Delivery) (int, error) {
+	for {
+		n, err := s.in.take(ctx, buf)
+		if err != nil || s.q.MaxAttempts == 0 {
+			return n, err
+		}
+		kept := 0
+		for _, d := range buf[:n] {
+			if d.Attempt > s.q.MaxAttempts {
+				if err := s.dead.bury(ctx, d.Tag.(*Delivery), reasonLimit); err != nil {
+					s.c.cfg.Logger.Warn("an exhausted message could not be dropped; it comes again", "queue", s.q.Name, "error", err)
+				}
+				continue
+			}
+			buf[kept] = d
+			kept++
+		}
+		if kept > 0 {
+			return kept, nil
+		}
+	}
+}
+
+func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.Outcome, delay time.Duration) error {
+	d, ok := dd.Tag.(*Delivery)
+	if !ok {
+		return fmt.Errorf("%w: not a delivery of this subscriber", driver.ErrLost)
+	}
+	reason := ""
+	switch {
+	case o == driver.Reject:
+		reason = reasonRejected
+	case o == driver.Nack && s.q.MaxAttempts > 0 && d.Attempt >= s.q.MaxAttempts:
+		reason = reasonLimit
+	}
+	if reason != "" {
+		return s.dead.bury(ctx, d, reason)
+	}
+	if !s.in.release(d) {
+		return driver.ErrLost
+	}
+	return s.consumer.Settle(ctx, d, o, delay)
+}
+
+func (s *subscriber) Extend(ctx context.Context, dd *driver.Delivery) error {
+	d, ok := dd.Tag.(*Delivery)
+	if !ok || !s.in.holds(d) {
+		return driver.ErrLost
+	}
+	if s.in.lease == 0 {
+		return nil
+	}
+	return s.extend(ctx, []*Delivery{d})
+}
+
+// extend makes holds last for another lease, counted from when that was asked
+// for; ErrLost when one of them is lost.
+func (s *subscriber) extend(ctx context.Context, ds []*Delivery) error {
+	asked := time.Now()
+	lost, err := s.consumer.Extend(ctx, ds)
+	if err != nil {
+		return err
+	}
+	for _, d := range lost {
+		s.in.release(d)
+	}
+	s.in.extended(ds, asked)
+	if len(lost) > 0 {
+		return driver.ErrLost
+	}
+	return nil
+}
+
+// keep is the keeper goroutine.
+func (s *subscriber) keep() {
+	defer close(s.kept)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	lease := s.in.lease
+	due := time.Now().Add(lease / 3)
+	var ds []*Delivery
+	for {
+		wait := s.dead.step()
+		if lease > 0 {
+			if now := time.Now(); !now.Before(due) {
+				due = now.Add(lease / 3)
+				if ds = s.in.holding(ds[:0]); len(ds) > 0 {
+					ctx, cancel := context.WithTimeout(s.ctx, lease/3)
+					if err := s.extend(ctx, ds); err != nil && s.ctx.Err() == nil {
+						s.c.cfg.Logger.Warn("holds could not be extended", "queue", s.q.Name, "error", err)
+						due = now.Add(lease / 10)
+					}
+					cancel()
+					clear(ds)
+				}
+			}
+			wait = min(wait, time.Until(due))
+		}
+		timer.Reset(wait)
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.dead.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// Close lets dead letters on their way arrive, then gives back the rest.
+func (s *subscriber) Close(ctx context.Context) error {
+	s.closeOnce.Do(func() {
+		go func() {
+			defer close(s.closed)
+			s.c.mu.Lock()
+			delete(s.c.subs, s)
+			s.c.mu.Unlock()
+			s.in.Fail(driver.ErrClosed)
+			s.dead.drain(ctx)
+			s.stop()
+			<-s.kept
+			s.dead.end()
+			s.closeErr = s.consumer.Close(ctx)
+		}()
+	})
+	select {
+	case <-s.closed:
+		return s.closeErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
