@@ -12,7 +12,7 @@ func Exponential(base, limit time.Duration) func(attempt int) time.Duration {
 	return func(attempt int) time.Duration {
 		d := base
 		for i := 1; i < attempt && d < limit; i++ {
-			d *= 2
+			d += min(d, limit-d)
 		}
 		if d = min(d, limit); d <= 0 {
 			return 0

@@ -1,14 +1,14 @@
 package polymq
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/polymq/polymq/driver"
-	"github.com/polymq/polymq/routing"
 )
 
 // Conn is a connection to one namespace of one broker. Its methods are safe
@@ -26,10 +26,7 @@ type Conn struct {
 	hook     func(State, error)
 	refused  error // a required feature is missing
 
-	closed   atomic.Bool
-	ended    chan struct{} // closed when Close is done
-	closeErr error         // set before ended is closed
-
+	ending   ending
 	mu       sync.Mutex
 	children map[child]struct{} // nil once closing
 }
@@ -37,15 +34,8 @@ type Conn struct {
 // child is a publisher or subscriber.
 type child interface{ Close(context.Context) error }
 
-// QueueInfo is what Inspect sees.
-type QueueInfo = driver.QueueInfo
-
-// DeleteOptions are conditions on a deletion; where one does not hold the
-// answer is ErrInUse.
-type DeleteOptions = driver.DeleteOptions
-
 func newConn(scheme string, opts *Options) *Conn {
-	c := &Conn{scheme: scheme, ended: make(chan struct{}), children: map[child]struct{}{}, log: slog.New(slog.DiscardHandler)}
+	c := &Conn{scheme: scheme, log: slog.New(slog.DiscardHandler), ending: newEnding(), children: map[child]struct{}{}}
 	if opts == nil {
 		return c
 	}
@@ -56,54 +46,102 @@ func newConn(scheme string, opts *Options) *Conn {
 	return c
 }
 
-func (c *Conn) serve(dc driver.Conn) {}
-
-func (c *Conn) onState(s State, err error) {}
-
-// Declare makes the exchanges, queues and bindings of t that are missing. What
-// stands as declared is left alone; what stands differently is ErrConflict,
-// naming the field, and what is illegal ErrInvalid, before anything is made.
-// When Declare returns nil, every publish that starts afterwards, from any
-// process, is routed by it.
-func (c *Conn) Declare(ctx context.Context, t routing.Topology) error { panic("unbuilt") }
-
-// Verify reports what of t is missing (ErrNotFound) or stands differently
-// (ErrConflict). It changes nothing.
-func (c *Conn) Verify(ctx context.Context, t routing.Topology) error { panic("unbuilt") }
-
-// Bind adds bindings. A missing exchange or queue is ErrNotFound.
-func (c *Conn) Bind(ctx context.Context, bs ...routing.Binding) error { panic("unbuilt") }
-
-// Unbind removes bindings. What is not there is no error.
-func (c *Conn) Unbind(ctx context.Context, bs ...routing.Binding) error { panic("unbuilt") }
-
-// DeleteQueue removes a queue, its messages and its bindings.
-func (c *Conn) DeleteQueue(ctx context.Context, name string, opts *DeleteOptions) error {
-	panic("unbuilt")
+func (c *Conn) serve(dc driver.Conn, opts *Options) {
+	c.dc, c.features = dc, dc.Features()
+	if opts == nil {
+		return
+	}
+	for _, f := range opts.Require {
+		if !c.features.Has(f) {
+			c.refused = unsupported("%s does not have the required feature %q", cmp.Or(c.features.Backend, "the backend"), f)
+			return
+		}
+	}
 }
 
-// DeleteExchange removes an exchange and its bindings.
-func (c *Conn) DeleteExchange(ctx context.Context, name string, opts *DeleteOptions) error {
-	panic("unbuilt")
+func (c *Conn) onState(s State, err error) {
+	if err != nil {
+		c.log.Warn("polymq: connection "+s.String(), "scheme", c.scheme, "error", err)
+	} else {
+		c.log.Info("polymq: connection "+s.String(), "scheme", c.scheme)
+	}
+	if c.hook != nil {
+		c.hook(s, err)
+	}
 }
 
-// Topology is what stands now, whoever declared it.
-func (c *Conn) Topology(ctx context.Context) (routing.Topology, error) { panic("unbuilt") }
+// usable is the error of a call that need not reach the driver.
+func (c *Conn) usable(ctx context.Context) error {
+	switch {
+	case c.refused != nil:
+		return c.refused
+	case c.ending.begun.Load():
+		return ErrClosed
+	}
+	return ctx.Err()
+}
 
-// Inspect counts a queue's messages and subscribers.
-func (c *Conn) Inspect(ctx context.Context, queue string) (QueueInfo, error) { panic("unbuilt") }
-
-// Purge removes the ready messages of a queue.
-func (c *Conn) Purge(ctx context.Context, queue string) (int, error) { panic("unbuilt") }
+func (c *Conn) wrap(op, name string, err error) error { return wrap(op, c.scheme, name, err) }
 
 // Features is what the backend has and refuses.
-func (c *Conn) Features() Features { return c.features }
+func (c *Conn) Features() Features {
+	f := c.features
+	f.Support = maps.Clone(f.Support)
+	return f
+}
 
 // Health is nil when the broker answers.
-func (c *Conn) Health(ctx context.Context) error { panic("unbuilt") }
+func (c *Conn) Health(ctx context.Context) error {
+	err := c.usable(ctx)
+	if err == nil {
+		err = c.dc.Health(ctx)
+	}
+	return c.wrap("health", "", err)
+}
 
-// Native is the client library's own handle.
+// Native is the client library's own handle, as the driver's package
+// documents; nil where there is none. What is done with it is beyond the
+// promises of this package.
 func (c *Conn) Native() any { return c.dc.Native() }
 
-// Close ends the connection.
-func (c *Conn) Close(ctx context.Context) error { panic(fmt.Sprint("unbuilt")) }
+// Close closes the subscribers, which gives back at once what they hold, and
+// the publishers, which waits for what is on its way, and then the connection.
+// When ctx ends first, what is still on its way is resolved with
+// ErrUnconfirmed and the error is ctx's. Close is idempotent: further calls
+// wait for the first and return its result.
+func (c *Conn) Close(ctx context.Context) error {
+	err := c.ending.do(ctx, func() error {
+		c.mu.Lock()
+		children := slices.Collect(maps.Keys(c.children))
+		c.children = nil
+		c.mu.Unlock()
+		errs := make([]error, len(children)+1)
+		var wg sync.WaitGroup
+		for i, ch := range children {
+			wg.Go(func() { errs[i] = ch.Close(ctx) })
+		}
+		wg.Wait()
+		errs[len(children)] = c.dc.Close(ctx)
+		return first(errs...)
+	})
+	return c.wrap("close", "", err)
+}
+
+// adopt makes ch end with the connection; ErrClosed when that is ending.
+func (c *Conn) adopt(ctx context.Context, ch child) error {
+	c.mu.Lock()
+	if c.children != nil {
+		c.children[ch] = struct{}{}
+		c.mu.Unlock()
+		return nil
+	}
+	c.mu.Unlock()
+	_ = ch.Close(ctx)
+	return ErrClosed
+}
+
+func (c *Conn) forget(ch child) {
+	c.mu.Lock()
+	delete(c.children, ch)
+	c.mu.Unlock()
+}

@@ -125,3 +125,13 @@ func invalid(format string, args ...any) error {
 func unsupported(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", errors.ErrUnsupported, fmt.Errorf(format, args...))
 }
+
+// first is the first of errs that is one.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -101,7 +101,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Conn, error) {
 	if err != nil {
 		return nil, &Error{Op: "open", Scheme: u.Scheme, Name: name, Err: err}
 	}
-	c.serve(dc)
+	c.serve(dc, opts)
 	if c.refused != nil {
 		// The connection is of no use, so how its closing ends is not either.
 		_ = dc.Close(ctx)
@@ -117,7 +117,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Conn, error) {
 // as far as the driver's constructor was told whom to tell.
 func NewConn(dc driver.Conn, opts *Options) *Conn {
 	c := newConn("", opts)
-	c.serve(dc)
+	c.serve(dc, opts)
 	return c
 }
 

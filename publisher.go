@@ -1,36 +1,206 @@
 package polymq
 
-import "context"
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"sync"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
 
 // PublisherOptions are the options of a publisher. nil means the defaults.
 type PublisherOptions struct {
-	// Window is how many messages may be on their way, published and not yet
-	// confirmed. A full window blocks. Default: 256.
+	// Window is how many messages may be on their way at once, sent and not
+	// yet confirmed. A full window blocks. Default: 256.
 	Window int
 	// DropUnroutable makes a message that no queue takes a success instead of
 	// ErrUnroutable. Default: false.
 	DropUnroutable bool
 	// Middleware wraps Publish and PublishAsync, the first being the
-	// outermost. Default: none.
+	// outermost. For PublishAsync its next returns when the message is sent,
+	// not when it is confirmed, and takes exactly one message. Default: none.
 	Middleware []PublishMiddleware
 }
 
-// Publisher publishes to one exchange.
-type Publisher struct{}
+const defaultWindow = 256
 
-// Publisher makes a publisher to an exchange; "" is the default exchange.
-func (c *Conn) Publisher(ctx context.Context, exchange string, opts *PublisherOptions) (*Publisher, error) {
-	panic("unbuilt")
+// Publisher publishes to one exchange. It is safe for concurrent use; what one
+// goroutine publishes one after another keeps its order. It is a cheap handle
+// and has no goroutine of its own but those that its driver documents.
+//
+// While the connection is lost, publishing waits for it. A message whose
+// outcome got lost with the connection is sent again with the same ID, until
+// the caller gives up.
+type Publisher struct {
+	conn     *Conn
+	exchange string
+	dp       driver.Publisher
+	chain    PublishFunc // nil without middleware
+	window   window
+	batches  sync.Pool // of *batch
+	ending   ending
 }
 
-// Publish publishes messages and waits until they are confirmed.
-func (p *Publisher) Publish(ctx context.Context, msgs ...*Message) error { panic("unbuilt") }
+// Publisher makes a publisher to an exchange; "" is the default exchange,
+// which routes to the queue that Message.Key names. Whether the exchange
+// exists is asked by every publish, not here.
+func (c *Conn) Publisher(ctx context.Context, exchange string, opts *PublisherOptions) (*Publisher, error) {
+	p, err := c.publisher(ctx, exchange, orZero(opts))
+	if err != nil {
+		return nil, c.wrap("publisher", exchange, err)
+	}
+	return p, nil
+}
 
-// PublishAsync publishes a message and does not wait.
-func (p *Publisher) PublishAsync(ctx context.Context, m *Message) (*Receipt, error) { panic("unbuilt") }
+func (c *Conn) publisher(ctx context.Context, exchange string, opts PublisherOptions) (*Publisher, error) {
+	if err := c.usable(ctx); err != nil {
+		return nil, err
+	}
+	if exchange == routing.DefaultExchange {
+		exchange = ""
+	}
+	if err := routing.CheckKey(exchange); err != nil {
+		return nil, err
+	}
+	switch {
+	case opts.Window < 0:
+		return nil, invalid("Window: %d: want 1 or more, or 0 for the default", opts.Window)
+	case opts.Window == 0:
+		opts.Window = defaultWindow
+	}
+	dp, err := c.dc.Publisher(ctx, driver.PublisherConfig{Exchange: exchange, DropUnroutable: opts.DropUnroutable})
+	if err != nil {
+		return nil, err
+	}
+	p := &Publisher{conn: c, exchange: exchange, dp: dp, ending: newEnding()}
+	p.window.size, p.window.free = opts.Window, opts.Window
+	if len(opts.Middleware) > 0 {
+		p.chain = p.last
+		for _, mw := range slices.Backward(opts.Middleware) {
+			p.chain = mw(p.chain)
+		}
+	}
+	if err := c.adopt(ctx, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
 
-// Flush waits until nothing is on its way.
-func (p *Publisher) Flush(ctx context.Context) error { panic("unbuilt") }
+// Publish sends messages, in order, and waits for their outcomes. It returns
+// nil when all are confirmed: every queue that a message was routed to has it,
+// as safely as the queue was declared. Otherwise it returns a *PublishError
+// with a Failure for each message that is not confirmed, whose Err is
+//
+//	ErrUnroutable             no queue takes it
+//	ErrNotFound               the exchange does not exist
+//	ErrRejected               at least one queue refused it, others may have it
+//	ErrTooLarge, ErrInvalid, errors.ErrUnsupported
+//	                          this message cannot be sent and was not
+//	ErrUnconfirmed            ctx or the connection ended first: it may or may
+//	                          not be there
+//	ErrClosed, or ctx's error without ErrUnconfirmed
+//	                          it was not sent
+//
+// A message that fails does not keep the others back. More messages than the
+// window holds are sent piece by piece.
+//
+// Publish does not change the messages, and does not read them after it has
+// returned; but where it returned ErrUnconfirmed because ctx ended, a write
+// that had begun may go on reading for a moment.
+func (p *Publisher) Publish(ctx context.Context, msgs ...*Message) error {
+	if p.chain != nil {
+		// A copy, so that without middleware the caller's stays on its stack.
+		return p.chain(ctx, slices.Clone(msgs)...)
+	}
+	return p.send(ctx, msgs)
+}
 
-// Close waits for what is on its way.
-func (p *Publisher) Close(ctx context.Context) error { panic("unbuilt") }
+// last is the innermost PublishFunc.
+func (p *Publisher) last(ctx context.Context, msgs ...*Message) error {
+	if call, ok := ctx.Value(asyncKey{}).(*asyncCall); ok && call.p == p {
+		return call.send(ctx, msgs)
+	}
+	return p.send(ctx, msgs)
+}
+
+// send publishes without middleware. It must not let msgs escape.
+func (p *Publisher) send(ctx context.Context, msgs []*Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	b := p.batch(len(msgs))
+	for i, m := range msgs {
+		dm, err := p.conn.prepare(m)
+		if err != nil {
+			b.refuse(i, idOf(m), err)
+			continue
+		}
+		b.add(i, dm)
+	}
+	again := b.run(ctx)
+	err := b.result()
+	if again {
+		b.reset()
+		p.batches.Put(b)
+	}
+	return err
+}
+
+func (p *Publisher) batch(n int) *batch {
+	b, _ := p.batches.Get().(*batch)
+	if b == nil {
+		b = &batch{p: p, done: make(chan struct{}, 1)}
+	}
+	if cap(b.pubs) < n {
+		b.pubs = make([]driver.Publishing, n)
+		b.refs = make([]*driver.Publishing, 0, n)
+	}
+	b.pubs = b.pubs[:n]
+	return b
+}
+
+// usable is the error of a publish that need not be begun.
+func (p *Publisher) usable(ctx context.Context) error {
+	if p.ending.begun.Load() {
+		return ErrClosed
+	}
+	return p.conn.usable(ctx)
+}
+
+// Flush waits until everything that was on its way when it was called has its
+// outcome; publishes that begin meanwhile wait for it. It does not say what
+// the outcomes are: the receipts do. The end of ctx ends the wait and nothing
+// else.
+func (p *Publisher) Flush(ctx context.Context) error {
+	err := p.window.acquire(ctx, p.window.size)
+	if err == nil {
+		p.window.release(p.window.size)
+	}
+	return p.conn.wrap("flush", p.exchange, err)
+}
+
+// Close takes no more messages and waits for the outcomes of those on their
+// way. When ctx ends first they are resolved with ErrUnconfirmed and the error
+// is ctx's. Close is idempotent: further calls wait for the first and return
+// its result.
+func (p *Publisher) Close(ctx context.Context) error {
+	err := p.ending.do(ctx, func() error {
+		defer p.conn.forget(p)
+		return first(p.window.close(ctx), p.dp.Close(ctx))
+	})
+	return p.conn.wrap("close", p.exchange, err)
+}
+
+func idOf(m *Message) string {
+	if m == nil {
+		return ""
+	}
+	return m.ID
+}
+
+// newID is 130 random bits. Random, not counted: what is copied (a forked
+// process, a restored snapshot) must not repeat IDs, since a repeated one
+// would be taken for a retry and dropped.
+func newID() string { return rand.Text() }

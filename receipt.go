@@ -1,18 +1,141 @@
 package polymq
 
-import "context"
+import (
+	"context"
+	"sync"
 
-// Receipt is the outcome to be of a message of PublishAsync.
-type Receipt struct{}
+	"github.com/polymq/polymq/driver"
+)
+
+// Receipt tells the outcome of a message of PublishAsync. It is safe for
+// concurrent use.
+type Receipt struct {
+	p    *Publisher // nil where middleware did not let the message through
+	pub  driver.Publishing
+	refs [1]*driver.Publishing // &pub, the batch that the driver gets
+
+	mu   sync.Mutex
+	done chan struct{} // made by who first needs it
+}
 
 // Done is closed when the outcome is known.
-func (r *Receipt) Done() <-chan struct{} { panic("unbuilt") }
+func (r *Receipt) Done() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done == nil {
+		r.done = make(chan struct{})
+	}
+	return r.done
+}
 
-// Err is the outcome.
-func (r *Receipt) Err() error { panic("unbuilt") }
+// Err is the outcome: nil when the message is confirmed, and as long as the
+// outcome is not known; else an *Error as in the failures of Publish.
+func (r *Receipt) Err() error {
+	if err := r.pub.Err(); err != nil {
+		return r.p.conn.wrap("publish", r.p.exchange, err)
+	}
+	return nil
+}
 
-// Wait waits for the outcome.
-func (r *Receipt) Wait(ctx context.Context) error { panic("unbuilt") }
+// Wait waits for the outcome and returns it. The end of ctx ends the wait with
+// ctx's error, not the publish: Wait can be called again.
+func (r *Receipt) Wait(ctx context.Context) error {
+	if !r.pub.Resolved() {
+		select {
+		case <-r.Done():
+		case <-ctx.Done():
+			return r.p.conn.wrap("wait", r.p.exchange, ctx.Err())
+		}
+	}
+	return r.Err()
+}
 
-// ID is the message's ID.
-func (r *Receipt) ID() string { panic("unbuilt") }
+// ID is the message's ID, the generated one where it had none.
+func (r *Receipt) ID() string { return r.pub.ID }
+
+var closedChan = make(chan struct{})
+
+func init() { close(closedChan) }
+
+// receiptOwner keeps driver.Owner's method out of Receipt's.
+type receiptOwner Receipt
+
+func (o *receiptOwner) Resolved(*driver.Publishing) {
+	o.mu.Lock()
+	if o.done == nil {
+		o.done = closedChan
+	} else {
+		close(o.done)
+	}
+	o.mu.Unlock()
+	if o.p != nil {
+		o.p.window.release(1)
+	}
+}
+
+// PublishAsync sends a message and does not wait for its outcome, which the
+// Receipt tells. ctx bounds only the wait for the window: its end afterwards
+// has no effect, and the message is on its way until it has an outcome or the
+// publisher is closed. An error means that the message was not sent.
+//
+// The message must not be changed before its outcome is known.
+func (p *Publisher) PublishAsync(ctx context.Context, m *Message) (*Receipt, error) {
+	if p.chain == nil {
+		return p.sendAsync(ctx, m)
+	}
+	call := &asyncCall{p: p}
+	if err := p.chain(context.WithValue(ctx, asyncKey{}, call), m); err != nil {
+		return nil, err
+	}
+	if call.receipt == nil {
+		// Middleware has taken it upon itself to call this a success.
+		call.receipt = &Receipt{}
+		call.receipt.pub.Owner = (*receiptOwner)(call.receipt)
+		call.receipt.pub.Reset(nil, idOf(m))
+		call.receipt.pub.Resolve(nil)
+	}
+	return call.receipt, nil
+}
+
+// asyncCall leads from the innermost PublishFunc back to PublishAsync.
+type asyncCall struct {
+	p       *Publisher
+	receipt *Receipt
+}
+
+type asyncKey struct{}
+
+func (call *asyncCall) send(ctx context.Context, msgs []*Message) error {
+	if len(msgs) != 1 {
+		return call.p.conn.wrap("publish", call.p.exchange, invalid("middleware made %d messages of one: PublishAsync takes exactly one", len(msgs)))
+	}
+	r, err := call.p.sendAsync(ctx, msgs[0])
+	if err == nil {
+		call.receipt = r
+	}
+	return err
+}
+
+func (p *Publisher) sendAsync(ctx context.Context, m *Message) (*Receipt, error) {
+	dm, err := p.conn.prepare(m)
+	if err == nil {
+		err = p.usable(ctx)
+	}
+	if err == nil {
+		err = p.window.acquire(ctx, 1)
+	}
+	if err != nil {
+		return nil, p.conn.wrap("publish", p.exchange, err)
+	}
+	id := dm.ID
+	if id == "" {
+		id = newID()
+	}
+	r := &Receipt{p: p}
+	r.refs[0] = &r.pub
+	r.pub.Owner = (*receiptOwner)(r)
+	r.pub.Reset(dm, id)
+	// Not ctx: its end is to have no effect from here on.
+	p.dp.Publish(context.Background(), r.refs[:], false)
+	return r, nil
+}

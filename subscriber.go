@@ -2,46 +2,209 @@ package polymq
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"sync"
 	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
 )
 
 // SubscriberOptions are the options of a subscriber. nil means the defaults.
 type SubscriberOptions struct {
 	// Prefetch is how many unsettled messages the subscriber holds at most,
-	// waiting ones included. Default: 32.
+	// those that wait in it included. Default: 32, or Concurrency where that
+	// is more.
 	Prefetch int
-	// Concurrency is how many handlers Run runs at once. Default: 1.
+	// Concurrency is how many handlers Run runs at once. Default: 1, which
+	// keeps the queue's order.
 	Concurrency int
-	// DrainTimeout is how long Run waits for handlers after its ctx has
+	// DrainTimeout is how long Run waits for its handlers after its ctx has
 	// ended. Default: 30 s.
 	DrainTimeout time.Duration
-	// Backoff is the delay before the next attempt when a handler failed.
-	// Default: Exponential(time.Second, 5*time.Minute).
+	// Backoff is how long Run waits before the next attempt at a message
+	// whose handler failed, by Delivery.Attempt (at least 1). Default:
+	// Exponential(time.Second, 5*time.Minute), or at once where the backend
+	// does not have FeatureDelayedNack, where any other is refused.
 	Backoff func(attempt int) time.Duration
 	// Middleware wraps Run's handler, the first being the outermost.
 	// Default: none.
 	Middleware []Middleware
 }
 
-// Subscriber takes messages from one queue.
-type Subscriber struct{}
+const (
+	defaultPrefetch     = 32
+	defaultDrainTimeout = 30 * time.Second
+)
 
-// Subscriber begins to consume a queue.
+// Subscriber takes messages from one queue. It is safe for concurrent use;
+// each message goes to one caller. It has no goroutine of its own but those
+// that its driver documents, and in Run.
+//
+// While the connection is lost, receiving waits for it; what was held then is
+// lost to this subscriber (ErrLost) and comes again.
+type Subscriber struct {
+	conn    *Conn
+	queue   string
+	ds      driver.Subscriber
+	opts    SubscriberOptions
+	buffers sync.Pool // of *[]*driver.Delivery, Prefetch long
+	ending  ending
+}
+
+// Subscriber begins to consume a queue. A missing one is ErrNotFound. ctx
+// bounds the beginning only.
 func (c *Conn) Subscriber(ctx context.Context, queue string, opts *SubscriberOptions) (*Subscriber, error) {
-	panic("unbuilt")
+	s, err := c.subscriber(ctx, queue, orZero(opts))
+	if err != nil {
+		return nil, c.wrap("subscriber", queue, err)
+	}
+	return s, nil
 }
 
-// Receive waits for a delivery.
-func (s *Subscriber) Receive(ctx context.Context) (*Delivery, error) { panic("unbuilt") }
+func (c *Conn) subscriber(ctx context.Context, queue string, opts SubscriberOptions) (*Subscriber, error) {
+	if err := c.usable(ctx); err != nil {
+		return nil, err
+	}
+	if err := routing.CheckName(queue); err != nil {
+		return nil, err
+	}
+	if err := opts.settle(c.features); err != nil {
+		return nil, err
+	}
+	ds, err := c.dc.Subscriber(ctx, driver.SubscriberConfig{Queue: queue, Prefetch: opts.Prefetch})
+	if err != nil {
+		return nil, err
+	}
+	s := &Subscriber{conn: c, queue: queue, ds: ds, opts: opts, ending: newEnding()}
+	if err := c.adopt(ctx, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
 
-// ReceiveBatch waits for at least one delivery.
+// settle puts the defaults in and refuses what makes no sense.
+func (o *SubscriberOptions) settle(f Features) error {
+	switch {
+	case o.Prefetch < 0:
+		return invalid("Prefetch: %d: want 1 or more, or 0 for the default", o.Prefetch)
+	case o.Concurrency < 0:
+		return invalid("Concurrency: %d: want 1 or more, or 0 for the default", o.Concurrency)
+	case o.DrainTimeout < 0:
+		return invalid("DrainTimeout: %v is negative", o.DrainTimeout)
+	case o.Backoff != nil && !f.Has(FeatureDelayedNack):
+		return unsupported("Backoff: this backend does not have the feature %q", FeatureDelayedNack)
+	}
+	if o.Concurrency == 0 {
+		o.Concurrency = 1
+	}
+	if o.Prefetch == 0 {
+		o.Prefetch = max(defaultPrefetch, o.Concurrency)
+	}
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = defaultDrainTimeout
+	}
+	if o.Backoff == nil {
+		o.Backoff = Exponential(time.Second, 5*time.Minute)
+		if !f.Has(FeatureDelayedNack) {
+			o.Backoff = func(int) time.Duration { return 0 }
+		}
+	}
+	return nil
+}
+
+// Receive waits for a delivery. When ctx ends first it returns ctx's error and
+// no message is lost; after Close it returns ErrClosed; ErrNotFound means that
+// the queue was deleted.
+func (s *Subscriber) Receive(ctx context.Context) (*Delivery, error) {
+	d := new(Delivery)
+	if _, err := s.receive(ctx, d.held[:]); err != nil {
+		return nil, err
+	}
+	d.fill(s)
+	return d, nil
+}
+
+// ReceiveBatch waits for at least one delivery and returns with it what else
+// is there, at most max. It returns errors as Receive does.
 func (s *Subscriber) ReceiveBatch(ctx context.Context, max int) ([]*Delivery, error) {
-	panic("unbuilt")
+	if max < 1 {
+		return nil, s.conn.wrap("receive", s.queue, invalid("max: %d: want 1 or more", max))
+	}
+	held, _ := s.buffers.Get().(*[]*driver.Delivery)
+	if held == nil {
+		b := make([]*driver.Delivery, s.opts.Prefetch)
+		held = &b
+	}
+	defer s.buffers.Put(held)
+	n, err := s.receive(ctx, (*held)[:min(max, len(*held))])
+	if err != nil {
+		return nil, err
+	}
+	ds := make([]*Delivery, n)
+	for i := range ds {
+		ds[i] = &Delivery{held: [1]*driver.Delivery{(*held)[i]}}
+		ds[i].fill(s)
+	}
+	clear((*held)[:n])
+	return ds, nil
 }
 
-// Deliveries iterates over deliveries.
-func (s *Subscriber) Deliveries(ctx context.Context) iter.Seq2[*Delivery, error] { panic("unbuilt") }
+func (s *Subscriber) receive(ctx context.Context, buf []*driver.Delivery) (int, error) {
+	err := ctx.Err()
+	if s.ending.begun.Load() {
+		err = ErrClosed
+	}
+	n := 0
+	if err == nil {
+		n, err = s.ds.Receive(ctx, buf)
+	}
+	if err == nil && n == 0 {
+		err = errors.New("the driver returned neither a delivery nor an error")
+	}
+	return n, s.conn.wrap("receive", s.queue, err)
+}
 
-// Close gives back at once what is held.
-func (s *Subscriber) Close(ctx context.Context) error { panic("unbuilt") }
+// fill makes of a driver's delivery an application's, without copying the
+// message.
+func (d *Delivery) fill(s *Subscriber) {
+	held := d.held[0]
+	d.Message = (*Message)(&held.Message)
+	d.Exchange, d.Queue = held.Exchange, held.Queue
+	d.Attempt, d.Redelivered = held.Attempt, held.Redelivered
+	d.s = s
+}
+
+// Deliveries iterates over the deliveries of Receive. It ends without an error
+// when ctx ends; any other error is yielded once, last, with a nil delivery.
+// Breaking off leaves the subscriber open and the last delivery unsettled.
+func (s *Subscriber) Deliveries(ctx context.Context) iter.Seq2[*Delivery, error] {
+	return func(yield func(*Delivery, error) bool) {
+		for {
+			d, err := s.Receive(ctx)
+			if err != nil {
+				if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+					yield(nil, err)
+				}
+				return
+			}
+			if !yield(d, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Close sends the settlements that still wait, gives back at once what is
+// held, and ends waiting calls with ErrClosed. Messages that were delivered
+// and not settled count as an attempt, those that were merely prefetched do
+// not. It is idempotent: further calls wait for the first and return its
+// result.
+func (s *Subscriber) Close(ctx context.Context) error {
+	err := s.ending.do(ctx, func() error {
+		defer s.conn.forget(s)
+		return s.ds.Close(ctx)
+	})
+	return s.conn.wrap("close", s.queue, err)
+}

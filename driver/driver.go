@@ -163,6 +163,8 @@ type Subscriber interface {
 	// Settle ends a hold. The caller makes sure that each delivery is settled
 	// once. It may return before the broker has seen it, but sends it within
 	// 5 ms; ErrLost where the hold is already lost. Delay counts for Nack only.
+	// An error other than ErrLost and ErrClosed means that the delivery is as
+	// it was, and Settle may be called again.
 	Settle(ctx context.Context, d *Delivery, o Outcome, delay time.Duration) error
 	// Extend makes sure that the hold lasts for another lease: ErrLost if it
 	// is lost.
@@ -170,4 +172,15 @@ type Subscriber interface {
 	// Close gives back at once what is held, flushes settlements, and ends
 	// waiting Receives with ErrClosed.
 	Close(ctx context.Context) error
+}
+
+// Drainer is a Subscriber that can stop taking while what it has handed out is
+// still being worked on. Optional: without it, a Run that is ending gives back
+// what is prefetched only when its last handler has ended.
+type Drainer interface {
+	// Drain gives back at once what is prefetched and was not handed out, and
+	// takes no more: waiting and later Receives return ErrClosed. What was
+	// handed out stays held and can be settled and extended until Close. It is
+	// idempotent.
+	Drain(ctx context.Context) error
 }

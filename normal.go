@@ -1,0 +1,214 @@
+package polymq
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+const (
+	maxProperty = 255 // bytes of a property or header key: AMQP's short string
+	maxDepth    = 32  // of tables and lists in a header value
+)
+
+// prepare makes of m what drivers may rely on, or says why it cannot be sent.
+// The result is m itself unless something in it had to become something else.
+func (c *Conn) prepare(m *Message) (*driver.Message, error) {
+	if m == nil {
+		return nil, invalid("the message is nil")
+	}
+	if err := c.check(m); err != nil {
+		return nil, err
+	}
+	header, changed, err := normalHeader(m.Header)
+	if err != nil {
+		return nil, err
+	}
+	if at := normalTime(m.Time); changed || at != m.Time {
+		n := *m
+		n.Header, n.Time = header, at
+		m = &n
+	}
+	return (*driver.Message)(m), nil
+}
+
+func (c *Conn) check(m *Message) error {
+	if err := routing.CheckKey(m.Key); err != nil {
+		return fmt.Errorf("Key: %w", err)
+	}
+	for _, p := range [...]struct{ name, value string }{
+		{"ID", m.ID},
+		{"ContentType", m.ContentType},
+		{"ContentEncoding", m.ContentEncoding},
+		{"CorrelationID", m.CorrelationID},
+		{"ReplyTo", m.ReplyTo},
+		{"Type", m.Type},
+		{"AppID", m.AppID},
+		{"UserID", m.UserID},
+	} {
+		if len(p.value) > maxProperty {
+			return invalid("%s: %d bytes: want at most %d", p.name, len(p.value), maxProperty)
+		}
+	}
+	if limit := c.features.MaxMessageBytes; limit > 0 && len(m.Body) > limit {
+		return fmt.Errorf("%w: the body has %d bytes, this backend takes %d", ErrTooLarge, len(m.Body), limit)
+	}
+	if err := c.checkDuration("TTL", m.TTL, FeatureTTL); err != nil {
+		return err
+	}
+	return c.checkDuration("Delay", m.Delay, FeatureDelay)
+}
+
+func (c *Conn) checkDuration(name string, d time.Duration, f Feature) error {
+	switch {
+	case d < 0:
+		return invalid("%s: %v is negative", name, d)
+	case d > 0 && !c.features.Has(f):
+		return unsupported("%s: this backend does not have the feature %q", name, f)
+	}
+	return nil
+}
+
+// normalHeader is h with values of the types that drivers know; h itself where
+// it has no others.
+func normalHeader(h Header) (normal Header, changed bool, err error) {
+	t, changed, err := normalTable(h, 0)
+	if err != nil {
+		return nil, false, fmt.Errorf("header %w", err)
+	}
+	for _, name := range [...]string{"CC", "BCC"} {
+		if v, ok := t[name]; ok {
+			if err := checkKeys(v); err != nil {
+				return nil, false, fmt.Errorf("header %s: %w", name, err)
+			}
+		}
+	}
+	return t, changed, nil
+}
+
+// checkKeys reports what is wrong with the value of CC or BCC.
+func checkKeys(v any) error {
+	list, ok := v.([]any)
+	if !ok {
+		return invalid("%T: want a []any of strings", v)
+	}
+	for i, e := range list {
+		key, ok := e.(string)
+		if !ok {
+			return invalid("[%d]: %T: want a string", i, e)
+		}
+		if err := routing.CheckKey(key); err != nil {
+			return fmt.Errorf("[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func normalTable(t map[string]any, depth int) (normal map[string]any, changed bool, err error) {
+	normal = t
+	for k, v := range t {
+		if len(k) == 0 || len(k) > maxProperty {
+			return nil, false, invalid("key of %d bytes: want 1 to %d", len(k), maxProperty)
+		}
+		n, other, err := normalValue(v, depth)
+		if err != nil {
+			return nil, false, at(k, err)
+		}
+		if !other {
+			continue
+		}
+		if !changed {
+			normal, changed = make(map[string]any, len(t)), true
+			for k, v := range t {
+				normal[k] = v
+			}
+		}
+		normal[k] = n
+	}
+	return normal, changed, nil
+}
+
+func normalList(l []any, depth int) (normal []any, changed bool, err error) {
+	normal = l
+	for i, v := range l {
+		n, other, err := normalValue(v, depth)
+		if err != nil {
+			return nil, false, at(fmt.Sprintf("[%d]", i), err)
+		}
+		if !other {
+			continue
+		}
+		if !changed {
+			normal, changed = append([]any(nil), l...), true
+		}
+		normal[i] = n
+	}
+	return normal, changed, nil
+}
+
+// normalValue is v as drivers know it, and whether that is something other
+// than v.
+func normalValue(v any, depth int) (normal any, changed bool, err error) {
+	if depth > maxDepth {
+		return nil, false, invalid("nested deeper than %d", maxDepth)
+	}
+	switch v := v.(type) {
+	case nil, string, []byte, bool, int64, float64:
+		return v, false, nil
+	case int:
+		return int64(v), true, nil
+	case int32:
+		return int64(v), true, nil
+	case int16:
+		return int64(v), true, nil
+	case int8:
+		return int64(v), true, nil
+	case float32:
+		return float64(v), true, nil
+	case time.Time:
+		n := normalTime(v)
+		return n, n != v, nil
+	case map[string]any:
+		return normalTable(v, depth+1)
+	case Header:
+		n, _, err := normalTable(v, depth+1)
+		return n, true, err
+	case []any:
+		return normalList(v, depth+1)
+	case uint, uint64, uintptr:
+		return nil, false, invalid("%T is refused: AMQP has no unsigned integers that every client reads; convert it to int64 (at most %d) or to a string", v, int64(math.MaxInt64))
+	}
+	return nil, false, invalid("%T is refused: want string, []byte, bool, a signed integer, a float, time.Time, nil, Header or []any of these", v)
+}
+
+// normalTime is t in UTC and whole seconds; the zero time stays as it is.
+func normalTime(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return time.Unix(t.Unix(), 0).UTC()
+}
+
+// place is where in a header something is wrong: "a.b[3]".
+type place struct {
+	path string
+	err  error
+}
+
+func (e *place) Error() string { return e.path + ": " + e.err.Error() }
+func (e *place) Unwrap() error { return e.err }
+
+func at(step string, err error) error {
+	inner, ok := errors.AsType[*place](err)
+	if !ok {
+		return &place{step, err}
+	}
+	if inner.path[0] == '[' {
+		return &place{step + inner.path, inner.err}
+	}
+	return &place{step + "." + inner.path, inner.err}
+}

@@ -1,0 +1,169 @@
+package polymq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// QueueInfo is what Inspect sees.
+type QueueInfo = driver.QueueInfo
+
+// DeleteOptions are conditions on a deletion; where one does not hold the
+// answer is ErrInUse. nil means none.
+type DeleteOptions = driver.DeleteOptions
+
+// Declare makes the exchanges, queues and bindings of t that are missing. What
+// stands as declared is left alone. What stands differently is ErrConflict,
+// naming the field; what is illegal is ErrInvalid, all of it at once, before
+// anything is made; what the backend does not have is errors.ErrUnsupported.
+// When Declare returns nil, every publish that starts afterwards, from any
+// process, is routed by it. When it returns an error, a part of t may stand:
+// declaring it again is safe.
+func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
+	err := c.usable(ctx)
+	if err == nil {
+		err = t.Validate()
+	}
+	if err == nil {
+		err = c.has(t.Queues)
+	}
+	if err == nil {
+		err = c.dc.Declare(ctx, t)
+	}
+	return c.wrap("declare", "", err)
+}
+
+// has reports what queues ask for and the backend refuses.
+func (c *Conn) has(queues []routing.Queue) error {
+	var errs []error
+	for _, q := range queues {
+		if q.MaxAttempts > 0 && !c.features.Has(FeatureMaxAttempts) {
+			errs = append(errs, fmt.Errorf("queue %q: MaxAttempts: %w", q.Name, errors.ErrUnsupported))
+		}
+		if q.DeadLetterExchange != "" && !c.features.Has(FeatureDeadLetter) {
+			errs = append(errs, fmt.Errorf("queue %q: DeadLetterExchange: %w", q.Name, errors.ErrUnsupported))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Verify is nil when all of t stands, else it reports what is missing
+// (ErrNotFound) or stands differently (ErrConflict). It changes nothing.
+func (c *Conn) Verify(ctx context.Context, t routing.Topology) error {
+	err := c.usable(ctx)
+	if err == nil {
+		err = t.Validate()
+	}
+	if err == nil {
+		err = c.dc.Verify(ctx, t)
+	}
+	return c.wrap("verify", "", err)
+}
+
+// Bind adds bindings; one that stands is left alone. A missing exchange or
+// queue is ErrNotFound. When Bind returns nil, every publish that starts
+// afterwards, from any process, is routed by it.
+func (c *Conn) Bind(ctx context.Context, bs ...routing.Binding) error {
+	return c.bindings(ctx, "bind", bs, driver.Conn.Bind)
+}
+
+// Unbind removes bindings; what is not there is no error. When Unbind returns
+// nil, no publish that starts afterwards, from any process, is routed by them.
+func (c *Conn) Unbind(ctx context.Context, bs ...routing.Binding) error {
+	return c.bindings(ctx, "unbind", bs, driver.Conn.Unbind)
+}
+
+func (c *Conn) bindings(ctx context.Context, op string, bs []routing.Binding, do func(driver.Conn, context.Context, []routing.Binding) error) error {
+	err := c.usable(ctx)
+	if err == nil {
+		err = routing.Topology{Bindings: bs}.Validate()
+	}
+	if err == nil && len(bs) > 0 {
+		err = do(c.dc, ctx, bs)
+	}
+	return c.wrap(op, "", err)
+}
+
+// DeleteQueue removes a queue, its messages and its bindings. A missing one is
+// no error.
+func (c *Conn) DeleteQueue(ctx context.Context, name string, opts *DeleteOptions) error {
+	err := c.usable(ctx)
+	if err == nil {
+		err = routing.CheckName(name)
+	}
+	if err == nil {
+		err = c.dc.DeleteQueue(ctx, name, orZero(opts))
+	}
+	return c.wrap("delete queue", name, err)
+}
+
+// DeleteExchange removes an exchange and its bindings. A missing one is no
+// error; the exchanges that every broker has cannot be deleted (ErrInvalid).
+func (c *Conn) DeleteExchange(ctx context.Context, name string, opts *DeleteOptions) error {
+	err := c.usable(ctx)
+	if err == nil {
+		err = routing.CheckName(name)
+	}
+	if err == nil && strings.HasPrefix(name, "amq.") {
+		err = invalid("the prefix amq. is reserved for the exchanges that every broker has")
+	}
+	if opts := orZero(opts); err == nil && opts.IfEmpty {
+		err = invalid("IfEmpty is for queues")
+	}
+	if err == nil {
+		err = c.dc.DeleteExchange(ctx, name, orZero(opts))
+	}
+	return c.wrap("delete exchange", name, err)
+}
+
+// Topology is what stands now in the connection's namespace, whoever declared
+// it, sorted by name; without the default exchange, its bindings and the amq.*
+// exchanges.
+func (c *Conn) Topology(ctx context.Context) (routing.Topology, error) {
+	if err := c.usable(ctx); err != nil {
+		return routing.Topology{}, c.wrap("topology", "", err)
+	}
+	t, err := c.dc.Topology(ctx)
+	return t, c.wrap("topology", "", err)
+}
+
+// Inspect counts a queue's messages and subscribers as of now. A missing queue
+// is ErrNotFound.
+func (c *Conn) Inspect(ctx context.Context, queue string) (QueueInfo, error) {
+	err := c.usable(ctx)
+	if err == nil {
+		err = routing.CheckName(queue)
+	}
+	if err != nil {
+		return QueueInfo{}, c.wrap("inspect", queue, err)
+	}
+	info, err := c.dc.Inspect(ctx, queue)
+	return info, c.wrap("inspect", queue, err)
+}
+
+// Purge removes the ready messages of a queue, not those that subscribers
+// hold, and says how many there were. A missing queue is ErrNotFound.
+func (c *Conn) Purge(ctx context.Context, queue string) (int, error) {
+	err := c.usable(ctx)
+	if err == nil {
+		err = routing.CheckName(queue)
+	}
+	if err != nil {
+		return 0, c.wrap("purge", queue, err)
+	}
+	n, err := c.dc.Purge(ctx, queue)
+	return n, c.wrap("purge", queue, err)
+}
+
+func orZero[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
