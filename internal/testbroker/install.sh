@@ -8,8 +8,17 @@ set -eu
 nats=github.com/nats-io/nats-server/v2@v2.15.2
 bin=${XDG_CACHE_HOME:-$HOME/.cache}/polymq/bin
 
+rabbitmq_is_there() {
+	for f in /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server /opt/rabbitmq*/sbin/rabbitmq-server; do
+		if [ -x "$f" ]; then
+			return 0
+		fi
+	done
+	return 1
+}
+
 packages=
-if [ -z "${POLYMQ_TEST_AMQP_URL:-}" ] && ! ls /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server /opt/rabbitmq*/sbin/rabbitmq-server >/dev/null 2>&1; then
+if [ -z "${POLYMQ_TEST_AMQP_URL:-}" ] && ! rabbitmq_is_there; then
 	packages="$packages rabbitmq-server"
 fi
 if [ -z "${POLYMQ_TEST_REDIS_URL:-}" ] && ! command -v redis-server >/dev/null && ! command -v valkey-server >/dev/null; then
