@@ -77,6 +77,12 @@ func (e *edit) apply(add, remove Topology) (*Table, error) {
 	if len(e.errs) > 0 {
 		return nil, errors.Join(e.errs...)
 	}
+	if e.own {
+		e.t.exchanges.each(func(leaf any) {
+			x := leaf.(*exchange)
+			x.out = x.out.sealed()
+		})
+	}
 	t := e.t
 	return &t, nil
 }
@@ -98,6 +104,7 @@ func (e *edit) putExchange(decl Exchange) {
 				}
 				c.out = c.out.with(b, true)
 			})
+			c.out = c.out.sealed()
 		}
 		e.set(&c)
 	}

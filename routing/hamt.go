@@ -182,29 +182,21 @@ func (h *hamt) delAt(k keying, hash uint64, shift int, like any) *hamt {
 	return &hamt{h.bits &^ bit, slots}
 }
 
-// each calls f with every leaf until it returns false, and reports whether it
-// never did.
-func (h *hamt) each(f func(leaf any) bool) bool {
+// each calls f with every leaf.
+func (h *hamt) each(f func(leaf any)) {
 	if h == nil {
-		return true
+		return
 	}
 	for _, s := range h.slots {
 		switch s := s.(type) {
 		case *hamt:
-			if !s.each(f) {
-				return false
-			}
+			s.each(f)
 		case *clash:
 			for _, leaf := range s.leaves {
-				if !f(leaf) {
-					return false
-				}
+				f(leaf)
 			}
 		default:
-			if !f(s) {
-				return false
-			}
+			f(s)
 		}
 	}
-	return true
 }

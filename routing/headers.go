@@ -12,34 +12,31 @@ import (
 type headersIndex struct{ all group }
 
 func (x headersIndex) with(b *binding, own bool) index { return headersIndex{groupPut(x.all, b, own)} }
+func (x headersIndex) sealed() index                   { return x }
 func (x headersIndex) without(b *binding) index        { return headersIndex{groupDel(x.all, b)} }
 func (x headersIndex) each(f func(*binding))           { groupEach(x.all, f) }
 
-func (x headersIndex) match(w *walk) {
-	switch g := x.all.(type) {
+func (x headersIndex) match(w *walk) { w.takeIf(x.all) }
+
+// takeIf takes the bindings of g whose arguments match.
+func (w *walk) takeIf(g group) {
+	switch g := g.(type) {
 	case *binding:
 		if g.via.match.match(w.header) {
 			w.take(g)
 		}
 	case *hamt:
-		w.takeHeaders(g)
-	}
-}
-
-func (w *walk) takeHeaders(h *hamt) {
-	for _, s := range h.slots {
-		switch s := s.(type) {
-		case *binding:
-			if s.via.match.match(w.header) {
-				w.take(s)
-			}
-		case *hamt:
-			w.takeHeaders(s)
-		case *clash:
-			for _, leaf := range s.leaves {
-				if b := leaf.(*binding); b.via.match.match(w.header) {
-					w.take(b)
-				}
+		for _, s := range g.slots {
+			w.takeIf(s)
+		}
+	case *clash:
+		for _, leaf := range g.leaves {
+			w.takeIf(leaf)
+		}
+	default:
+		for _, b := range few(g) {
+			if b != nil {
+				w.takeIf(b)
 			}
 		}
 	}

@@ -3,9 +3,11 @@ package routing
 // An index holds the bindings that lead from one exchange, laid out for its
 // kind. It is persistent: with and without leave it as it was.
 type index interface {
-	with(b *binding, own bool) index
+	with(b *binding, own bool) index // b is not there yet
 	without(b *binding) index
 	each(f func(*binding))
+	// sealed ends a run of with that own the index.
+	sealed() index
 	// match takes the bindings that the message in w matches.
 	match(w *walk)
 }
@@ -50,15 +52,14 @@ func (x directIndex) with(b *binding, own bool) index {
 	var leaf any = b
 	switch old := x.keys.find(byKey{}, h, b).(type) {
 	case *binding:
-		if g := groupPut(old, b, own); g != group(old) {
-			leaf = &cell{b.key, g}
-		}
+		leaf = &cell{b.key, groupPut(old, b, own)}
 	case *cell:
 		leaf = &cell{b.key, groupPut(old.here, b, own)}
 	}
 	return directIndex{x.keys.put(byKey{}, h, leaf, own)}
 }
 
+func (x directIndex) sealed() index { return x }
 func (x directIndex) without(b *binding) index {
 	h := hashOf(b.key)
 	c, ok := x.keys.find(byKey{}, h, b).(*cell)
@@ -74,13 +75,12 @@ func (x directIndex) without(b *binding) index {
 }
 
 func (x directIndex) each(f func(*binding)) {
-	x.keys.each(func(leaf any) bool {
+	x.keys.each(func(leaf any) {
 		if c, ok := leaf.(*cell); ok {
 			groupEach(c.here, f)
 		} else {
 			f(leaf.(*binding))
 		}
-		return true
 	})
 }
 
@@ -112,6 +112,7 @@ func (directIndex) take(w *walk, leaf any, key string) {
 type fanoutIndex struct{ all group }
 
 func (x fanoutIndex) with(b *binding, own bool) index { return fanoutIndex{groupPut(x.all, b, own)} }
+func (x fanoutIndex) sealed() index                   { return x }
 func (x fanoutIndex) without(b *binding) index        { return fanoutIndex{groupDel(x.all, b)} }
 func (x fanoutIndex) each(f func(*binding))           { groupEach(x.all, f) }
 func (x fanoutIndex) match(w *walk)                   { w.takeGroup(x.all) }
@@ -120,6 +121,7 @@ func (x fanoutIndex) match(w *walk)                   { w.takeGroup(x.all) }
 type unknownIndex struct{ all group }
 
 func (x unknownIndex) with(b *binding, own bool) index { return unknownIndex{groupPut(x.all, b, own)} }
+func (x unknownIndex) sealed() index                   { return x }
 func (x unknownIndex) without(b *binding) index        { return unknownIndex{groupDel(x.all, b)} }
 func (x unknownIndex) each(f func(*binding))           { groupEach(x.all, f) }
 func (x unknownIndex) match(w *walk)                   { w.unknown = true }

@@ -127,19 +127,17 @@ func (t *Table) BindingsTo(queue string) iter.Seq[Binding] {
 // The caller owns it.
 func (t *Table) Topology() Topology {
 	var top Topology
-	t.exchanges.each(func(leaf any) bool {
+	t.exchanges.each(func(leaf any) {
 		x := leaf.(*exchange)
 		if _, ok := Predeclared(x.at.name); !ok {
 			top.Exchanges = append(top.Exchanges, *x.decl)
 		}
 		x.out.each(func(b *binding) { top.Bindings = append(top.Bindings, b.data()) })
-		return true
 	})
-	t.queues.each(func(leaf any) bool {
+	t.queues.each(func(leaf any) {
 		d := *leaf.(*queue).decl
 		d.Args = cloned(d.Args)
 		top.Queues = append(top.Queues, d)
-		return true
 	})
 	slices.SortFunc(top.Exchanges, func(a, b Exchange) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(top.Queues, func(a, b Queue) int { return cmp.Compare(a.Name, b.Name) })

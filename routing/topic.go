@@ -2,9 +2,110 @@ package routing
 
 import "strings"
 
-// topicIndex is a trie of words. A slot of it is nil, a *binding, the only one
-// below that point, whatever the rest of its key; or a *level.
-type topicIndex struct{ root any }
+// topicIndex is a large part that is not changed and a small one that is. When
+// the changes have grown to a fixed share, all is compiled again, so that a
+// change costs little on average and a match sees two parts at most.
+type topicIndex struct {
+	flat  *flat // nil: none yet
+	dead  dead  // what of it was removed since
+	root  any   // slot of a trie of what was added since
+	added int
+	raw   []*binding // in the making: not compiled at all yet
+}
+
+// A change is compiled in when the changes are this many, and a share of the whole.
+const (
+	manyChanges = 256
+	changeShare = 16
+)
+
+func (x topicIndex) with(b *binding, own bool) index {
+	if own {
+		x.raw = append(x.raw, b)
+		return x
+	}
+	x.root = slotPut(x.root, b, 0, "")
+	x.added++
+	return x.settled()
+}
+
+func (x topicIndex) without(b *binding) index {
+	if x.flat != nil {
+		if i := x.flat.position(b); i >= 0 {
+			x.dead = x.dead.with(uint32(i), len(x.flat.all))
+			return x.settled()
+		}
+	}
+	x.root = slotDel(x.root, b, 0)
+	x.added--
+	return x
+}
+
+func (x topicIndex) sealed() index {
+	raw := x.raw
+	x.raw = nil
+	if len(raw) > manyChanges {
+		x.each(func(b *binding) { raw = append(raw, b) })
+		if f := newFlat(raw); f != nil {
+			return topicIndex{flat: f}
+		}
+	}
+	for _, b := range raw {
+		x.root = slotPut(x.root, b, 0, "")
+		x.added++
+	}
+	return x
+}
+
+// settled is x, compiled again when the time has come.
+func (x topicIndex) settled() topicIndex {
+	whole := 0
+	if x.flat != nil {
+		whole = len(x.flat.all)
+	}
+	if x.added+x.dead.count <= manyChanges+whole/changeShare {
+		return x
+	}
+	all := make([]*binding, 0, whole+x.added)
+	x.each(func(b *binding) { all = append(all, b) })
+	if f := newFlat(all); f != nil {
+		return topicIndex{flat: f}
+	}
+	return x
+}
+
+func (x topicIndex) each(f func(*binding)) {
+	if x.flat != nil {
+		for i, b := range x.flat.all {
+			if x.dead.count == 0 || !x.dead.has(uint32(i)) {
+				f(b)
+			}
+		}
+	}
+	slotEach(x.root, f)
+	for _, b := range x.raw {
+		f(b)
+	}
+}
+
+func (x topicIndex) match(w *walk) {
+	for _, key := range w.keys {
+		w.words = split(w.words[:0], key)
+		if x.flat != nil {
+			w.tokens = w.tokens[:0]
+			for i := range w.words {
+				w.tokens = append(w.tokens, x.flat.tokens.find(w.words[i].text, w.words[i].hash))
+			}
+			w.flatMatch(x.flat, &x.dead, x.flat.root, 0)
+		}
+		if x.root != nil {
+			w.slot(x.root, 0)
+		}
+	}
+}
+
+// The trie of changes: a slot is nil, a *binding, the only one below that
+// point, whatever the rest of its key; or a *level.
 
 // A level is what stands below one prefix of binding keys.
 type level struct {
@@ -48,48 +149,34 @@ func wordAt(key string, depth int) (string, bool) {
 	return key, true
 }
 
-func (x topicIndex) with(b *binding, own bool) index {
-	return topicIndex{slotPut(x.root, b, 0, "", own)}
-}
-
-func (x topicIndex) without(b *binding) index { return topicIndex{slotDel(x.root, b, 0)} }
-
-func (x topicIndex) each(f func(*binding)) { slotEach(x.root, f) }
-
-func slotPut(slot any, b *binding, depth int, word string, own bool) any {
+func slotPut(slot any, b *binding, depth int, word string) any {
 	switch s := slot.(type) {
 	case *binding:
-		if (byIdentity{}).same(s, b) {
-			return s
-		}
 		l := &level{word: word}
-		l.put(s, depth, true)
-		l.put(b, depth, true)
+		l.put(s, depth)
+		l.put(b, depth)
 		return l
 	case *level:
-		if !own {
-			c := *s
-			s = &c
-		}
-		s.put(b, depth, own)
-		return s
+		l := *s
+		l.put(b, depth)
+		return &l
 	}
 	return b
 }
 
 // put changes l.
-func (l *level) put(b *binding, depth int, own bool) {
+func (l *level) put(b *binding, depth int) {
 	word, ok := wordAt(b.key, depth)
 	switch {
 	case !ok:
-		l.here = groupPut(l.here, b, own)
+		l.here = groupPut(l.here, b, false)
 	case word == "*":
-		l.star = slotPut(l.star, b, depth+1, "", own)
+		l.star = slotPut(l.star, b, depth+1, "")
 	case word == "#":
-		l.tail = slotPut(l.tail, b, depth+1, "", own)
+		l.tail = slotPut(l.tail, b, depth+1, "")
 	default:
 		k, h := byWord(depth), hashOf(word)
-		l.kids = l.kids.put(k, h, slotPut(l.kids.find(k, h, b), b, depth+1, word, own), own)
+		l.kids = l.kids.put(k, h, slotPut(l.kids.find(k, h, b), b, depth+1, word), false)
 	}
 }
 
@@ -161,7 +248,7 @@ func slotEach(slot any, f func(*binding)) {
 		groupEach(s.here, f)
 		slotEach(s.star, f)
 		slotEach(s.tail, f)
-		s.kids.each(func(leaf any) bool { slotEach(leaf, f); return true })
+		s.kids.each(func(leaf any) { slotEach(leaf, f) })
 	}
 }
 
@@ -183,13 +270,6 @@ func split(words []word, key string) []word {
 		}
 		words = append(words, word{key[:i], hashOf(key[:i])})
 		key = key[i+1:]
-	}
-}
-
-func (x topicIndex) match(w *walk) {
-	for _, key := range w.keys {
-		w.words = split(w.words[:0], key)
-		w.slot(x.root, 0)
 	}
 }
 

@@ -55,7 +55,8 @@ type walk struct {
 	table   *Table
 	header  map[string]any
 	keys    []string
-	words   []word
+	words   []word   // of the key being matched
+	tokens  []uint32 // their numbers in the flat being matched
 	todo    []*place // exchanges seen, in the order of the walk
 	queues  []*place // queues found
 	set     []*place // queues again, hashed, once they are many
@@ -77,7 +78,7 @@ func (w *walk) release() {
 		clear(w.todo)
 		clear(w.queues)
 		clear(w.set)
-		*w = walk{keys: w.keys[:0], words: w.words[:0], todo: w.todo[:0], queues: w.queues[:0], set: w.set[:0]}
+		*w = walk{keys: w.keys[:0], words: w.words[:0], tokens: w.tokens[:0], todo: w.todo[:0], queues: w.queues[:0], set: w.set[:0]}
 	}
 	walks.Put(w)
 }
@@ -135,11 +136,15 @@ func (w *walk) defaultExchange() {
 
 // take follows a binding that matched.
 func (w *walk) take(b *binding) {
+	w.takePlace(b.to)
+}
+
+func (w *walk) takePlace(p *place) {
 	w.taken = true
-	if b.to.exchange {
-		w.visit(b.to)
+	if p.exchange {
+		w.visit(p)
 	} else {
-		w.add(b.to)
+		w.add(p)
 	}
 }
 
@@ -147,15 +152,23 @@ func (w *walk) takeGroup(g group) {
 	switch g := g.(type) {
 	case *binding:
 		w.take(g)
+	case *[2]*binding:
+		w.take(g[0])
+		w.take(g[1])
 	case *hamt:
 		for _, s := range g.slots {
-			if c, ok := s.(*clash); ok {
-				for _, leaf := range c.leaves {
-					w.take(leaf.(*binding))
-				}
-			} else {
-				w.takeGroup(s)
+			w.takeGroup(s)
+		}
+	case *clash:
+		for _, leaf := range g.leaves {
+			w.take(leaf.(*binding))
+		}
+	default:
+		for _, b := range few(g) {
+			if b == nil {
+				break
 			}
+			w.take(b)
 		}
 	}
 }
