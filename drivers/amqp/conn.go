@@ -1,0 +1,251 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// maxMessageBytes stays below the default limit of RabbitMQ 4, so that all
+// versions take the same.
+const maxMessageBytes = 16 << 20
+
+// Conn implements driver.Conn on two connections: one that publishes, and one
+// that consumes and declares, so that a broker which pushes back on publishers
+// does not hold up acknowledgements.
+type Conn struct {
+	settings   settings
+	management *management // nil without the URL option
+	cfg        driver.Config
+	version    version
+	features   driver.Features
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup // every goroutine of the driver's own
+	publish *link
+	consume *link
+	out     *outbox
+	delays  delays
+
+	mu          sync.Mutex
+	closed      bool
+	subscribers map[*subscriber]struct{}
+	limits      map[string]int // MaxAttempts of queues as far as this process knows them
+
+	stateMu   sync.Mutex
+	lastState driver.State
+	changes   []change
+	telling   bool
+}
+
+func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) (*Conn, error) {
+	c := &Conn{
+		settings:    s,
+		management:  m,
+		cfg:         cfg,
+		subscribers: map[*subscriber]struct{}{},
+		limits:      map[string]int{},
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.consume = newLink(c, "consume")
+	c.publish = newLink(c, "publish")
+	c.out = newOutbox(c)
+	c.publish.prepare = c.out.prepare
+	c.publish.onUp = c.out.connected
+	c.tasks.Go(c.out.run)
+	for _, l := range []*link{c.consume, c.publish} {
+		if err := l.open(ctx); err != nil {
+			c.Close(ctx)
+			return nil, err
+		}
+	}
+	conn, err := c.consume.get(ctx)
+	if err != nil {
+		c.Close(ctx)
+		return nil, err
+	}
+	text, _ := conn.Properties["version"].(string)
+	c.version = parseVersion(text)
+	c.features = featuresOf("RabbitMQ "+text, c.version, m != nil)
+	c.report(nil)
+	return c, nil
+}
+
+func featuresOf(backend string, v version, management bool) driver.Features {
+	f := driver.Features{
+		Backend: backend,
+		Support: map[driver.Feature]driver.Support{
+			driver.Routing:     driver.Native,
+			driver.Unroutable:  driver.Native,
+			driver.Confirms:    driver.Native,
+			driver.Dedup:       driver.Refused,
+			driver.Attempts:    driver.Native,
+			driver.MaxAttempts: driver.Native,
+			driver.DeadLetter:  driver.Native,
+			driver.DelayedNack: driver.Emulated,
+			driver.TTL:         driver.Refused,
+			driver.Delay:       driver.Refused,
+			driver.ReadBack:    driver.Refused,
+			driver.Inspect:     driver.Refused,
+			driver.Purge:       driver.Native,
+		},
+		MaxMessageBytes: maxMessageBytes,
+		HoldLimit:       30 * time.Minute,
+		CountsReturned:  !v.atLeast(4, 3),
+		Requeue:         "last",
+	}
+	if management {
+		f.Support[driver.ReadBack] = driver.Native
+		f.Support[driver.Inspect] = driver.Native
+	}
+	if v.atLeast(4, 0) {
+		f.Requeue = "first"
+	}
+	return f
+}
+
+// Features implements driver.Conn.
+func (c *Conn) Features() driver.Features { return c.features }
+
+// Native is the *amqp091.Connection that consumes and declares; nil while it
+// is lost.
+func (c *Conn) Native() any {
+	c.consume.mu.Lock()
+	defer c.consume.mu.Unlock()
+	if c.consume.conn == nil {
+		return nil
+	}
+	return c.consume.conn
+}
+
+// Health implements driver.Conn: both connections open and close a channel.
+func (c *Conn) Health(ctx context.Context) error {
+	for _, l := range []*link{c.consume, c.publish} {
+		if err := c.once(ctx, l, func(*channel) error { return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// channel is an AMQP channel that is opened anew after an error closed it.
+type channel struct {
+	conn *amqp091.Connection
+	*amqp091.Channel
+}
+
+// reopen makes the channel usable after an error.
+func (ch *channel) reopen() error {
+	if ch.Channel != nil && !ch.IsClosed() {
+		return nil
+	}
+	next, err := ch.conn.Channel()
+	if err == nil {
+		ch.Channel = next
+	}
+	return err
+}
+
+// do runs f on a channel of its own and repeats it whenever the connection is
+// lost under it, until ctx ends; f must be idempotent. amqp091's calls know no
+// ctx, so f runs on a goroutine of its own and may outlive do.
+func (c *Conn) do(ctx context.Context, f func(*channel) error) error {
+	for {
+		err := c.once(ctx, c.consume, f)
+		if err == nil || !lost(err) || ctx.Err() != nil || errors.Is(err, driver.ErrClosed) {
+			return wrap(err)
+		}
+		select {
+		case <-time.After(minPause):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-c.ctx.Done():
+			return driver.ErrClosed
+		}
+	}
+}
+
+func (c *Conn) once(ctx context.Context, l *link, f func(*channel) error) error {
+	if err := c.begin(); err != nil {
+		return err
+	}
+	conn, err := l.get(ctx)
+	if err != nil {
+		c.tasks.Done()
+		return err
+	}
+	result := make(chan error, 1)
+	go func() {
+		defer c.tasks.Done()
+		ch := &channel{conn: conn}
+		err := ch.reopen()
+		if err == nil {
+			err = f(ch)
+			ch.Close()
+		}
+		result <- err
+	}()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.ctx.Done():
+		return driver.ErrClosed
+	}
+}
+
+// begin adds a task; ErrClosed after Close.
+func (c *Conn) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return driver.ErrClosed
+	}
+	c.tasks.Add(1)
+	return nil
+}
+
+// Close implements driver.Conn.
+func (c *Conn) Close(ctx context.Context) error {
+	c.mu.Lock()
+	again := c.closed
+	c.closed = true
+	var subs []*subscriber
+	for s := range c.subscribers {
+		subs = append(subs, s)
+	}
+	c.mu.Unlock()
+	if !again {
+		for _, s := range subs {
+			s.Close(ctx)
+		}
+		c.cancel()
+		c.out.fail(driver.ErrUnconfirmed)
+		var ends sync.WaitGroup
+		ends.Go(func() { c.publish.close(ctx) })
+		ends.Go(func() { c.consume.close(ctx) })
+		ends.Wait()
+	}
+	ended := make(chan struct{})
+	go func() {
+		c.tasks.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if !again {
+		c.report(nil)
+	}
+	return nil
+}

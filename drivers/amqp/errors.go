@@ -1,0 +1,101 @@
+package amqp
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// wrap puts the sentinel that fits in front of the broker's own error.
+func wrap(err error) error {
+	var e *amqp091.Error
+	if err == nil || !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code {
+	case amqp091.ContentTooLarge:
+		return fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
+	case amqp091.AccessRefused:
+		return fmt.Errorf("%w: %w", driver.ErrPermission, err)
+	case amqp091.NotAllowed:
+		if strings.Contains(e.Reason, "not found") {
+			return fmt.Errorf("%w: create the vhost or name another in the URL's path: %w", driver.ErrNotFound, err)
+		}
+		return fmt.Errorf("%w: %w", driver.ErrPermission, err)
+	case amqp091.NotFound:
+		return fmt.Errorf("%w: %w", driver.ErrNotFound, err)
+	case amqp091.ResourceLocked:
+		return fmt.Errorf("%w: %w", driver.ErrInUse, err)
+	case amqp091.NotImplemented, amqp091.CommandInvalid:
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	case amqp091.PreconditionFailed:
+		return wrapPrecondition(e, err)
+	}
+	return err
+}
+
+func wrapPrecondition(e *amqp091.Error, err error) error {
+	switch text := e.Reason; {
+	case strings.Contains(text, "inequivalent arg"):
+		return fmt.Errorf("%w: %s: %w", driver.ErrConflict, conflictField(text), err)
+	case strings.Contains(text, "' in use"), strings.Contains(text, "' not empty"):
+		return fmt.Errorf("%w: %w", driver.ErrInUse, err)
+	case strings.Contains(text, "message size"):
+		return fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
+	case strings.Contains(text, "user_id"):
+		return fmt.Errorf("%w: %w", driver.ErrPermission, err)
+	}
+	return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+}
+
+// conflictField is the field of routing.Queue or routing.Exchange that the
+// broker's text "inequivalent arg 'x' for queue …" is about.
+func conflictField(text string) string {
+	_, rest, _ := strings.Cut(text, "inequivalent arg '")
+	arg, _, _ := strings.Cut(rest, "'")
+	switch arg {
+	case "durable":
+		return "Transient"
+	case "type":
+		return "Kind"
+	case "alternate-exchange":
+		return "Alternate"
+	case argQueueType:
+		return "Type"
+	case argDeadLetterExchange:
+		return "DeadLetterExchange"
+	case argDeadLetterKey:
+		return "DeadLetterKey"
+	case argDeadLetterStrategy, argOverflow:
+		return "BestEffortDeadLetter (" + arg + ")"
+	case argDeliveryLimit:
+		return "MaxAttempts"
+	}
+	return "Args[" + arg + "]"
+}
+
+// lost reports whether err says nothing about the request, only that the
+// connection or channel ended before the answer, so that asking again helps.
+func lost(err error) bool {
+	var e *amqp091.Error
+	if !errors.As(err, &e) {
+		return err != nil && !errors.Is(err, driver.ErrClosed)
+	}
+	if !e.Server {
+		return true
+	}
+	switch e.Code {
+	case amqp091.ConnectionForced, amqp091.FrameError, amqp091.InternalError, amqp091.ChannelError, amqp091.UnexpectedFrame, amqp091.ResourceError:
+		return true
+	case amqp091.NotFound:
+		return nodeDown(e)
+	}
+	return false
+}
+
+// nodeDown: the queue exists, but the cluster's node that has it is away.
+func nodeDown(e *amqp091.Error) bool { return strings.Contains(e.Reason, "is down or inaccessible") }

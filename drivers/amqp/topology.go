@@ -1,0 +1,192 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// Declare implements driver.Conn. What is refused is refused before anything
+// is made.
+func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
+	exchanges := make([]amqp091.Table, len(t.Exchanges))
+	queues := make([]queueForm, len(t.Queues))
+	var errs []error
+	for i, e := range t.Exchanges {
+		var err error
+		if exchanges[i], err = exchangeArgs(e); err != nil {
+			errs = append(errs, fmt.Errorf("exchange %q: %w", e.Name, err))
+		}
+	}
+	for i, q := range t.Queues {
+		var err error
+		if queues[i], err = formOf(q, c.version); err != nil {
+			errs = append(errs, fmt.Errorf("queue %q: %w", q.Name, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	err := c.do(ctx, func(ch *channel) error {
+		for i, e := range t.Exchanges {
+			if err := ch.ExchangeDeclare(e.Name, string(e.Kind), !e.Transient, false, false, false, exchanges[i]); err != nil {
+				return fmt.Errorf("exchange %q: %w", e.Name, err)
+			}
+		}
+		for i, q := range t.Queues {
+			if _, err := ch.QueueDeclare(q.Name, !q.Transient, false, false, false, queues[i].args); err != nil {
+				return fmt.Errorf("queue %q: %w", q.Name, transientRefused(q, err))
+			}
+		}
+		for _, b := range t.Bindings {
+			if err := bind(ch, b); err != nil {
+				return fmt.Errorf("binding %s: %w", bindingText(b), err)
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		c.mu.Lock()
+		for _, q := range t.Queues {
+			c.limits[q.Name] = q.MaxAttempts
+		}
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// transientRefused explains what RabbitMQ 4.3 and newer refuse by default.
+func transientRefused(q routing.Queue, err error) error {
+	if q.Transient && strings.Contains(err.Error(), "transient_nonexcl_queues") {
+		return fmt.Errorf("%w: this RabbitMQ has no transient queues: declare it durable, or permit the deprecated feature transient_nonexcl_queues on the broker: %w", errors.ErrUnsupported, err)
+	}
+	return err
+}
+
+func bindingText(b routing.Binding) string {
+	if b.ToExchange != "" {
+		return fmt.Sprintf("%q -> exchange %q, key %q", b.Exchange, b.ToExchange, b.Key)
+	}
+	return fmt.Sprintf("%q -> queue %q, key %q", b.Exchange, b.Queue, b.Key)
+}
+
+func bind(ch *channel, b routing.Binding) error {
+	if b.ToExchange != "" {
+		return ch.ExchangeBind(b.ToExchange, b.Key, b.Exchange, false, bindingArgs(b))
+	}
+	return ch.QueueBind(b.Queue, b.Key, b.Exchange, false, bindingArgs(b))
+}
+
+// Bind implements driver.Conn.
+func (c *Conn) Bind(ctx context.Context, bs []routing.Binding) error {
+	return c.do(ctx, func(ch *channel) error {
+		for _, b := range bs {
+			if err := bind(ch, b); err != nil {
+				return fmt.Errorf("binding %s: %w", bindingText(b), err)
+			}
+		}
+		return nil
+	})
+}
+
+// Unbind implements driver.Conn.
+func (c *Conn) Unbind(ctx context.Context, bs []routing.Binding) error {
+	return c.do(ctx, func(ch *channel) error {
+		for _, b := range bs {
+			var err error
+			if b.ToExchange != "" {
+				err = ch.ExchangeUnbind(b.ToExchange, b.Key, b.Exchange, false, bindingArgs(b))
+			} else {
+				err = ch.QueueUnbind(b.Queue, b.Key, b.Exchange, bindingArgs(b))
+			}
+			if missing(err) {
+				err = ch.reopen()
+			}
+			if err != nil {
+				return fmt.Errorf("binding %s: %w", bindingText(b), err)
+			}
+		}
+		return nil
+	})
+}
+
+// missing reports a 404, which some versions answer where others say nothing.
+func missing(err error) bool {
+	var e *amqp091.Error
+	return errors.As(err, &e) && e.Code == amqp091.NotFound && !nodeDown(e)
+}
+
+// DeleteQueue implements driver.Conn.
+func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOptions) error {
+	return c.do(ctx, func(ch *channel) error {
+		_, err := ch.QueueDelete(name, o.IfUnused, o.IfEmpty, false)
+		if missing(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+// DeleteExchange implements driver.Conn.
+func (c *Conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteOptions) error {
+	return c.do(ctx, func(ch *channel) error {
+		err := ch.ExchangeDelete(name, o.IfUnused, false)
+		if missing(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Purge implements driver.Conn.
+func (c *Conn) Purge(ctx context.Context, queue string) (int, error) {
+	n := 0
+	err := c.do(ctx, func(ch *channel) error {
+		k, err := ch.QueuePurge(queue, false)
+		n += k
+		return err
+	})
+	return n, err
+}
+
+// Verify implements driver.Conn. Without the management option it sees only
+// that exchanges and queues exist; with it, their fields and bindings too.
+func (c *Conn) Verify(ctx context.Context, t routing.Topology) error {
+	if c.management != nil {
+		return c.verifyFields(ctx, t)
+	}
+	if len(t.Bindings) > 0 {
+		return needManagement("Verify of bindings")
+	}
+	return c.do(ctx, func(ch *channel) error {
+		var errs []error
+		note := func(err error, what, name string) error {
+			if err == nil {
+				return nil
+			}
+			if lost(err) {
+				return err
+			}
+			errs = append(errs, fmt.Errorf("%s %q: %w", what, name, wrap(err)))
+			return ch.reopen()
+		}
+		for _, e := range t.Exchanges {
+			if err := note(ch.ExchangeDeclarePassive(e.Name, string(e.Kind), !e.Transient, false, false, false, nil), "exchange", e.Name); err != nil {
+				return err
+			}
+		}
+		for _, q := range t.Queues {
+			_, err := ch.QueueDeclarePassive(q.Name, !q.Transient, false, false, false, nil)
+			if err = note(err, "queue", q.Name); err != nil {
+				return err
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
