@@ -1,0 +1,18 @@
+// Package mem is a broker inside the process: the reference of polymq's
+// semantics, for tests and for programs that need no other.
+//
+//	mem://name?vhost=staging
+//
+// Connections with the same name share a broker, within one process; mem:// is
+// the broker whose name is empty. What a broker holds stays when its last
+// connection closes, until the process ends or [Remove] is called.
+//
+// Options of the URL:
+//
+//	vhost   the namespace; default "default"
+//
+// A subscriber adds two goroutines (one of them driver/emulate's), a
+// connection two (driver/emulate's), a publisher or message none. A body is
+// copied when it is published and when it is delivered, so nobody sees what
+// others do with their slices.
+package mem
