@@ -1,0 +1,271 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+const (
+	dedupWindow     = 20 * time.Second
+	maxMessageBytes = 16 << 20
+	maxBlock        = time.Second // the longest that a read blocks
+)
+
+// config is what the URL says.
+type config struct {
+	addr           string
+	user, password string
+	db             int
+	tls            *tls.Config
+	prefix         string // of the namespace's keys, without the closing brace
+	lease          time.Duration
+	timeout        time.Duration
+	pool           int
+	memory         bool // durability=memory
+}
+
+// store implements emulate.Store.
+type store struct {
+	cfg     config
+	log     *slog.Logger
+	onState func(driver.State, error)
+	backend string
+
+	client *goredis.Client // calls
+	blocks *goredis.Client // a connection for each consumer
+	lanes  [laneCount]*lane
+
+	ctx    context.Context // ends with Close
+	stop   context.CancelFunc
+	mu     sync.Mutex // held to begin something that wg counts
+	closed atomic.Bool
+	wg     sync.WaitGroup
+
+	watch watch
+}
+
+var _ emulate.Store = (*store)(nil)
+
+func (c config) options() *goredis.Options {
+	return &goredis.Options{
+		Addr:                  c.addr,
+		Username:              c.user,
+		Password:              c.password,
+		DB:                    c.db,
+		TLSConfig:             c.tls,
+		Protocol:              2,
+		MaxRetries:            -1, // its retries would repeat what was done: ours are deduplicated
+		DialerRetries:         1,
+		DialTimeout:           c.timeout,
+		ReadTimeout:           c.timeout,
+		WriteTimeout:          c.timeout,
+		ContextTimeoutEnabled: true,
+		DisableIdentity:       true,
+		MaintNotificationsConfig: &maintnotifications.Config{
+			Mode: maintnotifications.ModeDisabled,
+		},
+		PoolSize: c.pool,
+	}
+}
+
+// open connects once.
+func open(ctx context.Context, cfg config, log *slog.Logger, onState func(driver.State, error)) (*store, error) {
+	blocks := cfg.options()
+	blocks.PoolSize = 1 << 14
+	blocks.ReadTimeout += maxBlock
+	s := &store{cfg: cfg, log: log, onState: onState, client: goredis.NewClient(cfg.options()), blocks: goredis.NewClient(blocks)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	_, err := s.await(ctx, func() (any, error) {
+		if err := s.checkServer(ctx); err != nil {
+			return nil, err
+		}
+		return nil, loadLibrary(ctx, s.client)
+	})
+	if err != nil {
+		s.stop()
+		s.wg.Wait()
+		_ = s.client.Close()
+		_ = s.blocks.Close()
+		if lost(err) && ctx.Err() == nil {
+			return nil, fmt.Errorf("no connection to Redis at %s: %w", cfg.addr, err)
+		}
+		return nil, mapped(err)
+	}
+	for i := range s.lanes {
+		s.lanes[i] = newLane(s)
+	}
+	s.watch.init(s)
+	return s, nil
+}
+
+// await runs f on a goroutine of its own, so that the caller hears of ctx's
+// end at once: go-redis does not notice it while it waits for an answer. f ends
+// at its timeout.
+func (s *store) await(ctx context.Context, f func() (any, error)) (any, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	type result struct {
+		v   any
+		err error
+	}
+	done := make(chan result, 1)
+	s.mu.Lock()
+	if s.closed.Load() {
+		s.mu.Unlock()
+		return nil, driver.ErrClosed
+	}
+	s.wg.Go(func() {
+		v, err := f()
+		done <- result{v, err}
+	})
+	s.mu.Unlock()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.ctx.Done():
+		return nil, driver.ErrClosed
+	}
+}
+
+// retry runs f until the server has answered: also while the connection is
+// lost, until ctx ends. f must be harmless when it is done twice, or wrap
+// errOnce.
+func (s *store) retry(ctx context.Context, f func() (any, error)) (any, error) {
+	var last error
+	for try := 0; ; try++ {
+		if s.closed.Load() {
+			return nil, driver.ErrClosed
+		}
+		if ctx.Err() != nil {
+			return nil, ended(ctx, last)
+		}
+		v, err := s.await(ctx, f)
+		switch {
+		case err == nil, errors.Is(err, driver.ErrClosed), errors.Is(err, errOnce):
+			return v, err
+		case ctx.Err() != nil:
+			return nil, ended(ctx, last)
+		case noFunction(reply(err)):
+			if _, e := s.await(ctx, func() (any, error) { return nil, loadLibrary(ctx, s.client) }); e != nil && !lost(e) && !transient(reply(e)) {
+				return nil, mapped(e)
+			}
+		case !lost(err) && !transient(reply(err)):
+			return nil, mapped(err)
+		}
+		last = err
+		select {
+		case <-time.After(pause(try)):
+		case <-ctx.Done():
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// errOnce is wrapped by what must not be tried again.
+var errOnce = errors.New("the connection was lost")
+
+// call sends a command; see retry.
+func (s *store) call(ctx context.Context, args ...any) (any, error) {
+	return s.retry(ctx, func() (any, error) { return s.client.Do(ctx, args...).Result() })
+}
+
+// pause grows from 10 ms to 1 s.
+func pause(try int) time.Duration {
+	return min(10*time.Millisecond<<min(try, 7), time.Second)
+}
+
+// checkServer refuses servers that are too old.
+func (s *store) checkServer(ctx context.Context) error {
+	info, err := s.client.Info(ctx, "server").Result()
+	if err != nil {
+		return err
+	}
+	name, version, least := "Redis", field(info, "redis_version"), 7
+	if v := field(info, "valkey_version"); v != "" {
+		name, version, least = "Valkey", v, 8
+	}
+	s.backend = name + " " + version
+	major, _, _ := strings.Cut(version, ".")
+	if n, err := strconv.Atoi(major); err != nil || n < least {
+		return fmt.Errorf("%w: %s %s is too old: polymq needs %s %d.0 or newer, for functions and generated stream IDs",
+			errors.ErrUnsupported, name, version, name, least)
+	}
+	return nil
+}
+
+// field is a value of an answer to INFO.
+func field(info, name string) string {
+	for line := range strings.Lines(info) {
+		if v, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+func (s *store) Features() driver.Features {
+	return driver.Features{
+		Backend:         s.backend,
+		Support:         map[driver.Feature]driver.Support{},
+		MaxMessageBytes: maxMessageBytes,
+		DedupWindow:     dedupWindow,
+		Lease:           s.cfg.lease,
+		Requeue:         "first",
+	}
+}
+
+func (s *store) Native() any { return goredis.UniversalClient(s.client) }
+
+func (s *store) Health(ctx context.Context) error {
+	if s.closed.Load() {
+		return driver.ErrClosed
+	}
+	_, err := s.await(ctx, func() (any, error) { return nil, s.client.Ping(ctx).Err() })
+	if lost(err) && ctx.Err() == nil && !errors.Is(err, driver.ErrClosed) {
+		return fmt.Errorf("no answer from Redis at %s: %w", s.cfg.addr, err)
+	}
+	return mapped(err)
+}
+
+func (s *store) Close(ctx context.Context) error {
+	s.mu.Lock()
+	was := s.closed.Swap(true)
+	s.mu.Unlock()
+	if was {
+		s.wg.Wait()
+		return nil
+	}
+	s.stop()
+	for _, l := range s.lanes {
+		l.close()
+	}
+	// What is still under way ends when its connection does.
+	err := errors.Join(s.client.Close(), s.blocks.Close())
+	s.wg.Wait()
+	return err
+}
+
+func random(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // it never fails
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,163 @@
+package redis
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// answer reads a raw RESP2 answer, so that a message costs one copy and not a
+// string for each of its fields.
+type answer struct {
+	b   []byte
+	err error
+}
+
+var errMalformed = errors.New("malformed answer of Redis")
+
+// serverError is an error in a raw answer.
+type serverError string
+
+func (e serverError) Error() string { return string(e) }
+func (serverError) RedisError()     {}
+
+var _ goredis.Error = serverError("")
+
+// line takes the next line: its type and the rest of it.
+func (a *answer) line() (byte, []byte) {
+	i := bytes.IndexByte(a.b, '\n')
+	if a.err != nil || i < 2 {
+		a.fail()
+		return 0, nil
+	}
+	kind, text := a.b[0], a.b[1:i-1]
+	a.b = a.b[i+1:]
+	if kind == '-' {
+		a.err = serverError(text)
+		return 0, nil
+	}
+	return kind, text
+}
+
+func (a *answer) fail() {
+	if a.err == nil {
+		a.err = errMalformed
+	}
+}
+
+// head takes an integer or the length of an array or string.
+func (a *answer) head() (kind byte, n int64) {
+	kind, text := a.line()
+	if kind == 0 {
+		return 0, 0
+	}
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	if err != nil {
+		a.fail()
+		return 0, 0
+	}
+	return kind, n
+}
+
+func (a *answer) integer() int64 {
+	kind, n := a.head()
+	if kind != ':' {
+		a.fail()
+	}
+	return n
+}
+
+// array is the number of elements that follow; -1 for nil.
+func (a *answer) array() int {
+	kind, n := a.head()
+	if kind != '*' || n > int64(len(a.b)) {
+		a.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (a *answer) text() []byte {
+	kind, n := a.head()
+	if kind != '$' || n < 0 || n+2 > int64(len(a.b)) {
+		a.fail()
+		return nil
+	}
+	t := a.b[:n]
+	a.b = a.b[n+2:]
+	return t
+}
+
+// skip passes over one element.
+func (a *answer) skip() {
+	kind, n := a.head()
+	switch {
+	case kind == '$' && n >= 0 && n+2 <= int64(len(a.b)):
+		a.b = a.b[n+2:]
+	case kind == '$' && n >= 0:
+		a.fail()
+	case kind == '*':
+		for ; n > 0 && a.err == nil; n-- {
+			a.skip()
+		}
+	}
+}
+
+// entryID is the ID of an entry of a stream.
+type entryID struct{ ms, seq uint64 }
+
+func (id entryID) String() string {
+	b := strconv.AppendUint(make([]byte, 0, 24), id.ms, 10)
+	b = append(b, '-')
+	return string(strconv.AppendUint(b, id.seq, 10))
+}
+
+func parseEntryID(b []byte) (id entryID, err error) {
+	ms, seq, ok := bytes.Cut(b, []byte("-"))
+	if !ok {
+		return id, fmt.Errorf("%w: entry ID %.40q", errMalformed, b)
+	}
+	if id.ms, err = strconv.ParseUint(string(ms), 10, 64); err == nil {
+		id.seq, err = strconv.ParseUint(string(seq), 10, 64)
+	}
+	return id, err
+}
+
+// entry takes one entry of a stream. What is no message of ours is made of what
+// can be read: an entry must never end a subscription.
+func (a *answer) entry(h *hold) {
+	if a.array() != 2 {
+		a.fail()
+		return
+	}
+	var err error
+	if h.id, err = parseEntryID(a.text()); err != nil {
+		a.fail()
+		return
+	}
+	start := a.b
+	n := a.array()
+	for range n {
+		a.skip()
+	}
+	if a.err != nil || n <= 0 {
+		return
+	}
+	// One copy of the whole, of which all names, values and the body are parts.
+	own := answer{b: bytes.Clone(start[:len(start)-len(a.b)])}
+	own.array()
+	for range n / 2 {
+		name, value := own.text(), own.text()
+		if string(name) == bodyField {
+			h.Message.Body = value[:len(value):len(value)]
+			continue
+		}
+		// An error: somebody else's field that is not well formed.
+		_ = emulate.SetField(&h.Delivery.Delivery, str(name), str(value))
+	}
+}

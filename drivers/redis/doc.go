@@ -1,0 +1,36 @@
+// Package redis carries polymq on Redis 7.0 and newer and Valkey 8 and newer.
+// Import it for its effect:
+//
+//	import _ "github.com/polymq/polymq/drivers/redis"
+//
+//	conn, err := polymq.Open(ctx, "redis://user:password@localhost:6379/0", nil)
+//
+// The schemes are redis and valkey, and rediss and valkeys with TLS. The path
+// is the number of the database, 0 by default. One host is allowed. Options:
+//
+//	vhost       namespace                                                default: default
+//	lease       how long after the death of its process a held message
+//	            comes again, 1s to 1h                                    default: 30s
+//	durability  aof: durable exchanges and queues are refused where Redis
+//	            has no append-only file; memory: they are accepted, and
+//	            may be gone after a restart                              default: aof
+//	timeout     for connecting, and for an answer, 100ms to 1m           default: 3s
+//	pool        connections for calls, 1 to 1000                         default: 10
+//
+// Each queue is a stream with one consumer group, and a dead-lettered, nacked
+// or settled message changes place in one atomic step, a Redis function of the
+// library polymq1, which Open loads when it is missing or older. docs/WIRE.md
+// describes what is stored.
+//
+// How safe a confirmed message is depends on Redis: with appendfsync everysec
+// (its default) a crash of the machine loses up to a second, with appendfsync
+// always nothing; replication is asynchronous, so a failover may lose what was
+// confirmed just before.
+//
+// A message given back comes in its original place, before what nobody has
+// touched. An entry that someone else put into the stream is delivered as a
+// message with what can be read of it: its body field or an empty body, and
+// the properties that are well formed.
+//
+// Each subscriber uses a connection of its own.
+package redis

@@ -1,0 +1,89 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// reply is the error that the server answered with, "" where it did not answer.
+func reply(err error) string {
+	var re goredis.Error
+	if errors.As(err, &re) && !errors.Is(err, goredis.Nil) {
+		return re.Error()
+	}
+	return ""
+}
+
+// transient reports answers that mean: nothing was done, try again soon.
+func transient(answer string) bool {
+	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY ", "ERR max number of clients"} {
+		if strings.HasPrefix(answer, p) {
+			return true
+		}
+	}
+	return noFunction(answer)
+}
+
+func noFunction(answer string) bool { return strings.HasPrefix(answer, "ERR Function not found") }
+
+// lost reports a failure of the connection: whether the server has done what
+// it was asked is unknown.
+func lost(err error) bool {
+	return err != nil && !errors.Is(err, goredis.Nil) && reply(err) == ""
+}
+
+// notSent reports failures before anything was sent.
+func notSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// mapped gives the server's answer its sentinel.
+func mapped(err error) error {
+	answer := reply(err)
+	word, _, _ := strings.Cut(answer, " ")
+	switch word {
+	case "":
+		return err
+	case "NOPERM":
+		return fmt.Errorf("%w: grant the user the commands and keys that the documentation of drivers/redis names: %w", driver.ErrPermission, err)
+	case "NOAUTH", "WRONGPASS":
+		return fmt.Errorf("%w: check the user name and password of the URL: %w", driver.ErrPermission, err)
+	case "OOM", "MISCONF":
+		return fmt.Errorf("%w: Redis takes no writes: %w", driver.ErrRejected, err)
+	case "POLYMQWIRE":
+		return fmt.Errorf("%w: a newer version of polymq uses this namespace: update this program: %w", errors.ErrUnsupported, err)
+	case "NOGROUP", "UNBLOCKED", "WRONGTYPE":
+		return fmt.Errorf("%w: the queue's storage is not as it was made: %w", driver.ErrNotFound, err)
+	}
+	if strings.HasPrefix(answer, "ERR invalid password") || strings.HasPrefix(answer, "ERR AUTH") {
+		return fmt.Errorf("%w: check the user name and password of the URL: %w", driver.ErrPermission, err)
+	}
+	return err
+}
+
+// refused is the outcome of a message that the server would not store.
+func refused(err error) error {
+	err = mapped(err)
+	if errors.Is(err, driver.ErrPermission) || errors.Is(err, driver.ErrRejected) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", driver.ErrRejected, err)
+}
+
+func unconfirmed(err error) error { return fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err) }
+
+// ended is the error of a call whose ctx ended while it kept failing.
+func ended(ctx context.Context, last error) error {
+	if last == nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w (last try: %w)", ctx.Err(), last)
+}

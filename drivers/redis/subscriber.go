@@ -1,0 +1,353 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+const (
+	group = "polymq"
+	// ackDelay is how long a settlement waits for a fetch to ride along with.
+	ackDelay = 2 * time.Millisecond
+	// maxSettle bounds the settlements of one call, for Lua's unpack.
+	maxSettle = 2000
+)
+
+// hold is a delivery as the consumer keeps it.
+type hold struct {
+	emulate.Delivery
+	id         entryID
+	count      int    // the entry's delivery count
+	life       uint64 // of the consumer that it was delivered to
+	prev, next *hold
+}
+
+// turn is a mutex whose waiting ends with a ctx.
+type turn chan struct{}
+
+func (t turn) lock(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) unlock() { <-t }
+
+// settlement is an outcome that the server has not confirmed.
+type settlement struct {
+	id    entryID
+	count int
+	life  uint64
+	ack   bool
+	delay time.Duration
+}
+
+// consumer is a member of the queue's group. The group knows it by a name under
+// which a lease runs; once the lease has run out, others strike the name and
+// take what it held, and the consumer begins a new life under a new name.
+type consumer struct {
+	s   *store
+	q   *emulate.Queue
+	key string
+	in  *emulate.Inbox
+
+	base    string
+	stopped chan struct{} // closed by Close
+	ended   chan struct{} // the reader has returned
+	kick    chan struct{} // cap 1: something to settle
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	conn   *goredis.Conn // the reader's
+	connMu sync.Mutex
+	connID int64 // of conn, for CLIENT UNBLOCK
+
+	// call is held around every call that names the consumer, blocking reads
+	// excepted, so that a new name is not taken under one.
+	call turn
+	name string
+	tail int // names used
+
+	mu    sync.Mutex
+	life  uint64
+	todo  []settlement
+	holds hold // ring, oldest first
+	gone  bool // the queue
+}
+
+func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox) (emulate.Consumer, error) {
+	c := &consumer{
+		s: s, q: q, key: s.key(q), in: in,
+		base:    random(6),
+		call:    make(turn, 1),
+		stopped: make(chan struct{}),
+		ended:   make(chan struct{}),
+		kick:    make(chan struct{}, 1),
+	}
+	c.holds.prev, c.holds.next = &c.holds, &c.holds
+	c.rename()
+	v, err := s.call(ctx, "FCALL", fnJoin, "1", c.key, c.name, c.lease())
+	if err != nil {
+		return nil, err
+	}
+	if v != int64(1) {
+		return nil, emulate.ErrGone
+	}
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Load() {
+		c.cancel()
+		return nil, driver.ErrClosed
+	}
+	s.wg.Go(c.read)
+	s.wg.Go(c.flush)
+	return c, nil
+}
+
+func (c *consumer) lease() string { return strconv.FormatInt(c.s.cfg.lease.Milliseconds(), 10) }
+
+// rename takes another name; the caller holds call.
+func (c *consumer) rename() {
+	c.tail++
+	c.name = c.base + "-" + strconv.Itoa(c.tail)
+}
+
+// Settling ---------------------------------------------------------------------
+
+func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
+	h := d.Ref.(*hold)
+	c.mu.Lock()
+	if h.next == nil || h.life != c.life {
+		c.mu.Unlock()
+		return driver.ErrLost
+	}
+	h.unlink()
+	c.todo = append(c.todo, settlement{h.id, h.count, h.life, o == driver.Ack, delay})
+	first := len(c.todo) == 1
+	c.mu.Unlock()
+	if first {
+		select {
+		case c.kick <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+func (h *hold) unlink() {
+	h.prev.next, h.next.prev = h.next, h.prev
+	h.prev, h.next = nil, nil
+}
+
+// settlements takes what is to be settled, oldest first, and appends it to the
+// arguments of a call.
+func (c *consumer) settlements(args []any) ([]any, []settlement) {
+	c.mu.Lock()
+	n := min(len(c.todo), maxSettle)
+	batch := c.todo[:n:n]
+	c.todo = c.todo[n:]
+	c.mu.Unlock()
+	acks := 0
+	for _, st := range batch {
+		if st.ack {
+			acks++
+		}
+	}
+	args = append(args, acks)
+	for _, st := range batch {
+		if st.ack {
+			args = append(args, st.id.String())
+		}
+	}
+	for _, st := range batch {
+		if !st.ack {
+			ms := (st.delay + time.Millisecond - 1).Milliseconds()
+			args = append(args, st.id.String(), st.count, ms)
+		}
+	}
+	return args, batch
+}
+
+// unsettled puts back what a call that failed was to settle. Twice is harmless.
+func (c *consumer) unsettled(batch []settlement) {
+	c.mu.Lock()
+	c.todo = append(batch, c.todo...)
+	c.mu.Unlock()
+}
+
+// flush is the goroutine that sends settlements which no fetch has taken along.
+func (c *consumer) flush() {
+	for {
+		select {
+		case <-c.kick:
+		case <-c.ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(ackDelay):
+		case <-c.ctx.Done():
+			return
+		}
+		if err := c.Flush(c.ctx); err != nil && c.ctx.Err() == nil {
+			c.s.log.Warn("polymq: settlements of a Redis queue were not accepted", "queue", c.q.Name, "err", err)
+		}
+	}
+}
+
+func (c *consumer) Flush(ctx context.Context) error {
+	for try := 0; ; {
+		if err := c.call.lock(ctx); err != nil {
+			return unconfirmed(err)
+		}
+		c.mu.Lock()
+		n := len(c.todo)
+		c.mu.Unlock()
+		if n == 0 {
+			c.call.unlock()
+			return nil
+		}
+		args, batch := c.settlements([]any{"FCALL", fnSettle, "1", c.key, c.name, c.lease()})
+		v, err := c.s.await(ctx, func() (any, error) { return c.s.client.Do(ctx, args...).Result() })
+		switch {
+		case err == nil:
+			c.verdict(v)
+		case lost(err) || transient(reply(err)):
+			c.unsettled(batch)
+		default:
+			c.call.unlock()
+			return mapped(err)
+		}
+		c.call.unlock()
+		if err == nil {
+			try = 0
+			continue
+		}
+		if ctx.Err() != nil || c.s.closed.Load() {
+			return unconfirmed(err)
+		}
+		if noFunction(reply(err)) {
+			_, _ = c.s.await(ctx, func() (any, error) { return nil, loadLibrary(ctx, c.s.client) })
+		}
+		select {
+		case <-time.After(pause(try)):
+			try++
+		case <-ctx.Done():
+		}
+	}
+}
+
+// verdict heeds what the server says of the consumer: -1, it was struck; 0, the
+// queue is gone. The caller holds call.
+func (c *consumer) verdict(v any) (ok bool) {
+	switch v {
+	case int64(-1):
+		c.die()
+	case int64(0):
+		c.mu.Lock()
+		c.gone = true
+		c.mu.Unlock()
+		c.die()
+		c.in.Fail(driver.ErrNotFound)
+	default:
+		return true
+	}
+	return false
+}
+
+// die ends a life: all holds are lost.
+func (c *consumer) die() {
+	c.mu.Lock()
+	c.life++
+	for c.holds.next != &c.holds {
+		c.holds.next.unlink()
+	}
+	c.todo = nil
+	c.mu.Unlock()
+	c.rename()
+}
+
+func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emulate.Delivery, error) {
+	if err := c.call.lock(ctx); err != nil {
+		return nil, err
+	}
+	name := c.name
+	c.call.unlock()
+	v, err := c.s.call(ctx, "FCALL", fnExtend, "1", c.key, name, c.lease())
+	if err != nil {
+		return nil, err
+	}
+	if err := c.call.lock(ctx); err != nil {
+		return nil, err
+	}
+	if name == c.name {
+		c.verdict(v)
+	}
+	c.call.unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var lost []*emulate.Delivery
+	for _, d := range ds {
+		if d.Ref.(*hold).life != c.life {
+			lost = append(lost, d)
+		}
+	}
+	return lost, nil
+}
+
+// Close ------------------------------------------------------------------------
+
+func (c *consumer) Close(ctx context.Context) error {
+	close(c.stopped)
+	// A read that blocks is ended by the server, so that it takes nothing more.
+	for done := false; !done; {
+		c.connMu.Lock()
+		id := c.connID
+		c.connMu.Unlock()
+		if id != 0 {
+			_, _ = c.s.await(ctx, func() (any, error) { return c.s.client.Do(ctx, "CLIENT", "UNBLOCK", id).Result() })
+		}
+		select {
+		case <-c.ended:
+			done = true
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			c.cancel()
+			return ctx.Err()
+		}
+	}
+	defer c.cancel()
+	err := c.Flush(ctx)
+	_, handed := c.in.Drain()
+	if e := c.call.lock(ctx); e != nil {
+		return errors.Join(err, e)
+	}
+	defer c.call.unlock()
+	c.mu.Lock()
+	gone, life := c.gone, c.life
+	c.mu.Unlock()
+	if gone {
+		return nil
+	}
+	args := []any{"FCALL", fnLeave, "1", c.key, c.name}
+	for _, d := range handed {
+		if h := d.Ref.(*hold); h.life == life {
+			args = append(args, h.id.String())
+		}
+	}
+	if _, e := c.s.call(ctx, args...); e != nil {
+		return errors.Join(err, e)
+	}
+	return err
+}

@@ -1,0 +1,220 @@
+package redis
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// namespace is the prefix of the topology's keys.
+func (s *store) namespace() string { return s.cfg.prefix + "}" }
+
+func (s *store) LoadTopology(ctx context.Context, since emulate.Version) (emulate.Changes, error) {
+	v, err := s.call(ctx, "FCALL", fnLoad, "1", s.namespace(), random(8), since.Epoch, strconv.FormatUint(since.N, 10))
+	if err != nil {
+		return emulate.Changes{}, err
+	}
+	list, ok := v.([]any)
+	if !ok || len(list) != 4 {
+		return emulate.Changes{}, errAnswer(fnLoad, v)
+	}
+	var c emulate.Changes
+	c.Version.Epoch, _ = list[0].(string)
+	n, _ := list[1].(string)
+	if c.Version.N, err = strconv.ParseUint(n, 10, 64); err != nil {
+		return emulate.Changes{}, errAnswer(fnLoad, v)
+	}
+	c.Full = list[2] == int64(1)
+	elements, _ := list[3].([]any)
+	for i := 0; i+1 < len(elements); i += 2 {
+		var e emulate.Element
+		e.Name, _ = elements[i].(string)
+		if data, ok := elements[i+1].(string); ok {
+			e.Data = []byte(data)
+		}
+		c.Elements = append(c.Elements, e)
+	}
+	return c, nil
+}
+
+func errAnswer(fn string, v any) error {
+	return fmt.Errorf("function %s of the library %s answered %.80v: is it another program's?", fn, libraryName, v)
+}
+
+func (s *store) ApplyTopology(ctx context.Context, at emulate.Version, elements []emulate.Element) (emulate.Version, error) {
+	args := make([]any, 0, 6+3*len(elements))
+	args = append(args, "FCALL", fnApply, "1", s.namespace(), at.Epoch, strconv.FormatUint(at.N, 10))
+	durable := false
+	for _, e := range elements {
+		if e.Data == nil {
+			args = append(args, e.Name, "-", "")
+			continue
+		}
+		args = append(args, e.Name, "+", e.Data)
+		durable = durable || isDurable(e.Data)
+	}
+	if durable {
+		if err := s.checkDurability(ctx); err != nil {
+			return emulate.Version{}, err
+		}
+	}
+	v, err := s.retry(ctx, func() (any, error) {
+		v, err := s.client.Do(ctx, args...).Result()
+		if lost(err) && !notSent(err) {
+			// The next try would find the version changed by this one.
+			err = fmt.Errorf("%w: %w", errOnce, err)
+		}
+		return v, err
+	})
+	switch {
+	case err == nil && v == int64(1):
+		return emulate.Version{Epoch: at.Epoch, N: at.N + 1}, nil
+	case err == nil:
+		return emulate.Version{}, emulate.ErrStale
+	case errors.Is(err, errOnce), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
+		return emulate.Version{}, unconfirmed(err)
+	}
+	return emulate.Version{}, err
+}
+
+// isDurable reports whether an element is a durable exchange or queue.
+func isDurable(data []byte) bool {
+	type kept struct {
+		Transient bool `json:"transient"`
+	}
+	var e struct{ Exchange, Queue *kept }
+	if json.Unmarshal(data, &e) != nil {
+		return true
+	}
+	return e.Exchange != nil && !e.Exchange.Transient || e.Queue != nil && !e.Queue.Transient
+}
+
+// checkDurability refuses a server that forgets what it confirmed.
+func (s *store) checkDurability(ctx context.Context) error {
+	if s.cfg.memory {
+		return nil
+	}
+	info, err := s.call(ctx, "INFO", "persistence")
+	if err != nil {
+		return err
+	}
+	if text, _ := info.(string); field(text, "aof_enabled") != "1" {
+		return fmt.Errorf("%w: this Redis has no append-only file and would forget durable exchanges and queues: set appendonly yes there, declare them Transient, or accept the loss with the URL option durability=memory",
+			errors.ErrUnsupported)
+	}
+	return nil
+}
+
+func (s *store) RenewLease(ctx context.Context, client string, v emulate.Version) error {
+	r, err := s.call(ctx, "FCALL", fnRenew, "1", s.namespace(), client, v.Epoch, strconv.FormatUint(v.N, 10),
+		strconv.FormatInt((12*emulate.LeaseTime).Milliseconds(), 10))
+	if err != nil {
+		return err
+	}
+	if r != int64(1) {
+		return emulate.ErrStale
+	}
+	return nil
+}
+
+func (s *store) Leases(ctx context.Context) ([]emulate.Lease, time.Duration, error) {
+	v, err := s.call(ctx, "INFO", "server", "replication")
+	if err != nil {
+		return nil, 0, err
+	}
+	info, _ := v.(string)
+	up, err := strconv.Atoi(field(info, "uptime_in_seconds"))
+	if err != nil {
+		return nil, 0, fmt.Errorf("INFO of this Redis has no uptime_in_seconds: %w", err)
+	}
+	restarted := time.Duration(up) * time.Second
+	v, err = s.call(ctx, "FCALL", fnLeases, "1", s.namespace(), field(info, "master_replid"))
+	if err != nil {
+		return nil, 0, err
+	}
+	list, ok := v.([]any)
+	if !ok || len(list) == 0 {
+		return nil, 0, errAnswer(fnLeases, v)
+	}
+	// Another replication id: a failover may have forgotten what was confirmed.
+	if since, ok := list[0].(int64); ok && since >= 0 {
+		restarted = min(restarted, time.Duration(since)*time.Millisecond)
+	}
+	var leases []emulate.Lease
+	for i := 1; i+2 < len(list); i += 3 {
+		var l emulate.Lease
+		l.Client, _ = list[i].(string)
+		l.Version.Epoch, _ = list[i+1].(string)
+		n, _ := list[i+2].(string)
+		l.Version.N, _ = strconv.ParseUint(n, 10, 64)
+		leases = append(leases, l)
+	}
+	return leases, restarted, nil
+}
+
+func (s *store) EndLease(ctx context.Context, client string) error {
+	_, err := s.call(ctx, "HDEL", s.namespace()+":leases", client)
+	return err
+}
+
+func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
+	if !q.Transient {
+		if err := s.checkDurability(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := s.call(ctx, "FCALL", fnCreate, "1", s.key(q))
+	return err
+}
+
+func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.DeleteOptions) error {
+	v, err := s.call(ctx, "FCALL", fnDelete, "1", s.key(q), flag(o.IfUnused), flag(o.IfEmpty))
+	if err == nil && v != int64(1) {
+		return fmt.Errorf("queue %q: %w", q.Name, driver.ErrInUse)
+	}
+	return err
+}
+
+func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error) {
+	v, err := s.call(ctx, "EXISTS", s.key(q))
+	return v == int64(1), err
+}
+
+func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo, error) {
+	v, err := s.call(ctx, "FCALL", fnInspect, "1", s.key(q))
+	if err != nil {
+		return driver.QueueInfo{}, err
+	}
+	list, _ := v.([]any)
+	if len(list) != 3 {
+		return driver.QueueInfo{}, emulate.ErrGone
+	}
+	n := func(i int) int { v, _ := list[i].(int64); return int(v) }
+	return driver.QueueInfo{Ready: n(0), Unsettled: n(1), Consumers: n(2)}, nil
+}
+
+func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
+	v, err := s.call(ctx, "FCALL", fnPurge, "1", s.key(q))
+	if err != nil {
+		return 0, err
+	}
+	list, _ := v.([]any)
+	if len(list) != 1 || list[0] == int64(-1) {
+		return 0, emulate.ErrGone
+	}
+	n, _ := list[0].(int64)
+	return int(n), nil
+}
+
+func flag(on bool) string {
+	if on {
+		return "1"
+	}
+	return "0"
+}
