@@ -1,0 +1,541 @@
+package conformance
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/routing"
+)
+
+var settleRows = []row{
+	{promise: 15, name: "nacks", needs: []polymq.Feature{polymq.FeatureAttempts}, run: attemptsOfNacks},
+	{promise: 15, name: "closes", needs: []polymq.Feature{polymq.FeatureAttempts}, run: attemptsOfCloses},
+	{promise: 15, name: "only-prefetched", needs: []polymq.Feature{polymq.FeatureAttempts}, run: attemptsOfPrefetched},
+	{promise: 15, name: "redelivered", run: redeliveredFlag},
+
+	{promise: 16, name: "own-queue", run: nackToOwnQueue},
+	{promise: 16, name: "as-it-was", run: nackedAsItWas},
+	{promise: 16, name: "delay", needs: []polymq.Feature{polymq.FeatureDelayedNack}, run: nackDelay},
+	{promise: 16, name: "negative-delay", run: nackNegative},
+	{promise: 16, name: "unbound-since", run: nackUnbound},
+
+	{promise: 17, name: "rejected", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadRejected},
+	{promise: 17, name: "dropped", run: droppedWithoutExchange},
+	{promise: 17, name: "key", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadLetterKey},
+	{promise: 17, name: "default-exchange", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadDefaultExchange},
+	{promise: 17, name: "routed", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadRouted},
+	{promise: 17, name: "again", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadAgain},
+	{promise: 17, name: "exhausted", needs: []polymq.Feature{polymq.FeatureDeadLetter, polymq.FeatureMaxAttempts}, run: deadExhausted},
+	{promise: 17, name: "exhausted-dropped", needs: []polymq.Feature{polymq.FeatureMaxAttempts}, run: droppedExhausted},
+	{promise: 17, name: "many", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadMany},
+
+	{promise: 20, name: "every-pair", run: settledTwice},
+	{promise: 20, name: "concurrent", run: settledConcurrently},
+}
+
+func (e *env) attempt(d *polymq.Delivery, want int) {
+	e.Helper()
+	if d.Attempt != want {
+		e.Fatalf("message %.40q: Attempt is %d, want %d", d.Body, d.Attempt, want)
+	}
+}
+
+func attemptsOfNacks(e *env) {
+	c, other := e.open(), e.open()
+	e.declare(c, "q")
+	e.publish(c, "", msg("q", "1"))
+	for i := range 6 {
+		// From one subscriber to the next, on two connections.
+		s := e.subscriber([]*polymq.Conn{c, other}[i%2], "q", 1)
+		d := e.body(s, "1")
+		e.attempt(d, i+1)
+		if i == 5 {
+			e.ack(d)
+		} else {
+			e.nack(d, 0)
+		}
+		e.close(s)
+	}
+	e.publish(c, "", msg("q", "2"))
+	s := e.subscriber(c, "q", 1)
+	for i := range 4 {
+		d := e.body(s, "2")
+		e.attempt(d, i+1)
+		e.nack(d, 0)
+	}
+	e.close(s)
+	e.publish(c, "", msg("q", "3"))
+	for _, d := range e.receiveN(e.subscriber(c, "q", 5), 2) {
+		e.attempt(d, map[string]int{"2": 5, "3": 1}[string(d.Body)])
+	}
+}
+
+func attemptsOfCloses(e *env) {
+	c, other := e.open(), e.open()
+	e.declare(c, "q")
+	e.publish(c, "", msg("q", "1"))
+	for i := range 3 {
+		s := e.subscriber(c, "q", 1)
+		e.attempt(e.body(s, "1"), i+1)
+		e.close(s)
+	}
+	e.attempt(e.body(e.subscriber(other, "q", 1), "1"), 4)
+	e.close(other)
+	e.attempt(e.body(e.subscriber(c, "q", 1), "1"), 5)
+}
+
+func attemptsOfPrefetched(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	e.publish(c, "", numbered(5, "q", "")...)
+	for range 3 {
+		s := e.subscriber(c, "q", 5)
+		d := e.receive(s)
+		e.nack(d, 0)
+		e.close(s)
+	}
+	// Whatever the order: three attempts were made in all.
+	sum := 0
+	for _, d := range e.receiveN(e.subscriber(c, "q", 5), 5) {
+		sum += d.Attempt - 1
+	}
+	if f := c.Features(); sum != 3 && !f.CountsReturned {
+		e.Errorf("three deliveries ended in Nack, the rest was only prefetched; %d are counted", sum)
+	} else if sum < 3 {
+		e.Errorf("three deliveries ended in Nack, %d are counted", sum)
+	}
+}
+
+func redeliveredFlag(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	e.publish(c, "", msg("q", "1"))
+	s := e.subscriber(c, "q", 1)
+	d := e.body(s, "1")
+	if d.Redelivered {
+		e.Errorf("the first delivery says Redelivered")
+	}
+	e.nack(d, 0)
+	if d = e.body(s, "1"); !d.Redelivered {
+		e.Errorf("after Nack the delivery does not say Redelivered")
+	}
+	e.close(s)
+	if d = e.body(e.subscriber(c, "q", 1), "1"); !d.Redelivered {
+		e.Errorf("after Close the delivery does not say Redelivered")
+	}
+	if f := c.Features(); !f.Has(polymq.FeatureAttempts) && d.Attempt != 0 {
+		e.Errorf("the backend does not count attempts, and Attempt is %d, want 0", d.Attempt)
+	}
+	e.ack(d)
+}
+
+// nackToOwnQueue nacks one of two copies.
+func nackToOwnQueue(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Fanout}, "p", "q", to("x", "p", ""), to("x", "q", ""))
+	e.publish(c, "x", numbered(3, "k", "")...)
+	s := e.subscriber(c, "p", 1)
+	for range 4 {
+		e.nack(e.receive(s), 0)
+	}
+	for range 3 {
+		e.ack(e.receive(s))
+	}
+	e.close(s)
+	e.has(c, "q", "0", "1", "2")
+	e.has(c, "p")
+}
+
+func nackedAsItWas(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Topic}, "q", to("x", "q", "#"))
+	m := &polymq.Message{
+		ID: "the id", Key: "a.key", Body: []byte{0, 1, 2}, ContentType: "t/t", CorrelationID: "c", Priority: 3, Time: time.Unix(1700000000, 0),
+		Header: polymq.Header{"n": 1, "s": "text", "CC": []any{"b.key"}},
+	}
+	e.publish(c, "x", m)
+	s := e.subscriber(c, "q", 1)
+	first := e.receive(s)
+	e.nack(first, 0)
+	for range 2 {
+		d := e.receive(s)
+		e.sameMessage(d, m)
+		if d.Exchange != "x" || d.Queue != "q" || !d.Time.Equal(m.Time) {
+			e.Errorf("came again from exchange %q, queue %q, with time %v", d.Exchange, d.Queue, d.Time)
+		}
+		for _, name := range []string{"n", "s", "CC"} {
+			if !sameValue(d.Header[name], first.Header[name]) {
+				e.Errorf("header %q came again as %v, first %v", name, d.Header[name], first.Header[name])
+			}
+		}
+		e.nack(d, 0)
+	}
+}
+
+// nackDelay delays one of three messages: the others pass it.
+func nackDelay(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	e.publish(c, "", msg("q", "late"), msg("q", "1"), msg("q", "2"))
+	s := e.subscriber(c, "q", 5)
+	delay := e.b.Patience / 8
+	start := time.Now()
+	e.nack(e.body(s, "late"), delay)
+	e.ack(e.body(s, "1"), e.body(s, "2"))
+	d := e.body(s, "late")
+	if took := time.Since(start); took < delay {
+		e.Errorf("nacked with a delay of %v, the message came again after %v", delay, took)
+	}
+	if c.Features().Has(polymq.FeatureAttempts) {
+		e.attempt(d, 2)
+	}
+	// The delay holds though the subscriber that asked for it has gone.
+	start = time.Now()
+	e.nack(d, delay)
+	e.close(s)
+	s = e.subscriber(e.open(), "q", 5)
+	d = e.body(s, "late")
+	if took := time.Since(start); took < delay {
+		e.Errorf("nacked with a delay of %v, the message came to another subscriber after %v", delay, took)
+	}
+	e.ack(d)
+	e.close(s)
+	e.has(c, "q")
+}
+
+func nackNegative(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	e.publish(c, "", msg("q", "1"))
+	s := e.subscriber(c, "q", 1)
+	d := e.body(s, "1")
+	if err := d.Nack(e.ctx, -time.Second); err == nil {
+		e.Fatalf("Nack with a negative delay returned nil")
+	}
+	e.ack(d) // the refusal was no settlement
+	e.close(s)
+	e.has(c, "q")
+}
+
+// nackUnbound nacks after the way into the queue is gone.
+func nackUnbound(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Fanout}, "q", to("x", "q", ""))
+	e.publish(c, "x", msg("", "1"))
+	s := e.subscriber(c, "q", 1)
+	d := e.body(s, "1")
+	e.must(c.Unbind(e.ctx, to("x", "q", "")), "Unbind")
+	e.must(c.DeleteExchange(e.ctx, "x", nil), "DeleteExchange")
+	e.nack(d, 0)
+	e.ack(e.body(s, "1"))
+}
+
+// deaths is the x-death header of a dead letter.
+func (e *env) deaths(d *polymq.Delivery) []map[string]any {
+	e.Helper()
+	list, ok := d.Header["x-death"].([]any)
+	if !ok {
+		e.Fatalf("x-death is %T %v, want a list; headers: %v", d.Header["x-death"], d.Header["x-death"], d.Header)
+	}
+	var tables []map[string]any
+	for _, v := range list {
+		t, ok := asTable(v)
+		if !ok {
+			e.Fatalf("x-death holds a %T, want tables", v)
+		}
+		tables = append(tables, t)
+	}
+	return tables
+}
+
+// death compares one entry of x-death.
+func (e *env) death(got map[string]any, queue, reason, exchange string, count int, keys ...any) {
+	e.Helper()
+	for name, want := range map[string]any{"queue": queue, "reason": reason, "exchange": exchange, "count": int64(count), "routing-keys": keys} {
+		if !sameValue(got[name], want) {
+			e.Errorf("x-death: %s is %T %v, want %T %v", name, got[name], got[name], want, want)
+		}
+	}
+	when, ok := got["time"].(time.Time)
+	if age := time.Since(when); !ok || age > time.Hour || age < -time.Hour {
+		e.Errorf("x-death: time is %v, want about now", got["time"])
+	}
+}
+
+func (e *env) firstDeath(d *polymq.Delivery, queue, reason, exchange string) {
+	e.Helper()
+	for name, want := range map[string]string{"x-first-death-queue": queue, "x-first-death-reason": reason, "x-first-death-exchange": exchange} {
+		if got := d.Header[name]; got != want {
+			e.Errorf("%s is %v, want %q", name, got, want)
+		}
+	}
+}
+
+func deadRejected(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Direct}, routing.Exchange{Name: "dlx", Kind: routing.Fanout}, "dead",
+		routing.Queue{Name: "q", DeadLetterExchange: "dlx"}, to("x", "q", "k"), to("x", "q", "cc"), to("dlx", "dead", ""))
+	m := &polymq.Message{ID: "the id", Key: "k", Body: []byte("body"), ContentType: "t/t", Header: polymq.Header{"mine": 1, "CC": []any{"cc"}, "BCC": []any{"bcc"}}}
+	e.publish(c, "x", m)
+	s := e.subscriber(c, "q", 1)
+	e.reject(e.body(s, "body"))
+	d := e.body(e.subscriber(c, "dead", 1), "body")
+	e.sameMessage(d, m)
+	if d.Exchange != "dlx" || d.Queue != "dead" {
+		e.Errorf("the dead letter came from exchange %q, queue %q", d.Exchange, d.Queue)
+	}
+	if _, there := d.Header["BCC"]; there || !sameValue(d.Header["mine"], int64(1)) || !sameValue(d.Header["CC"], []any{"cc"}) {
+		e.Errorf("the dead letter's headers are %v", d.Header)
+	}
+	if deaths := e.deaths(d); len(deaths) != 1 {
+		e.Errorf("x-death has %d entries, want 1", len(deaths))
+	} else {
+		e.death(deaths[0], "q", "rejected", "x", 1, "k", "cc")
+	}
+	e.firstDeath(d, "q", "rejected", "x")
+	if c.Features().Has(polymq.FeatureAttempts) {
+		e.attempt(d, 1)
+	}
+	e.ack(d)
+	e.close(s)
+	e.has(c, "q")
+}
+
+func droppedWithoutExchange(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Fanout}, "q", "beside", to("x", "q", ""), to("x", "beside", ""))
+	e.publish(c, "x", numbered(3, "", "")...)
+	s := e.subscriber(c, "q", 1)
+	for range 3 {
+		e.reject(e.receive(s))
+	}
+	e.close(s)
+	e.has(c, "q")
+	e.has(c, "beside", "0", "1", "2")
+}
+
+func deadLetterKey(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "dlx", Kind: routing.Direct}, "dead", "wrong", routing.Queue{Name: "q", DeadLetterExchange: "dlx", DeadLetterKey: "letter"},
+		to("dlx", "dead", "letter"), to("dlx", "wrong", "q"), to("dlx", "wrong", "cc"))
+	e.publish(c, "", &polymq.Message{Key: "q", Body: []byte("1"), Header: polymq.Header{"CC": []any{"cc"}}})
+	e.reject(e.body(e.subscriber(c, "q", 1), "1"))
+	d := e.body(e.subscriber(c, "dead", 1), "1")
+	if _, there := d.Header["CC"]; there || d.Key != "letter" {
+		e.Errorf("the dead letter has key %q, want letter; headers %v, want no CC", d.Key, d.Header)
+	}
+	if deaths := e.deaths(d); len(deaths) == 1 {
+		e.death(deaths[0], "q", "rejected", "", 1, "q", "cc")
+	}
+	e.has(c, "wrong")
+}
+
+func deadDefaultExchange(e *env) {
+	c := e.open()
+	e.declare(c, "dead", routing.Queue{Name: "q", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dead"})
+	e.publish(c, "", msg("q", "1"))
+	e.reject(e.body(e.subscriber(c, "q", 1), "1"))
+	d := e.body(e.subscriber(c, "dead", 1), "1")
+	if d.Exchange != "" || d.Key != "dead" {
+		e.Errorf("the dead letter came from exchange %q with key %q", d.Exchange, d.Key)
+	}
+}
+
+// deadRouted routes dead letters like any other message: by key, to several
+// queues, by the alternate exchange.
+func deadRouted(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Topic}, routing.Exchange{Name: "dlx", Kind: routing.Topic, Alternate: "alt"}, routing.Exchange{Name: "alt", Kind: routing.Fanout},
+		"all", "paid", "rest", routing.Queue{Name: "q", DeadLetterExchange: "dlx"},
+		to("x", "q", "#"), to("dlx", "all", "order.#"), to("dlx", "paid", "*.paid"), to("alt", "rest", ""))
+	e.publish(c, "x", msg("order.paid", "1"), msg("order.sent", "2"), msg("other", "3"))
+	s := e.subscriber(c, "q", 3)
+	for range 3 {
+		e.reject(e.receive(s))
+	}
+	for q, want := range map[string][]string{"all": {"1", "2"}, "paid": {"1"}, "rest": {"3"}} {
+		s := e.subscriber(c, q, 5)
+		var got []string
+		for range want {
+			d := e.receive(s)
+			got = append(got, string(d.Body))
+			e.ack(d)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			e.Errorf("dead letters in %q: %q, want %q", q, got, want)
+		}
+		e.close(s)
+		e.has(c, q)
+	}
+}
+
+// deadAgain sends a message round between two queues.
+func deadAgain(e *env) {
+	c := e.open()
+	e.declare(c,
+		routing.Queue{Name: "a", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "b"},
+		routing.Queue{Name: "b", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "a"})
+	e.publish(c, "", msg("a", "1"))
+	a, b := e.subscriber(c, "a", 1), e.subscriber(c, "b", 1)
+	e.reject(e.body(a, "1"))
+	e.reject(e.body(b, "1"))
+	d := e.body(a, "1")
+	if deaths := e.deaths(d); len(deaths) != 2 {
+		e.Errorf("x-death has %d entries, want 2: %v", len(deaths), deaths)
+	} else {
+		e.death(deaths[0], "b", "rejected", "", 1, "b")
+		e.death(deaths[1], "a", "rejected", "", 1, "a")
+	}
+	e.reject(d)
+	d = e.body(b, "1")
+	if deaths := e.deaths(d); len(deaths) != 2 {
+		e.Errorf("x-death has %d entries, want 2, one for each queue and reason: %v", len(deaths), deaths)
+	} else {
+		e.death(deaths[0], "a", "rejected", "", 2, "a")
+		e.death(deaths[1], "b", "rejected", "", 1, "b")
+	}
+	e.firstDeath(d, "a", "rejected", "")
+	e.ack(d)
+}
+
+func deadExhausted(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "dlx", Kind: routing.Fanout}, "dead", routing.Queue{Name: "q", DeadLetterExchange: "dlx", MaxAttempts: 3}, to("dlx", "dead", ""))
+	e.publish(c, "", msg("q", "hopeless"), msg("q", "fine"))
+	s := e.subscriber(c, "q", 1)
+	seen := 0
+	for fine := false; seen < 3 || !fine; {
+		d := e.receive(s)
+		if string(d.Body) == "fine" {
+			e.ack(d)
+			fine = true
+			continue
+		}
+		seen++
+		e.attempt(d, seen)
+		e.nack(d, 0)
+	}
+	d := e.body(e.subscriber(c, "dead", 1), "hopeless")
+	if deaths := e.deaths(d); len(deaths) != 1 {
+		e.Errorf("x-death has %d entries, want 1", len(deaths))
+	} else {
+		e.death(deaths[0], "q", "delivery_limit", "", 1, "q")
+	}
+	e.firstDeath(d, "q", "delivery_limit", "")
+	e.ack(d)
+	e.close(s)
+	e.has(c, "q")
+}
+
+func droppedExhausted(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "q", MaxAttempts: 2})
+	e.publish(c, "", msg("q", "hopeless"))
+	for i := range 2 {
+		s := e.subscriber(c, "q", 1)
+		d := e.body(s, "hopeless")
+		e.attempt(d, i+1)
+		if i == 0 {
+			e.nack(d, 0)
+		}
+		e.close(s) // gives the second attempt back, which is the last
+	}
+	e.has(c, "q")
+}
+
+func deadMany(e *env) {
+	c := e.open()
+	e.declare(c, "dead", routing.Queue{Name: "q", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dead"})
+	const n = 200
+	e.publish(c, "", numbered(n, "q", "")...)
+	s := e.subscriber(c, "q", 50)
+	for i := range n {
+		d := e.receive(s)
+		if i%2 == 0 {
+			e.reject(d)
+		} else {
+			e.ack(d)
+		}
+	}
+	dead := e.subscriber(c, "dead", 50)
+	got := map[string]int{}
+	for range n / 2 {
+		d := e.receive(dead)
+		got[string(d.Body)]++
+		e.ack(d)
+	}
+	for i := range n {
+		if want := (i + 1) % 2; got[strconv.Itoa(i)] != want {
+			e.Errorf("message %d is there %d times, want %d", i, got[strconv.Itoa(i)], want)
+		}
+	}
+}
+
+func settledTwice(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	ways := []struct {
+		name string
+		do   func(*polymq.Delivery) error
+	}{
+		{"Ack", func(d *polymq.Delivery) error { return d.Ack(e.ctx) }},
+		{"Nack", func(d *polymq.Delivery) error { return d.Nack(e.ctx, 0) }},
+		{"Reject", func(d *polymq.Delivery) error { return d.Reject(e.ctx) }},
+	}
+	s := e.subscriber(c, "q", 2)
+	for _, first := range ways {
+		for _, second := range ways {
+			e.publish(c, "", msg("q", "1"))
+			d := e.body(s, "1")
+			e.must(first.do(d), "%s", first.name)
+			e.mustBe(second.do(d), fmt.Sprintf("%s after %s", second.name, first.name), polymq.ErrSettled)
+			if first.name == "Nack" {
+				e.ack(e.body(s, "1")) // once more, and not twice
+			}
+			e.publish(c, "", msg("q", "unharmed"))
+			e.ack(e.body(s, "unharmed"))
+		}
+	}
+	e.close(s)
+	e.has(c, "q")
+}
+
+func settledConcurrently(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	e.publish(c, "", numbered(20, "q", "")...)
+	s := e.subscriber(c, "q", 4)
+	for range 20 {
+		d := e.receive(s)
+		var won atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				var err error
+				if i%2 == 0 {
+					err = d.Ack(e.ctx)
+				} else {
+					err = d.Reject(e.ctx)
+				}
+				switch {
+				case err == nil:
+					won.Add(1)
+				case !is(err, polymq.ErrSettled):
+					e.Errorf("a settlement beside others: got %v, want nil or ErrSettled", err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			e.Fatalf("%d of 6 settlements returned nil, want 1", won.Load())
+		}
+	}
+	e.close(s)
+	e.has(c, "q")
+}
