@@ -10,7 +10,11 @@ import (
 	"github.com/polymq/polymq/driver/emulate"
 )
 
-func init() { polymq.Register("mem", opener{}) }
+// Driver opens mem URLs. Importing the package registers it with polymq; it is
+// exported for programs that wrap it.
+var Driver driver.Driver = opener{}
+
+func init() { polymq.Register("mem", Driver) }
 
 type opener struct{}
 
