@@ -74,7 +74,9 @@ log.console.level = warning
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT="+strconv.Itoa(s.ports[epmdPort]),
 		"ERL_CRASH_DUMP="+filepath.Join(s.dir, "crash"),
-		"RABBITMQ_NODENAME=polymq"+strconv.Itoa(s.ports[amqpPort])+"@localhost",
+		// An address needs no name service; only long names may be one.
+		"RABBITMQ_USE_LONGNAME=true",
+		"RABBITMQ_NODENAME=polymq"+strconv.Itoa(s.ports[amqpPort])+"@127.0.0.1",
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
 		"RABBITMQ_NODE_PORT="+strconv.Itoa(s.ports[amqpPort]),
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.ports[distributionPort]),
