@@ -51,13 +51,16 @@ func (b *batch) run(ctx context.Context) (again bool) {
 	if unsent := len(b.refs) - b.sent; unsent > 0 && b.left.Add(-int64(unsent)) == 0 {
 		return true
 	}
+	var err error
 	select {
 	case <-b.done:
 		return true
 	case <-ctx.Done():
+		err = unconfirmed(ctx)
+	case <-b.p.deserted:
+		err = errDeserted
 	}
 	again = true
-	err := unconfirmed(ctx)
 	for _, pub := range b.refs[:b.sent] {
 		if pub.Resolve(err) {
 			again = false

@@ -3,6 +3,7 @@ package polymq
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -39,7 +40,9 @@ type Publisher struct {
 	dp       driver.Publisher
 	chain    PublishFunc // nil without middleware
 	window   window
-	batches  sync.Pool // of *batch
+	batches  sync.Pool     // of *batch
+	receipts receipts      // without an outcome
+	deserted chan struct{} // closed when Close no longer waits for outcomes
 	ending   ending
 }
 
@@ -74,7 +77,7 @@ func (c *Conn) publisher(ctx context.Context, exchange string, opts PublisherOpt
 	if err != nil {
 		return nil, err
 	}
-	p := &Publisher{conn: c, exchange: exchange, dp: dp, ending: newEnding()}
+	p := &Publisher{conn: c, exchange: exchange, dp: dp, deserted: make(chan struct{}), ending: newEnding()}
 	p.window.size, p.window.free = opts.Window, opts.Window
 	if len(opts.Middleware) > 0 {
 		p.chain = p.last
@@ -188,7 +191,12 @@ func (p *Publisher) Flush(ctx context.Context) error {
 func (p *Publisher) Close(ctx context.Context) error {
 	err := p.ending.do(ctx, func() error {
 		defer p.conn.forget(p)
-		return first(p.window.close(ctx), p.dp.Close(ctx))
+		err := p.window.close(ctx)
+		if err != nil {
+			close(p.deserted)
+			p.receipts.resolve(errDeserted)
+		}
+		return first(err, p.dp.Close(ctx))
 	})
 	return p.conn.wrap("close", p.exchange, err)
 }
@@ -199,6 +207,8 @@ func idOf(m *Message) string {
 	}
 	return m.ID
 }
+
+var errDeserted = fmt.Errorf("%w: the publisher was closed before the outcome was known", ErrUnconfirmed)
 
 // newID is 130 random bits. Random, not counted: what is copied (a forked
 // process, a restored snapshot) must not repeat IDs, since a repeated one

@@ -16,6 +16,8 @@ type Receipt struct {
 
 	mu   sync.Mutex
 	done chan struct{} // made by who first needs it
+
+	prev, next *Receipt // in p.receipts, guarded by its mutex
 }
 
 // Done is closed when the outcome is known.
@@ -69,7 +71,50 @@ func (o *receiptOwner) Resolved(*driver.Publishing) {
 	}
 	o.mu.Unlock()
 	if o.p != nil {
+		o.p.receipts.remove((*Receipt)(o))
 		o.p.window.release(1)
+	}
+}
+
+// receipts are those of a publisher that have no outcome yet.
+type receipts struct {
+	mu    sync.Mutex
+	first *Receipt
+}
+
+func (l *receipts) add(r *Receipt) {
+	l.mu.Lock()
+	if r.next = l.first; r.next != nil {
+		r.next.prev = r
+	}
+	l.first = r
+	l.mu.Unlock()
+}
+
+func (l *receipts) remove(r *Receipt) {
+	l.mu.Lock()
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		l.first = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	}
+	r.prev, r.next = nil, nil
+	l.mu.Unlock()
+}
+
+// resolve gives all of them an outcome.
+func (l *receipts) resolve(err error) {
+	var all []*Receipt
+	l.mu.Lock()
+	for r := l.first; r != nil; r = r.next {
+		all = append(all, r)
+	}
+	l.mu.Unlock()
+	for _, r := range all {
+		r.pub.Resolve(err)
 	}
 }
 
@@ -135,6 +180,7 @@ func (p *Publisher) sendAsync(ctx context.Context, m *Message) (*Receipt, error)
 	r.refs[0] = &r.pub
 	r.pub.Owner = (*receiptOwner)(r)
 	r.pub.Reset(dm, id)
+	p.receipts.add(r)
 	// Not ctx: its end is to have no effect from here on.
 	p.dp.Publish(context.Background(), r.refs[:], false)
 	return r, nil

@@ -1,0 +1,166 @@
+package polymq_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/driver"
+)
+
+// sent is m as the driver sees it.
+func sent(t *testing.T, m *polymq.Message) (*driver.Message, error) {
+	t.Helper()
+	f := newFake()
+	var got *driver.Message
+	f.publish = func(_ context.Context, batch []*driver.Publishing, _ bool) {
+		got = batch[0].Message
+		batch[0].Resolve(nil)
+	}
+	err := publisher(t, f, nil).Publish(t.Context(), m)
+	return got, err
+}
+
+func TestHeaderIsNormalised(t *testing.T) {
+	at := time.Date(2026, 5, 6, 7, 8, 9, 123, time.FixedZone("", 7200))
+	utc := time.Date(2026, 5, 6, 5, 8, 9, 0, time.UTC)
+	h := polymq.Header{
+		"string": "s", "bytes": []byte("b"), "bool": true, "nil": nil, "float64": 1.5, "int64": int64(1),
+		"int": -1, "int8": int8(-8), "int16": int16(-16), "int32": int32(-32), "float32": float32(0.5), "time": at,
+		"table": polymq.Header{"n": 1}, "map": map[string]any{"list": []any{1, polymq.Header{}}},
+		"CC": []any{"a", "b"},
+	}
+	before := maps.Clone(h)
+	m := &polymq.Message{Header: h, Time: at}
+	got, err := sent(t, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := driver.Header{
+		"string": "s", "bytes": []byte("b"), "bool": true, "nil": nil, "float64": 1.5, "int64": int64(1),
+		"int": int64(-1), "int8": int64(-8), "int16": int64(-16), "int32": int64(-32), "float32": 0.5, "time": utc,
+		"table": map[string]any{"n": int64(1)}, "map": map[string]any{"list": []any{int64(1), map[string]any{}}},
+		"CC": []any{"a", "b"},
+	}
+	if !reflect.DeepEqual(got.Header, want) {
+		t.Errorf("got  %#v\nwant %#v", got.Header, want)
+	}
+	if got.Time != utc {
+		t.Errorf("time %v", got.Time)
+	}
+	if !reflect.DeepEqual(h, before) || m.Time != at {
+		t.Error("the caller's message was changed")
+	}
+}
+
+func TestNothingIsCopiedForNothing(t *testing.T) {
+	m := &polymq.Message{Header: polymq.Header{"a": "b", "t": map[string]any{"l": []any{int64(1)}}}, Time: time.Unix(5, 0).UTC()}
+	got, err := sent(t, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != (*driver.Message)(m) {
+		t.Error("a message that needed nothing was copied")
+	}
+}
+
+func TestIllegalMessages(t *testing.T) {
+	long := strings.Repeat("x", 256)
+	cycle := map[string]any{}
+	cycle["self"] = cycle
+	for name, c := range map[string]struct {
+		m    polymq.Message
+		text string
+	}{
+		"key":            {polymq.Message{Key: "a\x00"}, "Key"},
+		"long key":       {polymq.Message{Key: long}, "Key"},
+		"long ID":        {polymq.Message{ID: long}, "ID"},
+		"long type":      {polymq.Message{Type: long}, "Type"},
+		"negative TTL":   {polymq.Message{TTL: -1}, "TTL"},
+		"negative delay": {polymq.Message{Delay: -1}, "Delay"},
+		"uint64":         {polymq.Message{Header: polymq.Header{"n": uint64(1)}}, "header n: "},
+		"uint8":          {polymq.Message{Header: polymq.Header{"n": uint8(1)}}, "header n: "},
+		"struct":         {polymq.Message{Header: polymq.Header{"n": struct{}{}}}, "header n: "},
+		"strings":        {polymq.Message{Header: polymq.Header{"n": []string{"a"}}}, "header n: "},
+		"named":          {polymq.Message{Header: polymq.Header{"n": time.Second}}, "header n: "},
+		"nested":         {polymq.Message{Header: polymq.Header{"a": polymq.Header{"b": []any{1, uint(2)}}}}, "header a.b[1]: "},
+		"cycle":          {polymq.Message{Header: cycle}, "nested deeper"},
+		"empty name":     {polymq.Message{Header: polymq.Header{"": 1}}, "key of 0 bytes"},
+		"long name":      {polymq.Message{Header: polymq.Header{long: 1}}, "key of 256 bytes"},
+		"CC string":      {polymq.Message{Header: polymq.Header{"CC": "a"}}, "header CC: "},
+		"CC nil":         {polymq.Message{Header: polymq.Header{"CC": nil}}, "header CC: "},
+		"BCC ints":       {polymq.Message{Header: polymq.Header{"BCC": []any{"a", 1}}}, "header BCC: "},
+		"BCC key":        {polymq.Message{Header: polymq.Header{"BCC": []any{long}}}, "header BCC: [0]: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := sent(t, &c.m)
+			wantIs(t, err, polymq.ErrInvalid)
+			if got != nil {
+				t.Error("it was sent")
+			}
+			if !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%q does not name %q", err, c.text)
+			}
+		})
+	}
+}
+
+func TestWhatTheBackendLacks(t *testing.T) {
+	f := newFake()
+	f.features.Support[driver.TTL] = driver.Refused
+	delete(f.features.Support, driver.Delay)
+	p := publisher(t, f, nil)
+	wantIs(t, p.Publish(t.Context(), &polymq.Message{TTL: 1}), errors.ErrUnsupported)
+	wantIs(t, p.Publish(t.Context(), &polymq.Message{Delay: 1}), errors.ErrUnsupported)
+	_, err := p.PublishAsync(t.Context(), &polymq.Message{Body: make([]byte, 1025)})
+	wantIs(t, err, polymq.ErrTooLarge)
+	if err := p.Publish(t.Context(), &polymq.Message{Body: make([]byte, 1024)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHeaderGetters(t *testing.T) {
+	now := time.Now()
+	h := polymq.Header{"s": "v", "i": 5, "f": float32(0.5), "b": false, "t": now, "y": []byte{1}, "m": map[string]any{"k": "v"}, "l": []any{1}}
+	h.Set("z", "last")
+	if h.Get("z") != "last" || h.Get("i") != "" || h.Get("none") != "" {
+		t.Error("Get")
+	}
+	if want := []string{"b", "f", "i", "l", "m", "s", "t", "y", "z"}; !slices.Equal(h.Keys(), want) {
+		t.Errorf("Keys: %v", h.Keys())
+	}
+	if v, ok := h.String("s"); v != "v" || !ok {
+		t.Error("String")
+	}
+	if v, ok := h.Int("i"); v != 5 || !ok {
+		t.Error("Int")
+	}
+	if v, ok := h.Float("f"); v != 0.5 || !ok {
+		t.Error("Float")
+	}
+	if v, ok := h.Bool("b"); v || !ok {
+		t.Error("Bool")
+	}
+	if v, ok := h.Time("t"); v != now || !ok {
+		t.Error("Time")
+	}
+	if v, ok := h.Bytes("y"); len(v) != 1 || !ok {
+		t.Error("Bytes")
+	}
+	if v, ok := h.Table("m"); v.Get("k") != "v" || !ok {
+		t.Error("Table")
+	}
+	if v, ok := h.List("l"); len(v) != 1 || !ok {
+		t.Error("List")
+	}
+	var none polymq.Header
+	if _, ok := none.Int("s"); ok || len(none.Keys()) != 0 {
+		t.Error("a nil header")
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package polymq_test
+
+const raceEnabled = false
