@@ -1,0 +1,16 @@
+//go:build !race
+
+package routing
+
+import "testing"
+
+// The race detector makes sync.Pool forget, so this is no part of its runs.
+func TestRouteAllocatesNothing(t *testing.T) {
+	table := mustTable(t, benchTopology(1000))
+	dst := make([]string, 0, 64)
+	for _, m := range benchMessages {
+		if n := testing.AllocsPerRun(200, func() { dst, _ = table.Route(dst[:0], m.exchange, m.key, m.header) }); n != 0 {
+			t.Errorf("%s: %v allocations a message", m.kind, n)
+		}
+	}
+}
