@@ -59,7 +59,7 @@ func (x *deadLetters) bury(ctx context.Context, d *Delivery, reason string) erro
 		if !x.s.in.release(d) {
 			return driver.ErrLost
 		}
-		return x.s.consumer.Settle(ctx, d, driver.Ack, 0)
+		return x.s.settle(ctx, d, driver.Ack, 0)
 	}
 	if !x.s.in.holds(d) {
 		return driver.ErrLost
@@ -148,7 +148,7 @@ func (x *deadLetters) send(ss []sending) {
 	defer cancel()
 	if err := x.s.c.lease.start(ctx); err != nil {
 		for i := range ss {
-			ss[i].publishing.Resolve(fmt.Errorf("no topology lease: %v", err))
+			ss[i].resolve(fmt.Errorf("no topology lease: %v", err))
 		}
 		return
 	}

@@ -68,7 +68,7 @@ func (in *Inbox) Room() int {
 	if in.err != nil {
 		return 0
 	}
-	return in.prefetch - in.held
+	return max(in.prefetch-in.held, 0)
 }
 
 // More receives after Room has grown so far that a fetch is worth its while:
@@ -94,11 +94,9 @@ func (in *Inbox) Put(ds ...*Delivery) {
 		}
 		in.queue[(in.head+in.n)%len(in.queue)] = d
 		in.n++
-		in.held++
-		d.held, d.handed, d.until = true, false, until
+		d.handed, d.until = false, until
 		d.Tag, d.Queue = d, in.q.Name
-		d.prev, d.next = in.list.prev, &in.list
-		d.prev.next, d.next.prev = d, d
+		in.link(d)
 	}
 	in.mu.Unlock()
 	signal(in.ready)
@@ -219,6 +217,15 @@ func (in *Inbox) release(d *Delivery) bool {
 	return lasted
 }
 
+// restore undoes a release after a settlement that did not take place.
+func (in *Inbox) restore(d *Delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err == nil && !d.held {
+		in.link(d)
+	}
+}
+
 // unqueue takes a delivery whose hold was lost out of the ring.
 func (in *Inbox) unqueue(d *Delivery) {
 	rest := make([]*Delivery, 0, len(in.queue))
@@ -239,6 +246,13 @@ func (in *Inbox) holding(ds []*Delivery) []*Delivery {
 		ds = append(ds, d)
 	}
 	return ds
+}
+
+func (in *Inbox) link(d *Delivery) {
+	d.prev, d.next = in.list.prev, &in.list
+	d.prev.next, d.next.prev = d, d
+	d.held = true
+	in.held++
 }
 
 func (in *Inbox) unlink(d *Delivery) {

@@ -77,6 +77,7 @@ type sending struct {
 	publishing *driver.Publishing
 	dedupID    string   // where it is not the publishing's
 	avoid      []string // queues it must not go to (a dead letter in a circle)
+	over       atomic.Bool
 
 	one Parcel // the parcel, where there is one
 	fan *fan   // where there are several
@@ -133,7 +134,7 @@ func (s *sending) route(st *state, dst []*Parcel) []*Parcel {
 	names, err := s.targets(st, space[:0])
 	switch {
 	case err != nil:
-		s.publishing.Resolve(err)
+		s.resolve(err)
 		return dst
 	case len(names) == 0:
 		s.nowhere()
@@ -163,9 +164,17 @@ func (s *sending) fill(p *Parcel, q *Queue, carried *driver.Publishing) {
 
 func (s *sending) nowhere() {
 	if s.pub.drop {
-		s.publishing.Resolve(nil)
+		s.resolve(nil)
 	} else {
-		s.publishing.Resolve(driver.ErrUnroutable)
+		s.resolve(driver.ErrUnroutable)
+	}
+}
+
+// resolve has the last word, once: giving up can meet an outcome. Afterwards
+// the publishing may carry another message already.
+func (s *sending) resolve(err error) {
+	if s.over.CompareAndSwap(false, true) {
+		s.publishing.Resolve(err)
 	}
 }
 
@@ -199,7 +208,7 @@ func without(header map[string]any, name string) map[string]any {
 	return h
 }
 
-func (s *sending) abandoned() bool { return s.publishing.Resolved() }
+func (s *sending) abandoned() bool { return s.over.Load() || s.publishing.Resolved() }
 
 // parcelDone has the retrier try again where the outcome is open.
 func (s *sending) parcelDone(p *Parcel, err error) {
@@ -209,14 +218,14 @@ func (s *sending) parcelDone(p *Parcel, err error) {
 		}
 		err = fmt.Errorf("%w: closed", driver.ErrUnconfirmed)
 	}
-	s.finish(p, err)
+	s.finish(err)
 }
 
 // finish takes a parcel's last word.
-func (s *sending) finish(_ *Parcel, err error) {
+func (s *sending) finish(err error) {
 	f := s.fan
 	if f == nil {
-		s.publishing.Resolve(err)
+		s.resolve(err)
 		return
 	}
 	f.mu.Lock()
@@ -230,6 +239,6 @@ func (s *sending) finish(_ *Parcel, err error) {
 	last, err := f.left == 0, f.err
 	f.mu.Unlock()
 	if last {
-		s.publishing.Resolve(err)
+		s.resolve(err)
 	}
 }

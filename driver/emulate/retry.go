@@ -53,7 +53,7 @@ func (r *retrier) park(ss []sending) {
 	r.mu.Unlock()
 	if ended {
 		for i := range ss {
-			ss[i].publishing.Resolve(driver.ErrClosed)
+			ss[i].resolve(driver.ErrClosed)
 		}
 		return
 	}
@@ -67,11 +67,7 @@ func (r *retrier) again(p *Parcel, s *sending, err error) bool {
 		return false
 	}
 	gone := errors.Is(err, ErrGone)
-	if gone {
-		p.Retry = false
-	} else {
-		p.Retry = true
-	}
+	p.Retry = !gone
 	at := time.Now().Add(backoff(p.tries))
 	if gone && p.tries == 0 {
 		at = time.Time{}
@@ -108,7 +104,7 @@ func (r *retrier) drop(p *publisher) {
 // giveUp resolves; what is resolved is left out when its turn comes.
 func giveUp(ss []*sending) {
 	for _, s := range ss {
-		s.publishing.Resolve(fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
+		s.resolve(fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
 	}
 }
 
@@ -231,9 +227,9 @@ func (r *retrier) reroute(o retry, parcels []*Parcel) []*Parcel {
 		return o.s.reroute(st, o.p, parcels)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {
-		o.s.finish(o.p, err)
+		o.s.finish(err)
 	} else if !r.again(o.p, o.s, ErrGone) {
-		o.s.finish(o.p, fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
+		o.s.finish(fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
 	}
 	return parcels
 }
@@ -243,7 +239,7 @@ func (r *retrier) reroute(o retry, parcels []*Parcel) []*Parcel {
 func (s *sending) reroute(st *state, gone *Parcel, dst []*Parcel) []*Parcel {
 	names, err := s.targets(st, nil)
 	if err != nil {
-		s.finish(gone, err)
+		s.finish(err)
 		return dst
 	}
 	before := []*Parcel{gone}
@@ -271,7 +267,7 @@ func (s *sending) reroute(st *state, gone *Parcel, dst []*Parcel) []*Parcel {
 	switch {
 	case !last:
 	case err != nil || stored:
-		s.publishing.Resolve(err)
+		s.resolve(err)
 	default:
 		s.nowhere()
 	}

@@ -117,8 +117,8 @@ func (t *topology) absorb(ch Changes) *state {
 	old := t.queues
 	if ch.Full {
 		t.clear()
-	} else {
-		t.queues = maps.Clone(t.queues)
+	} else if slices.ContainsFunc(ch.Elements, func(e Element) bool { return strings.HasPrefix(e.Name, "q.") }) {
+		t.queues = maps.Clone(t.queues) // publishers read the old one
 	}
 	var add, remove routing.Topology
 	rebuild := ch.Full

@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -92,7 +93,17 @@ func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.O
 	if !s.in.release(d) {
 		return driver.ErrLost
 	}
-	return s.consumer.Settle(ctx, d, o, delay)
+	return s.settle(ctx, d, o, delay)
+}
+
+// settle settles a hold that was released. Where that did not take place the
+// hold is as it was.
+func (s *subscriber) settle(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
+	err := s.consumer.Settle(ctx, d, o, delay)
+	if err != nil && !errors.Is(err, driver.ErrLost) && !errors.Is(err, driver.ErrClosed) {
+		s.in.restore(d)
+	}
+	return err
 }
 
 func (s *subscriber) Extend(ctx context.Context, dd *driver.Delivery) error {

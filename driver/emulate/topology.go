@@ -155,6 +155,7 @@ func newIncarnation() string { return strings.ToLower(rand.Text()) }
 func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, error) {
 	var out []Element
 	var add routing.Topology
+	seen := map[string]bool{} // in want, which may name things twice
 	for _, x := range want.Exchanges {
 		if was, ok := t.exchange(x.Name); ok {
 			if err := sameExchange(was, x); err != nil {
@@ -162,6 +163,10 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 			}
 			continue
 		}
+		if seen["x."+x.Name] {
+			continue
+		}
+		seen["x."+x.Name] = true
 		if strings.HasPrefix(x.Name, "amq.") || x.Name == "" {
 			return nil, fmt.Errorf("%w: exchange %q: the name is reserved", driver.ErrPermission, x.Name)
 		}
@@ -184,6 +189,10 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 		if made == nil {
 			return nil, errAgain
 		}
+		if seen["q."+want.Name] {
+			continue
+		}
+		seen["q."+want.Name] = true
 		if was != nil {
 			if _, known := s.there[was.Incarnation]; !known {
 				return nil, errAgain
