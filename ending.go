@@ -22,6 +22,11 @@ func (e *ending) do(ctx context.Context, end func() error) error {
 		return e.err
 	}
 	select {
+	case <-e.done: // also where ctx has ended
+		return e.err
+	default:
+	}
+	select {
 	case <-e.done:
 		return e.err
 	case <-ctx.Done():

@@ -96,7 +96,7 @@ func routeTopic(e *env) {
 		key     string
 		matches string
 	}{
-		{"", "# , #.#"},
+		{"", "#,,#.#"},
 		{"a", "#,*,a,a.#,#.#,*.#,#.*,a.#.#"},
 		{"a.b", "#,a.*,a.#,#.b,a.#.b,*.*,#.#,*.#,#.*,a.#.#"},
 		{"a.c.c.b", "#,a.#,#.b,a.#.b,#.#,*.#,#.*,a.#.#"},
@@ -107,12 +107,12 @@ func routeTopic(e *env) {
 		{"..", "#,#.#,*.#,#.*"},
 		{"a*", "#,*,#.#,*.#,#.*,a*"},
 	}
-	patterns := []string{"#", "*", " ", "a", "a.*", "a.#", "#.b", "a.#.b", "*.*", "#.#", "a..b", "a.*.b", "*.#", "#.*", "a.", ".a", "a*", "a.#.#"}
+	patterns := []string{"#", "*", "", "a", "a.*", "a.#", "#.b", "a.#.b", "*.*", "#.#", "a..b", "a.*.b", "*.#", "#.*", "a.", ".a", "a*", "a.#.#"}
 	t := topology(routing.Exchange{Name: "x", Kind: routing.Topic})
 	for _, p := range patterns {
 		q := "q " + p
 		t.Queues = append(t.Queues, routing.Queue{Name: q, Transient: true})
-		t.Bindings = append(t.Bindings, to("x", q, strings.TrimSpace(p)))
+		t.Bindings = append(t.Bindings, to("x", q, p))
 	}
 	e.must(c.Declare(e.ctx, t), "Declare")
 	want := map[string][]string{}
@@ -120,13 +120,7 @@ func routeTopic(e *env) {
 		m := msg(row.key, "key "+row.key)
 		e.publish(c, "x", m)
 		for p := range strings.SplitSeq(row.matches, ",") {
-			if p == "# " {
-				p = "#"
-			}
 			want[p] = append(want[p], string(m.Body))
-		}
-		if row.key == "" {
-			want[" "] = append(want[" "], string(m.Body))
 		}
 	}
 	for _, p := range patterns {
