@@ -1,0 +1,51 @@
+// Package nats runs polymq over NATS JetStream. Import it for its side effect,
+// and open a nats or tls+nats URL:
+//
+//	import _ "github.com/polymq/polymq/drivers/nats"
+//
+//	conn, err := polymq.Open(ctx, "nats://user:password@host1:4222,host2:4222/?vhost=shop", nil)
+//
+// The port is 4222 where none is given. Without a password the part before the
+// @ is a token. tls+nats speaks TLS and checks the server's certificate against
+// the system's authorities. All hosts must belong to one cluster. Each is tried
+// once by Open; afterwards a lost connection is made anew, to any of them, until
+// Close.
+//
+//	option    default   meaning
+//	vhost     default   the namespace; any name. Namespaces share nothing.
+//	lease     30s       how long after the death of its process a message that it
+//	                    held comes again; 1s to 10m. Where programs differ, the
+//	                    longest counts for a queue that they share.
+//	replicas  1         copies of what is made from now on: 1, 3 or 5. What is there
+//	                    already stays as it is.
+//
+// # Servers
+//
+// nats-server 2.12 is the oldest that holds the promises: a change of the
+// topology is an atomic batch, which 2.12 brought, and a client's lease on it is
+// a message on condition of another subject's last sequence, with a time to
+// live, which 2.11 brought. Older servers, and accounts without JetStream, are
+// refused by Open.
+//
+// # What a confirmation is worth
+//
+// A confirmed message is with the kernel of the server, or of a majority of the
+// replicas: it survives the end of the server's process. JetStream syncs to
+// disk every two minutes unless the server is configured with
+// "sync_interval: always", so a single server that loses power can lose what
+// was confirmed since. Messages of a transient queue are kept in memory.
+//
+// # Limits
+//
+//   - The deduplication window is 20 s. A server that restarts forgets the ids of
+//     messages that were already consumed: a publish that is retried across the
+//     restart may then leave a second copy.
+//   - A message that is given back comes before those that nobody has touched, in
+//     the order in which messages were given back.
+//   - The largest message is 16 MiB, or the server's max_payload (1 MiB by
+//     default) less 64 KiB for the properties, whichever is less.
+//   - A subscriber whose process died is counted by Inspect for up to 30 s, with
+//     the messages that it held.
+//
+// docs/WIRE.md specifies what is stored.
+package nats

@@ -1,0 +1,96 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// Codes of JetStream's errors that decide what happens next.
+const (
+	codeStreamNotFound    = 10059
+	codeConsumerNotFound  = 10014
+	codeMessageNotFound   = 10037
+	codeNotFound          = 10014
+	codeStreamExists      = 10058
+	codeConsumerExists    = 10148
+	codeWrongLastSequence = 10071
+	// codeBusy is what a clustered stream says to a second condition on a
+	// subject while the first is on its way through Raft; it says nothing about
+	// the condition itself.
+	codeBusy            = 10164
+	codeMessageTooLarge = 10054
+	codeNoStorage       = 10047
+	codeNoMemory        = 10028
+	codeNoResources     = 10023
+	codeNotLeader       = 10009
+	codeNotAvailable    = 10008
+)
+
+// apiError is an error that the server put into a reply.
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string {
+	return fmt.Sprintf("nats: %s (%d)", e.Description, e.ErrCode)
+}
+
+// hasCode reports whether err is JetStream's error of one of these codes.
+func hasCode(err error, codes ...int) bool {
+	have := 0
+	var own *apiError
+	var js *jetstream.APIError
+	switch {
+	case errors.As(err, &own):
+		have = own.ErrCode
+	case errors.As(err, &js):
+		have = int(js.ErrorCode)
+	default:
+		return false
+	}
+	for _, c := range codes {
+		if have == c {
+			return true
+		}
+	}
+	return false
+}
+
+func isStreamGone(err error) bool { return hasCode(err, codeStreamNotFound) }
+
+// passing reports errors after which the same request may well succeed: the
+// connection was lost, nobody answered in time, or a cluster has no leader yet.
+func passing(err error) bool {
+	return errors.Is(err, natsgo.ErrReconnectBufExceeded) || errors.Is(err, natsgo.ErrDisconnected) ||
+		errors.Is(err, natsgo.ErrTimeout) || errors.Is(err, natsgo.ErrNoResponders) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		hasCode(err, codeNotLeader, codeNotAvailable)
+}
+
+// wrap puts the sentinel of package driver that fits before a native error.
+func wrap(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, natsgo.ErrConnectionClosed):
+		return fmt.Errorf("%w: %w", driver.ErrClosed, err)
+	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),
+		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired),
+		errors.Is(err, natsgo.ErrPermissionViolation):
+		return fmt.Errorf("%w: %w", driver.ErrPermission, err)
+	case errors.Is(err, natsgo.ErrMaxPayload), hasCode(err, codeMessageTooLarge):
+		return fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
+	case hasCode(err, codeStreamNotFound, codeConsumerNotFound):
+		return fmt.Errorf("%w: %w", driver.ErrNotFound, err)
+	}
+	return err
+}

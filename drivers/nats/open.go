@@ -1,0 +1,223 @@
+package nats
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// Driver opens connections to NATS servers with JetStream.
+type Driver struct{}
+
+func init() {
+	polymq.Register("nats", Driver{})
+	polymq.Register("tls+nats", Driver{})
+}
+
+// Open connects to one of the URL's hosts; see the package documentation for
+// the URL. The connection has three goroutines of its own beside those of
+// nats.go and of emulate's, and each subscriber one.
+func (Driver) Open(ctx context.Context, u *driver.URL, cfg driver.Config) (driver.Conn, error) {
+	s, err := openStore(ctx, u, cfg)
+	if err != nil {
+		return nil, err
+	}
+	c, err := emulate.New(ctx, s, emulate.Config{Logger: cfg.Logger})
+	if err != nil {
+		s.Close(ctx)
+		return nil, err
+	}
+	cfg.OnState(driver.Connected, nil)
+	return c, nil
+}
+
+// options are what the URL says.
+type options struct {
+	vhost    string
+	lease    time.Duration
+	replicas int
+}
+
+const (
+	minMajor, minMinor = 2, 12
+
+	attemptTimeout = 5 * time.Second // of one request to the server
+	pingInterval   = 5 * time.Second // two without an answer end a connection
+	maxBackoff     = 2 * time.Second // between two rounds over the hosts
+)
+
+func parseOptions(u *driver.URL) (options, error) {
+	o := options{
+		vhost: u.Text("vhost", "default"),
+		lease: u.Duration("lease", 30*time.Second, time.Second, 10*time.Minute),
+	}
+	o.replicas, _ = strconv.Atoi(u.OneOf("replicas", "1", "3", "5"))
+	err := u.Rest()
+	if err == nil && u.Path != "" {
+		err = errors.New("a nats URL has no path: write ?vhost=name for a namespace")
+	}
+	return o, err
+}
+
+func openStore(ctx context.Context, u *driver.URL, cfg driver.Config) (*store, error) {
+	opt, err := parseOptions(u)
+	if err != nil {
+		return nil, err
+	}
+	s := newStore(cfg, opt)
+	d := &dialer{ctx: ctx}
+	o := natsgo.GetDefaultOptions()
+	for _, addr := range u.Addrs(4222) {
+		scheme := "nats://"
+		if u.Scheme == "tls+nats" {
+			scheme = "tls://"
+		}
+		o.Servers = append(o.Servers, (&url.URL{Scheme: strings.TrimSuffix(scheme, "://"), Host: addr}).String())
+	}
+	if u.Scheme == "tls+nats" {
+		o.Secure = true
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	switch {
+	case !u.HasUser:
+	case u.Password == "" && !strings.Contains(u.User, ":"):
+		o.Token = u.User
+	default:
+		o.User, o.Password = u.User, u.Password
+	}
+	o.Name = "polymq"
+	o.CustomDialer = d
+	o.SkipHostLookup = true // the dialer looks names up, bounded by ctx
+	o.Timeout = attemptTimeout
+	o.MaxReconnect = -1
+	o.ReconnectBufSize = -1 // what waits in it would be sent again without our knowing
+	o.IgnoreAuthErrorAbort = true
+	o.CustomReconnectDelayCB = func(rounds int) time.Duration {
+		d := min(maxBackoff, 25*time.Millisecond<<min(rounds, 10))
+		return d/2 + rand.N(d/2+1)
+	}
+	o.PingInterval, o.MaxPingsOut = pingInterval, 2
+	o.SkipSubjectValidation = true // all subjects are made here
+	o.DisconnectedErrCB = func(_ *natsgo.Conn, err error) { s.down(err) }
+	o.ReconnectedCB = func(*natsgo.Conn) { s.up() }
+	o.ClosedCB = func(*natsgo.Conn) { close(s.ended) }
+	o.AsyncErrorCB = func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { s.asyncError(sub, err) }
+
+	nc, err := o.Connect()
+	if err != nil {
+		return nil, d.explain(ctx, u, err)
+	}
+	d.opened()
+	s.nc = nc
+	if err := s.begin(ctx); err != nil {
+		nc.Close()
+		<-s.ended
+		return nil, err
+	}
+	return s, nil
+}
+
+// begin refuses a server that cannot hold the promises and starts what the
+// store runs in the background.
+func (s *store) begin(ctx context.Context) error {
+	version := s.nc.ConnectedServerVersion()
+	if !newEnough(version) {
+		return fmt.Errorf("nats-server %s is too old: polymq needs %d.%d or newer (atomic batches and conditions on another subject); update the server", version, minMajor, minMinor)
+	}
+	js, err := jetstream.New(s.nc)
+	if err != nil {
+		return err
+	}
+	s.js = js
+	probe, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	info, err := js.AccountInfo(probe)
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("the NATS server has no JetStream for this account: start nats-server with -js, or enable it for the account: %w", err)
+	case err != nil:
+		return wrap(fmt.Errorf("asking for JetStream: %w", err))
+	case info.API.Level < 2:
+		return fmt.Errorf("the JetStream servers speak API level %d: polymq needs 2, which nats-server %d.%d has; update the servers", info.API.Level, minMajor, minMinor)
+	}
+	s.version = version
+	s.maxPayload = int(s.nc.MaxPayload())
+	s.connected()
+	return s.publisher.start(s)
+}
+
+// newEnough reports whether a version like 2.12.0 or 2.12.0-RC.1 will do.
+func newEnough(version string) bool {
+	major, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	ma, err1 := strconv.Atoi(major)
+	mi, err2 := strconv.Atoi(minor)
+	return err1 == nil && err2 == nil && (ma > minMajor || ma == minMajor && mi >= minMinor)
+}
+
+// dialer bounds the first connecting by Open's ctx, which nats.go does not
+// know, and keeps the reason that nats.go drops when a host refuses.
+type dialer struct {
+	mu   sync.Mutex
+	ctx  context.Context // nil once opened
+	stop func() bool
+	err  error
+}
+
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	open := d.ctx
+	d.mu.Unlock()
+	ctx := open
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	nd := net.Dialer{Timeout: attemptTimeout}
+	c, err := nd.DialContext(ctx, network, address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.err = err
+		return nil, err
+	}
+	if d.ctx != nil {
+		d.stop = context.AfterFunc(d.ctx, func() { c.Close() })
+	}
+	return c, nil
+}
+
+func (d *dialer) opened() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stop != nil {
+		d.stop()
+	}
+	d.ctx, d.stop = nil, nil
+}
+
+func (d *dialer) explain(ctx context.Context, u *driver.URL, err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("connecting to %s: %w", u, ctx.Err())
+	case errors.Is(err, natsgo.ErrNoServers) && d.err != nil:
+		return fmt.Errorf("connecting to %s: %w", u, d.err)
+	}
+	return fmt.Errorf("connecting to %s: %w", u, wrap(err))
+}

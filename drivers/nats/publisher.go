@@ -1,0 +1,389 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// publisher sends parcels and matches the server's answers to them. Each
+// parcel in flight has a slot, and each slot a reply subject made beforehand,
+// all under one subscription: an answer costs neither an allocation nor a
+// search.
+type publisher struct {
+	s     *store
+	inbox string // prefix of the reply subjects
+	sub   *natsgo.Subscription
+
+	mu     sync.Mutex
+	slots  []*slot
+	free   []*slot
+	parked []*emulate.Parcel // wait for the connection
+	lost   []suspect         // nobody listened for them
+	closed bool
+
+	wake    chan struct{} // cap 1: lost has grown
+	ctx     context.Context
+	quit    context.CancelFunc
+	stopped chan struct{}
+}
+
+type slot struct {
+	index, generation int
+	reply             string
+	parcel            *emulate.Parcel // nil: free
+	sent              time.Time
+}
+
+// suspect is a parcel whose queue nobody listened for.
+type suspect struct {
+	parcel *emulate.Parcel
+	err    error
+}
+
+const (
+	// answerTimeout is how long an answer is waited for. It is well within the
+	// deduplication window, so that the retry leaves no second copy.
+	answerTimeout = 5 * time.Second
+	sweepInterval = time.Second
+)
+
+func (p *publisher) start(s *store) error {
+	p.s = s
+	p.inbox = s.nc.NewInbox() + "."
+	p.wake = make(chan struct{}, 1)
+	sub, err := s.nc.Subscribe(p.inbox+"*", p.answer)
+	if err != nil {
+		return err
+	}
+	p.sub = sub
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	p.ctx, p.quit = context.WithCancel(context.Background())
+	p.stopped = make(chan struct{})
+	go p.keep()
+	return nil
+}
+
+// Append sends the parcels one behind the other and leaves it to nats.go's
+// flusher to make large writes of them; it never waits for an answer. While
+// there is no connection the parcels are parked: their outcome, unknown, comes
+// when there is one again, and they are then sent anew.
+func (s *store) Append(ctx context.Context, parcels []*emulate.Parcel, wait bool) {
+	w := writers.Get().(*writer)
+	defer w.release()
+	now := time.Now()
+	for _, parcel := range parcels {
+		s.publisher.send(w, parcel, now)
+	}
+}
+
+func (p *publisher) send(w *writer, parcel *emulate.Parcel, now time.Time) {
+	m := w.write(parcel)
+	m.Subject = handleOf(parcel.Queue).subject
+	sl, err := p.take(parcel, now)
+	if err != nil {
+		parcel.Done(err)
+		return
+	}
+	m.Reply = sl.reply
+	generation := sl.generation
+	err = p.s.nc.PublishMsg(m)
+	if err == nil || p.resolve(sl.index, generation) == nil {
+		return
+	}
+	switch {
+	case errors.Is(err, natsgo.ErrReconnectBufExceeded):
+		p.park(parcel)
+	case errors.Is(err, natsgo.ErrMaxPayload):
+		parcel.Done(wrap(err))
+	case errors.Is(err, natsgo.ErrConnectionClosed):
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed))
+	default:
+		// A write that failed half way: what arrived is not known.
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
+	}
+}
+
+// take gives the parcel a slot.
+func (p *publisher) take(parcel *emulate.Parcel, now time.Time) (*slot, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed)
+	}
+	if n := len(p.free); n > 0 {
+		sl := p.free[n-1]
+		p.free = p.free[:n-1]
+		sl.parcel, sl.sent = parcel, now
+		return sl, nil
+	}
+	sl := &slot{index: len(p.slots), parcel: parcel, sent: now}
+	sl.reply = p.inbox + strconv.Itoa(sl.index) + "-0"
+	p.slots = append(p.slots, sl)
+	return sl, nil
+}
+
+// resolve frees a slot and returns its parcel; nil when another was faster.
+func (p *publisher) resolve(index, generation int) *emulate.Parcel {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if index >= len(p.slots) {
+		return nil
+	}
+	sl := p.slots[index]
+	parcel := sl.parcel
+	if sl.generation != generation || parcel == nil {
+		return nil
+	}
+	sl.parcel = nil
+	p.free = append(p.free, sl)
+	return parcel
+}
+
+// abandon takes every parcel for which stale holds. Late answers to them must
+// not be taken for answers to what uses the slot next, so it gets a new reply
+// subject.
+func (p *publisher) abandon(stale func(*slot) bool) (parcels []*emulate.Parcel) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, sl := range p.slots {
+		if sl.parcel == nil || !stale(sl) {
+			continue
+		}
+		parcels = append(parcels, sl.parcel)
+		sl.parcel = nil
+		sl.generation++
+		sl.reply = p.inbox + strconv.Itoa(sl.index) + "-" + strconv.Itoa(sl.generation)
+		p.free = append(p.free, sl)
+	}
+	return parcels
+}
+
+func (p *publisher) park(parcel *emulate.Parcel) {
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.parked = append(p.parked, parcel)
+	}
+	p.mu.Unlock()
+	if closed {
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed))
+	}
+}
+
+func (p *publisher) unpark() []*emulate.Parcel {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	parcels := p.parked
+	p.parked = nil
+	return parcels
+}
+
+func (p *publisher) down() {
+	all := func(*slot) bool { return true }
+	for _, parcel := range p.abandon(all) {
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, natsgo.ErrDisconnected))
+	}
+}
+
+func (p *publisher) up() {
+	for _, parcel := range p.unpark() {
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, natsgo.ErrDisconnected))
+	}
+}
+
+// answer is the subscription's callback.
+func (p *publisher) answer(m *natsgo.Msg) {
+	index, generation, ok := parseSlot(m.Subject[len(p.inbox):])
+	if !ok {
+		return
+	}
+	parcel := p.resolve(index, generation)
+	if parcel == nil {
+		return
+	}
+	if len(m.Data) == 0 { // nobody listens: the queue is gone, or has no leader
+		p.suspect(parcel, natsgo.ErrNoResponders)
+		return
+	}
+	_, err := parseAck(m.Data)
+	switch {
+	case err == nil:
+		parcel.Done(nil)
+	case isStreamGone(err):
+		p.suspect(parcel, err)
+	case hasCode(err, codeBusy, codeNotLeader, codeNotAvailable):
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
+	case hasCode(err, codeMessageTooLarge):
+		parcel.Done(wrap(err))
+	default:
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrRejected, err))
+	}
+}
+
+// suspect hands a parcel to keep, which finds out what became of its queue.
+func (p *publisher) suspect(parcel *emulate.Parcel, err error) {
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.lost = append(p.lost, suspect{parcel, err})
+	}
+	p.mu.Unlock()
+	if closed {
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
+		return
+	}
+	signal(p.wake)
+}
+
+func parseSlot(s string) (index, generation int, ok bool) {
+	left, right, ok := strings.Cut(s, "-")
+	if !ok {
+		return 0, 0, false
+	}
+	index, err1 := strconv.Atoi(left)
+	generation, err2 := strconv.Atoi(right)
+	return index, generation, err1 == nil && err2 == nil && index >= 0
+}
+
+// parseAck reads the answer to a publish. The server writes a success as
+// {"stream":"name", "seq":5} with nothing but the name in it that a program
+// chose, and an error as {"error":{…}: only the second is worth a JSON parser.
+func parseAck(data []byte) (seq uint64, err error) {
+	if bytes.HasPrefix(data, []byte(`{"stream":`)) {
+		if i := bytes.Index(data, []byte(`"seq":`)); i >= 0 {
+			digits := data[i+len(`"seq":`):]
+			for len(digits) > 0 && digits[0] == ' ' {
+				digits = digits[1:]
+			}
+			for _, c := range digits {
+				if c < '0' || c > '9' {
+					break
+				}
+				seq = seq*10 + uint64(c-'0')
+			}
+			if seq > 0 {
+				return seq, nil
+			}
+		}
+	}
+	var ack struct {
+		Error *apiError `json:"error"`
+		Seq   uint64    `json:"seq"`
+	}
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return 0, fmt.Errorf("nats: answer to a publish: %w", err)
+	}
+	if ack.Error != nil {
+		return 0, ack.Error
+	}
+	if ack.Seq == 0 {
+		return 0, fmt.Errorf("nats: answer to a publish without a sequence: %.100q", data)
+	}
+	return ack.Seq, nil
+}
+
+// keep looks after what no answer resolves.
+func (p *publisher) keep() {
+	defer close(p.stopped)
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.wake:
+			p.examine()
+		case now := <-tick.C:
+			p.sweep(now)
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// sweep gives up on answers that do not come, and drops parked parcels that
+// nobody waits for.
+func (p *publisher) sweep(now time.Time) {
+	for _, parcel := range p.abandon(func(sl *slot) bool { return now.Sub(sl.sent) > answerTimeout }) {
+		parcel.Done(fmt.Errorf("%w: no answer from the server: %w", driver.ErrUnconfirmed, natsgo.ErrTimeout))
+	}
+	if p.s.isLive() { // parked just when the connection came back
+		p.up()
+	}
+	var dropped []*emulate.Parcel
+	p.mu.Lock()
+	kept := p.parked[:0]
+	for _, parcel := range p.parked {
+		if parcel.Abandoned() {
+			dropped = append(dropped, parcel)
+		} else {
+			kept = append(kept, parcel)
+		}
+	}
+	clear(p.parked[len(kept):])
+	p.parked = kept
+	p.mu.Unlock()
+	for _, parcel := range dropped {
+		parcel.Done(driver.ErrUnconfirmed)
+	}
+}
+
+// examine finds out what became of the queues of parcels that nobody answered,
+// once for each queue.
+func (p *publisher) examine() {
+	p.mu.Lock()
+	lost := p.lost
+	p.lost = nil
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
+	defer cancel()
+	known := map[string]bool{} // by incarnation: it is gone
+	for _, sus := range lost {
+		q := sus.parcel.Queue
+		gone, ok := known[q.Incarnation]
+		if !ok {
+			exists, err := p.s.QueueExists(ctx, q)
+			gone = err == nil && !exists
+			known[q.Incarnation] = gone
+		}
+		if gone {
+			sus.parcel.Done(fmt.Errorf("%w: %w", emulate.ErrGone, sus.err))
+		} else {
+			sus.parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, sus.err))
+		}
+	}
+}
+
+// close resolves what is left; nothing is sent any more.
+func (p *publisher) close() {
+	if p.quit == nil {
+		return
+	}
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.quit()
+	<-p.stopped
+	left := append(p.abandon(func(*slot) bool { return true }), p.unpark()...)
+	p.mu.Lock()
+	for _, sus := range p.lost {
+		left = append(left, sus.parcel)
+	}
+	p.lost = nil
+	p.mu.Unlock()
+	for _, parcel := range left {
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed))
+	}
+}

@@ -1,0 +1,216 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// handle is what a queue's incarnation means here.
+type handle struct {
+	stream  string
+	prefix  string // of the stream's subjects
+	subject string // of its messages
+	held    string // asks its consumers what they hold
+}
+
+// consumerName is the durable consumer that all subscribers of a queue share.
+const consumerName = "subscribers"
+
+// maxAckPending does not bound a queue: what subscribers hold is bounded by
+// their prefetch, and delayed messages count as pending too.
+const maxAckPending = 10_000_000
+
+func (s *store) newHandle(q *emulate.Queue) *handle {
+	prefix := s.names.queue(q.Incarnation)
+	return &handle{
+		stream:  s.names.queueStream(q.Incarnation),
+		prefix:  prefix,
+		subject: prefix + ".m",
+		held:    s.names.held(q.Incarnation),
+	}
+}
+
+func (s *store) Attach(q *emulate.Queue) { q.Handle = s.newHandle(q) }
+
+func handleOf(q *emulate.Queue) *handle { return q.Handle.(*handle) }
+
+func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
+	h := s.newHandle(q)
+	storage := jetstream.FileStorage
+	if q.Transient {
+		storage = jetstream.MemoryStorage
+	}
+	return s.do(ctx, "creating the queue's stream", func(ctx context.Context) error {
+		_, err := s.js.CreateStream(ctx, jetstream.StreamConfig{
+			Name:        h.stream,
+			Description: "polymq: queue " + describe(q.Name),
+			Subjects:    []string{h.prefix + ".>"},
+			Retention:   jetstream.WorkQueuePolicy,
+			Storage:     storage,
+			Replicas:    s.opt.replicas,
+			Duplicates:  dedupWindow,
+			AllowDirect: true,
+			AllowRollup: true, // of the records beside the messages
+			AllowMsgTTL: true, // likewise
+			Metadata:    map[string]string{metaFormat: format, metaNamespace: s.opt.vhost, metaQueue: q.Name},
+		})
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) && !hasCode(err, codeStreamExists) {
+			return err
+		}
+		_, err = s.js.CreateConsumer(ctx, h.stream, s.consumerConfig(h))
+		if errors.Is(err, jetstream.ErrConsumerExists) {
+			return nil // with another lease: Consume sees to it
+		}
+		return err
+	})
+}
+
+func (s *store) consumerConfig(h *handle) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable:       consumerName,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       s.opt.lease,
+		MaxDeliver:    -1,
+		MaxAckPending: maxAckPending,
+		MaxWaiting:    100_000,
+		FilterSubject: h.subject,
+	}
+}
+
+// describe shortens a name for a description, which the server bounds.
+func describe(name string) string {
+	if len(name) > 255 {
+		return name[:255]
+	}
+	return name
+}
+
+func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error) {
+	exists := true
+	err := s.do(ctx, "looking for the queue's stream", func(ctx context.Context) error {
+		_, err := s.js.Stream(ctx, s.newHandle(q).stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			exists = false
+			return nil
+		}
+		return err
+	})
+	return exists, err
+}
+
+func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.DeleteOptions) error {
+	h := s.newHandle(q)
+	if o.IfUnused || o.IfEmpty {
+		info, err := s.Inspect(ctx, q)
+		switch {
+		case errors.Is(err, emulate.ErrGone):
+			return nil
+		case err != nil:
+			return err
+		case o.IfUnused && info.Consumers > 0:
+			return fmt.Errorf("%w: the queue has %d subscribers", driver.ErrInUse, info.Consumers)
+		case o.IfEmpty && info.Ready > 0:
+			return fmt.Errorf("%w: the queue has %d ready messages", driver.ErrInUse, info.Ready)
+		}
+	}
+	err := s.do(ctx, "deleting the queue's stream", func(ctx context.Context) error {
+		err := s.js.DeleteStream(ctx, h.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		return err
+	})
+	if err == nil {
+		// Consumers whose inbox is full have no request open by which the
+		// server could tell them.
+		s.nc.Publish(h.held, nil)
+	}
+	return err
+}
+
+// Inspect counts what the stream has, and asks the subscribers what they hold
+// of it: the server counts as pending also what was given back and waits for
+// its delay. A subscriber that does not answer has died with its process;
+// until its record runs out, with the lease, it counts with what it last said.
+func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo, error) {
+	h := s.newHandle(q)
+	var info driver.QueueInfo
+	err := s.do(ctx, "inspecting the queue", func(ctx context.Context) error {
+		holders, err := s.holders(ctx, h)
+		if err != nil {
+			return err
+		}
+		info = driver.QueueInfo{Consumers: len(holders)}
+		for _, held := range holders {
+			info.Unsettled += len(held)
+		}
+		stream, err := s.js.Stream(ctx, h.stream)
+		if err != nil {
+			return err
+		}
+		state, err := stream.Info(ctx, jetstream.WithSubjectFilter(h.subject))
+		if err != nil {
+			return err
+		}
+		info.Ready = max(0, int(state.State.Subjects[h.subject])-info.Unsettled)
+		return nil
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, driver.ErrNotFound) {
+		return driver.QueueInfo{}, fmt.Errorf("%w: %w", emulate.ErrGone, err)
+	}
+	return info, err
+}
+
+// holdersTimeout is how long a subscriber may take to say what it holds.
+const holdersTimeout = 500 * time.Millisecond
+
+// holders asks each subscriber of a queue for the sequences that it holds.
+func (s *store) holders(ctx context.Context, h *handle) (map[string][]uint64, error) {
+	stream, err := s.js.Stream(ctx, h.stream)
+	if err != nil {
+		return nil, err
+	}
+	records := h.prefix + ".c."
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(records+"*"))
+	if err != nil {
+		return nil, err
+	}
+	holders := make(map[string][]uint64, len(info.State.Subjects))
+	for subject := range info.State.Subjects {
+		holders[strings.TrimPrefix(subject, records)] = nil
+	}
+	if len(holders) == 0 {
+		return holders, nil
+	}
+	inbox := s.nc.NewInbox()
+	sub, err := s.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Unsubscribe()
+	if err := s.nc.PublishRequest(h.held, inbox, []byte("?")); err != nil {
+		return nil, err
+	}
+	ask, cancel := context.WithTimeout(ctx, holdersTimeout)
+	defer cancel()
+	for missing := len(holders); missing > 0; {
+		m, err := sub.NextMsgWithContext(ask)
+		if err != nil {
+			break
+		}
+		id, held := parseHeld(m.Data)
+		if _, ok := holders[id]; ok && holders[id] == nil {
+			holders[id] = held
+			missing--
+		}
+	}
+	return holders, ctx.Err()
+}

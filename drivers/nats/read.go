@@ -1,0 +1,146 @@
+package nats
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// stored is a message of a stream as it was read back.
+type stored struct {
+	subject string
+	seq     uint64
+	at      time.Time
+	header  natsgo.Header // nil when read through the leader
+	data    []byte
+}
+
+// call sends a request to JetStream's API and decodes the reply into v.
+func (s *store) call(ctx context.Context, subject string, req, v any) error {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return err
+	}
+	m, err := s.nc.RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return err
+	}
+	var failed struct {
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &failed); err != nil {
+		return fmt.Errorf("nats: reply of %s: %w", subject, err)
+	}
+	if failed.Error != nil {
+		return failed.Error
+	}
+	return json.Unmarshal(m.Data, v)
+}
+
+type getRequest struct {
+	Seq     uint64 `json:"seq,omitempty"`
+	LastFor string `json:"last_by_subj,omitempty"`
+	NextFor string `json:"next_by_subj,omitempty"`
+	Batch   int    `json:"batch,omitempty"`
+	// MaxBytes keeps a page well below what the server queues for one client.
+	MaxBytes int `json:"max_bytes,omitempty"`
+}
+
+// leaderGet reads one message from the stream's leader; ok is false where
+// there is none.
+func (s *store) leaderGet(ctx context.Context, stream string, req getRequest) (m stored, ok bool, err error) {
+	var reply struct {
+		Message struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Data    string    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	err = s.call(ctx, "$JS.API.STREAM.MSG.GET."+stream, req, &reply)
+	if hasCode(err, codeMessageNotFound) {
+		return stored{}, false, nil
+	}
+	if err != nil {
+		return stored{}, false, err
+	}
+	r := reply.Message
+	m = stored{subject: r.Subject, seq: r.Seq, at: r.Time}
+	m.data, err = base64.StdEncoding.DecodeString(r.Data)
+	return m, err == nil, err
+}
+
+const (
+	pageMessages = 4096
+	pageBytes    = 4 << 20
+)
+
+// page reads the messages of a stream from a sequence on with one request, in
+// their order, and reports whether more are there. Any replica may answer, and
+// it may lag behind the leader: then the page ends early, but what is in it
+// has its place in the sequence all the same.
+func (s *store) page(ctx context.Context, stream string, req getRequest, each func(stored)) (next uint64, more bool, err error) {
+	req.Batch, req.MaxBytes = pageMessages, pageBytes
+	if req.Seq == 0 {
+		req.Seq = 1
+	}
+	body, err := json.Marshal(req)
+	if err != nil {
+		return 0, false, err
+	}
+	inbox := s.nc.NewInbox()
+	sub, err := s.nc.SubscribeSync(inbox)
+	if err != nil {
+		return 0, false, err
+	}
+	defer sub.Unsubscribe()
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return 0, false, err
+	}
+	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, body); err != nil {
+		return 0, false, err
+	}
+	next = req.Seq
+	for {
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return 0, false, err
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+			e, err := parseStored(m)
+			if err != nil {
+				return 0, false, err
+			}
+			next = e.seq + 1
+			each(e)
+		case "204":
+			pending, err := strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64)
+			if err != nil {
+				return 0, false, fmt.Errorf("nats: end of batch without a count: %w", err)
+			}
+			return next, pending > 0, nil
+		case "404":
+			return next, false, nil
+		default:
+			return 0, false, fmt.Errorf("nats: reading %s: status %s %s", stream, status, m.Header.Get("Description"))
+		}
+	}
+}
+
+func parseStored(m *natsgo.Msg) (stored, error) {
+	e := stored{subject: m.Header.Get("Nats-Subject"), header: m.Header, data: m.Data}
+	var err error
+	if e.seq, err = strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64); err != nil {
+		return stored{}, fmt.Errorf("nats: a stored message without a sequence: %w", err)
+	}
+	if e.at, err = time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp")); err != nil {
+		return stored{}, fmt.Errorf("nats: a stored message without a time: %w", err)
+	}
+	return e, nil
+}

@@ -1,0 +1,98 @@
+package nats
+
+import (
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+func TestPublishAndConsume(t *testing.T) {
+	c := open(t, testbroker.URL(t, "nats"))
+	declare(t, c, routing.Queue{Name: "Bestellungen für Köln"})
+	p := publisherOf(t, c)
+	ids := numbered("m", 0, 200)
+	mustPublish(t, p, "Bestellungen für Köln", ids...)
+	s := subscribe(t, c, "Bestellungen für Köln", 7)
+	for i := range ids {
+		d := receive(t, s, 1)[0]
+		if d.Message.ID != ids[i] || string(d.Message.Body) != ids[i] || d.Attempt != 1 || d.Redelivered || d.Queue != "Bestellungen für Köln" {
+			t.Fatalf("delivery %d: %+v", i, d)
+		}
+		settle(t, s, d, driver.Ack, 0)
+	}
+	if err := s.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	info, err := c.Inspect(within(t), "Bestellungen für Köln")
+	if err != nil || info != (driver.QueueInfo{}) {
+		t.Fatalf("%+v, %v", info, err)
+	}
+}
+
+func TestPrefetchedDoesNotCount(t *testing.T) {
+	c := open(t, testbroker.URL(t, "nats"))
+	declare(t, c, routing.Queue{Name: "q"})
+	mustPublish(t, publisherOf(t, c), "q", numbered("m", 0, 5)...)
+	for range 3 { // handed out: m0 only
+		s := subscribe(t, c, "q", 5)
+		receive(t, s, 1)
+		if err := s.Close(within(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := subscribe(t, c, "q", 5)
+	attempts := map[string]int{}
+	for _, d := range receive(t, s, 5) {
+		attempts[d.Message.ID] = d.Attempt
+		settle(t, s, d, driver.Ack, 0)
+	}
+	total := 0
+	for _, n := range attempts {
+		total += n
+	}
+	// Three deliveries were handed out and given back.
+	if len(attempts) != 5 || total != 5+3 {
+		t.Fatalf("attempts %v, want three above one each", attempts)
+	}
+	s.Close(within(t))
+}
+
+func TestInspectAndPurge(t *testing.T) {
+	c := open(t, testbroker.URL(t, "nats"))
+	declare(t, c, routing.Queue{Name: "q"})
+	mustPublish(t, publisherOf(t, c), "q", numbered("m", 0, 10)...)
+	check := func(want driver.QueueInfo) {
+		t.Helper()
+		info, err := c.Inspect(within(t), "q")
+		if err != nil || info != want {
+			t.Fatalf("%+v, %v; want %+v", info, err, want)
+		}
+	}
+	check(driver.QueueInfo{Ready: 10})
+	a, b := subscribe(t, c, "q", 2), subscribe(t, c, "q", 3)
+	da, db := receive(t, a, 2), receive(t, b, 3)
+	check(driver.QueueInfo{Ready: 5, Unsettled: 5, Consumers: 2})
+	if err := b.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	check(driver.QueueInfo{Ready: 8, Unsettled: 2, Consumers: 1})
+	n, err := c.Purge(within(t), "q")
+	if err != nil || n != 8 {
+		t.Fatalf("purged %d, %v; want 8", n, err)
+	}
+	check(driver.QueueInfo{Unsettled: 2, Consumers: 1})
+	settle(t, a, da[0], driver.Ack, 0)
+	settle(t, a, da[1], driver.Nack, time.Hour)
+	if err := a.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	check(driver.QueueInfo{Ready: 1})
+	if n, err := c.Purge(within(t), "q"); err != nil || n != 1 {
+		t.Fatalf("purged %d, %v; want the delayed one", n, err)
+	}
+	check(driver.QueueInfo{})
+	_ = db
+}
