@@ -37,7 +37,7 @@ type Conn struct {
 	mu          sync.Mutex
 	closed      bool
 	subscribers map[*subscriber]struct{}
-	limits      map[string]int // MaxAttempts of queues as far as this process knows them
+	kinds       map[string]queueKind // of queues that this process declared
 
 	stateMu   sync.Mutex
 	lastState driver.State
@@ -51,7 +51,8 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 		management:  m,
 		cfg:         cfg,
 		subscribers: map[*subscriber]struct{}{},
-		limits:      map[string]int{},
+		kinds:       map[string]queueKind{},
+		delays:      newDelays(),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.consume = newLink(c, "consume")

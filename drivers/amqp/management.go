@@ -2,10 +2,15 @@ package amqp
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/routing"
@@ -13,7 +18,7 @@ import (
 
 // management is RabbitMQ's HTTP API, which alone can list what stands.
 type management struct {
-	base     *url.URL
+	base     string
 	user     string
 	password string
 	vhost    string
@@ -28,12 +33,16 @@ func newManagement(s settings) (*management, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("URL option management must be the address of RabbitMQ's management API, like http://localhost:15672 (percent-encoded where it holds & or #)")
 	}
-	m := &management{base: u, user: s.user, password: s.password, vhost: s.vhost, client: &http.Client{}}
+	m := &management{user: s.user, password: s.password, vhost: url.PathEscape(s.vhost)}
 	if u.User != nil {
 		m.user = u.User.Username()
 		m.password, _ = u.User.Password()
 		u.User = nil
 	}
+	u.RawQuery, u.Fragment = "", ""
+	m.base = strings.TrimSuffix(u.String(), "/")
+	// Its calls are rare: connections kept would be goroutines kept.
+	m.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}}
 	return m, nil
 }
 
@@ -41,16 +50,225 @@ func needManagement(what string) error {
 	return fmt.Errorf("%w: %s needs RabbitMQ's management API: add ?management=http://host:15672 to the URL", errors.ErrUnsupported, what)
 }
 
-func (c *Conn) verifyFields(ctx context.Context, t routing.Topology) error {
-	return needManagement("Verify")
+// get reads the JSON at a path below the vhost.
+func (m *management) get(ctx context.Context, into any, collection string, name ...string) error {
+	path := m.base + "/api/" + collection + "/" + m.vhost
+	for _, n := range name {
+		path += "/" + url.PathEscape(n)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(m.user, m.password)
+	res, err := m.client.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("management API: %w", err)
+	}
+	defer res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusOK:
+		if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+			return fmt.Errorf("management API: %s: %w", collection, err)
+		}
+		return nil
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: management API: %s %q", driver.ErrNotFound, collection, name)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Errorf("%w: management API: %s: give the user the tag management, or another user in the management option", driver.ErrPermission, res.Status)
+	}
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
+	return fmt.Errorf("management API: %s: %s", res.Status, text)
 }
 
-// Topology implements driver.Conn.
+// What the API says of exchanges, queues and bindings.
+type (
+	exchangeRow struct {
+		Name      string         `json:"name"`
+		Type      string         `json:"type"`
+		Durable   bool           `json:"durable"`
+		Arguments map[string]any `json:"arguments"`
+	}
+	queueRow struct {
+		Name      string         `json:"name"`
+		Type      string         `json:"type"`
+		Durable   bool           `json:"durable"`
+		Arguments map[string]any `json:"arguments"`
+	}
+	bindingRow struct {
+		Source      string         `json:"source"`
+		Destination string         `json:"destination"`
+		Kind        string         `json:"destination_type"`
+		Key         string         `json:"routing_key"`
+		Arguments   map[string]any `json:"arguments"`
+	}
+)
+
+func (m *management) queue(ctx context.Context, name string) (queueRow, error) {
+	var q queueRow
+	err := m.get(ctx, &q, "queues", name)
+	return q, err
+}
+
+func (q queueRow) typeName() string {
+	if t, ok := q.Arguments[argQueueType].(string); ok {
+		return t
+	}
+	if q.Type != "" {
+		return strings.TrimPrefix(q.Type, "rabbit_")
+	}
+	return typeClassic
+}
+
+func (q queueRow) kind() queueKind {
+	k := queueKind{kind: q.typeName()}
+	if n, ok := q.Arguments[argDeliveryLimit].(float64); ok && n >= 0 {
+		k.limit = int(n) + 1
+	}
+	return k
+}
+
+func (e exchangeRow) exchange() routing.Exchange {
+	x := routing.Exchange{Name: e.Name, Kind: routing.Kind(e.Type), Transient: !e.Durable}
+	if a, ok := e.Arguments[argAlternate].(string); ok {
+		x.Alternate = fieldName(a)
+	}
+	return x
+}
+
+// fieldName is an exchange in a field where "" means none.
+func fieldName(exchange string) string {
+	if exchange == "" {
+		return routing.DefaultExchange
+	}
+	return exchange
+}
+
+// routingQueue is the queue as it would be declared: Type and the arguments
+// that Declare sets by itself are left out where they are what it would set.
+func (q queueRow) routingQueue() routing.Queue {
+	r := routing.Queue{Name: q.Name, Transient: !q.Durable, MaxAttempts: q.kind().limit}
+	kind := q.typeName()
+	if kind != typeQuorum && q.Durable {
+		r.Type = kind
+	}
+	strategy := q.Arguments[argDeadLetterStrategy]
+	safe := false
+	if dlx, ok := q.Arguments[argDeadLetterExchange].(string); ok {
+		r.DeadLetterExchange = fieldName(dlx)
+		r.DeadLetterKey, _ = q.Arguments[argDeadLetterKey].(string)
+		safe = strategy == atLeastOnce && q.Arguments[argOverflow] == rejectPublish
+		r.BestEffortDeadLetter = !safe
+	}
+	for name, v := range q.Arguments {
+		switch name {
+		case argQueueType, argDeadLetterExchange, argDeadLetterKey, argDeadLetterStrategy, argDeliveryLimit:
+			continue
+		case argOverflow:
+			if safe {
+				continue
+			}
+		}
+		if r.Args == nil {
+			r.Args = map[string]any{}
+		}
+		r.Args[name] = jsonValue(v)
+	}
+	return r
+}
+
+func (b bindingRow) binding() routing.Binding {
+	r := routing.Binding{Exchange: b.Source, Key: b.Key}
+	if b.Kind == "exchange" {
+		r.ToExchange = b.Destination
+	} else {
+		r.Queue = b.Destination
+	}
+	for name, v := range b.Arguments {
+		if r.Args == nil {
+			r.Args = map[string]any{}
+		}
+		r.Args[name] = jsonValue(v)
+	}
+	return r
+}
+
+// jsonValue makes of JSON's one kind of number the integer that it was.
+func jsonValue(v any) any {
+	switch v := v.(type) {
+	case float64:
+		if i := int64(v); float64(i) == v {
+			return i
+		}
+	case []any:
+		for i := range v {
+			v[i] = jsonValue(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = jsonValue(v[k])
+		}
+	}
+	return v
+}
+
+// Topology implements driver.Conn. The driver's own delay levels are left out.
 func (c *Conn) Topology(ctx context.Context) (routing.Topology, error) {
-	return routing.Topology{}, needManagement("Topology")
+	var t routing.Topology
+	if c.management == nil {
+		return t, needManagement("Topology")
+	}
+	var exchanges []exchangeRow
+	var queues []queueRow
+	var bindings []bindingRow
+	for _, part := range []struct {
+		into any
+		name string
+	}{{&exchanges, "exchanges"}, {&queues, "queues"}, {&bindings, "bindings"}} {
+		if err := c.management.get(ctx, part.into, part.name); err != nil {
+			return t, err
+		}
+	}
+	for _, e := range exchanges {
+		if e.Name != "" && !strings.HasPrefix(e.Name, "amq.") && !strings.HasPrefix(e.Name, delayPrefix) {
+			t.Exchanges = append(t.Exchanges, e.exchange())
+		}
+	}
+	for _, q := range queues {
+		if !strings.HasPrefix(q.Name, delayPrefix) {
+			t.Queues = append(t.Queues, q.routingQueue())
+		}
+	}
+	for _, b := range bindings {
+		if b.Source != "" && !strings.HasPrefix(b.Source, delayPrefix) {
+			t.Bindings = append(t.Bindings, b.binding())
+		}
+	}
+	slices.SortFunc(t.Exchanges, func(a, b routing.Exchange) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(t.Queues, func(a, b routing.Queue) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(t.Bindings, compareBindings)
+	return t, nil
 }
 
-// Inspect implements driver.Conn.
-func (c *Conn) Inspect(ctx context.Context, queue string) (driver.QueueInfo, error) {
-	return driver.QueueInfo{}, needManagement("Inspect")
+func compareBindings(a, b routing.Binding) int {
+	for _, pair := range [...][2]string{{a.Exchange, b.Exchange}, {a.Queue, b.Queue}, {a.ToExchange, b.ToExchange}, {a.Key, b.Key}} {
+		if n := strings.Compare(pair[0], pair[1]); n != 0 {
+			return n
+		}
+	}
+	return strings.Compare(fmt.Sprint(a.Args), fmt.Sprint(b.Args))
+}
+
+// jsonForm is a value as the API would show it.
+func jsonForm(v any) any {
+	switch v := v.(type) {
+	case []byte:
+		return string(v)
+	case time.Time:
+		return v.Unix()
+	}
+	return v
 }

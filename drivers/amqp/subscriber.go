@@ -20,19 +20,23 @@ const ackDelay = 2 * time.Millisecond
 type subscriber struct {
 	c        *Conn
 	queue    string
+	kind     queueKind
 	prefetch int
 
-	ready chan struct{} // cap 1: something to take, or the end
-	stop  chan struct{} // closed by Close
-	done  chan struct{} // closed when the goroutine has ended
-	timer *time.Timer
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	ready   chan struct{} // cap 1: something to take, or the end
+	drain   chan struct{} // closed by Drain and Close
+	drained chan struct{} // closed when nothing is taken in any more
+	done    chan struct{} // closed when the goroutine has ended
+	timer   *time.Timer
 
 	mu     sync.Mutex
 	life   *life       // nil while there is no channel
 	local  []*delivery // taken in, not yet handed out
-	armed  bool
-	closed bool
-	err    error // why Receive ends once local is empty
+	armed  bool        // the timer is set
+	closed bool        // by Drain or Close
+	err    error       // why Receive ends once local is empty
 }
 
 // life is one channel of a subscriber; delivery tags belong to it.
@@ -49,41 +53,49 @@ type delivery struct {
 	driver.Delivery
 	life *life
 	tag  uint64
-	// death is the x-death that a copy must carry on.
-	death  any
+	// handed says that Receive returned it; guarded by the subscriber's mutex.
 	handed bool
 }
 
 // Subscriber implements driver.Conn.
 func (c *Conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
+	kind, err := c.kindOf(ctx, cfg.Queue)
+	if err != nil {
+		return nil, err
+	}
 	s := &subscriber{
 		c:        c,
 		queue:    cfg.Queue,
+		kind:     kind,
 		prefetch: max(cfg.Prefetch, 1),
 		ready:    make(chan struct{}, 1),
-		stop:     make(chan struct{}),
+		drain:    make(chan struct{}),
+		drained:  make(chan struct{}),
 		done:     make(chan struct{}),
 		timer:    time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
-	var first *life
-	err := c.do(ctx, func(ch *channel) error {
-		var err error
-		first, err = s.consume(ch.conn)
+	err = c.do(ctx, func(ch *channel) error {
+		l, err := s.consume(ch.conn)
+		if err == nil && ctx.Err() != nil {
+			l.ch.Close() // nobody waits for it any more
+			return ctx.Err()
+		}
+		s.life = l
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if err := c.begin(); err != nil {
-		first.ch.Close()
+		s.life.ch.Close()
 		return nil, err
 	}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	c.mu.Lock()
 	c.subscribers[s] = struct{}{}
 	c.mu.Unlock()
-	s.life = first
-	go s.run(first)
+	go s.run(s.life)
 	return s, nil
 }
 
@@ -112,21 +124,18 @@ const consumerTag = "polymq"
 func (s *subscriber) run(l *life) {
 	defer s.c.tasks.Done()
 	defer close(s.done)
-	for l != nil {
-		if !s.serve(l) {
-			s.leave(l)
-			return
-		}
+	for l != nil && s.serve(l) {
 		l = s.again()
 	}
 }
 
-// serve takes deliveries in until the channel's end; false when the subscriber
-// is to close.
+// serve takes deliveries in and sends acknowledgements until the channel's
+// end; false when the subscriber has closed.
 func (s *subscriber) serve(l *life) bool {
+	deliveries, drain := l.deliveries, s.drain
 	for {
 		select {
-		case d, ok := <-l.deliveries:
+		case d, ok := <-deliveries:
 			if !ok {
 				return true
 			}
@@ -136,7 +145,15 @@ func (s *subscriber) serve(l *life) bool {
 			s.armed = false
 			l.acks.flush()
 			s.mu.Unlock()
-		case <-s.stop:
+		case <-drain:
+			s.giveBack(l)
+			close(s.drained)
+			deliveries, drain = nil, nil
+		case <-s.ctx.Done():
+			if drain != nil {
+				s.giveBack(l)
+			}
+			s.leave(l)
 			return false
 		}
 	}
@@ -144,10 +161,18 @@ func (s *subscriber) serve(l *life) bool {
 
 func (s *subscriber) put(l *life, d *amqp091.Delivery) {
 	in := s.deliver(l, d)
-	s.mu.Lock()
-	for l.acks.next() <= in.tag {
+	if s.kind.limit > 0 && in.Attempt > s.kind.limit {
+		// Attempts before a delay, which the broker does not know of, have
+		// used the limit up: only its own count makes it dead-letter.
+		s.mu.Lock()
 		l.acks.add()
+		l.ch.Reject(in.tag, true)
+		l.acks.gone(in.tag)
+		s.mu.Unlock()
+		return
 	}
+	s.mu.Lock()
+	l.acks.add()
 	l.held[in.tag] = in
 	s.local = append(s.local, in)
 	s.mu.Unlock()
@@ -161,29 +186,16 @@ func (s *subscriber) again() *life {
 	s.life = nil
 	s.local = nil // the broker delivers them again
 	s.mu.Unlock()
-	gone := false
-	select {
-	case _, gone = <-last.canceled:
-	default:
-	}
-	ctx, cancel := context.WithCancel(s.c.ctx)
-	defer cancel()
-	stopped := make(chan struct{})
-	defer close(stopped)
-	go func() {
-		select {
-		case <-s.stop:
-			cancel()
-		case <-stopped:
-		}
-	}()
-	if gone {
-		last.ch.Close()
-	}
+	last.ch.Close() // still open where only the consumer was cancelled
 	for {
-		conn, err := s.c.consume.get(ctx)
+		conn, err := s.c.consume.get(s.ctx)
 		if err != nil {
 			return nil
+		}
+		select {
+		case <-s.drain:
+			return nil
+		default:
 		}
 		l, err := s.consume(conn)
 		if err == nil {
@@ -198,7 +210,7 @@ func (s *subscriber) again() *life {
 		}
 		select {
 		case <-time.After(minPause):
-		case <-ctx.Done():
+		case <-s.ctx.Done():
 			return nil
 		}
 	}
@@ -214,28 +226,34 @@ func (s *subscriber) fail(err error) {
 	signal(s.ready)
 }
 
-// leave gives back what is held and ends the channel.
-func (s *subscriber) leave(l *life) {
+// giveBack ends the consumer and returns what was only prefetched.
+func (s *subscriber) giveBack(l *life) {
 	l.ch.Cancel(consumerTag, false)
 	for d := range l.deliveries {
 		s.put(l, &d)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.local {
+		// Not counted as an attempt, where the broker can tell.
+		l.ch.Nack(d.tag, false, true)
+		l.acks.gone(d.tag)
+		delete(l.held, d.tag)
+	}
 	s.local = nil
+	l.acks.flush()
+}
+
+// leave returns what was handed out and is still held, and ends the channel.
+func (s *subscriber) leave(l *life) {
+	s.mu.Lock()
 	s.life = nil
 	l.acks.flush()
 	for tag := l.acks.base; tag < l.acks.next(); tag++ {
-		d := l.held[tag]
-		switch {
-		case d == nil:
-		case d.handed:
+		if l.held[tag] != nil {
 			l.ch.Reject(tag, true)
-		default:
-			// Not counted as an attempt, where the broker can tell.
-			l.ch.Nack(tag, false, true)
 		}
 	}
-	clear(l.held)
 	s.mu.Unlock()
 	l.ch.Close() // answered after what was sent before
 }
@@ -305,6 +323,7 @@ func (s *subscriber) settle(in *delivery, o driver.Outcome) error {
 			s.timer.Reset(ackDelay)
 		}
 	case driver.Nack:
+		// Not basic.nack, which newer brokers do not count.
 		err = l.ch.Reject(in.tag, true)
 		l.acks.gone(in.tag)
 	case driver.Reject:
@@ -329,6 +348,25 @@ func (s *subscriber) Extend(ctx context.Context, d *driver.Delivery) error {
 	return nil
 }
 
+// Drain implements driver.Drainer.
+func (s *subscriber) Drain(ctx context.Context) error {
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !again {
+		close(s.drain)
+		signal(s.ready)
+	}
+	select {
+	case <-s.drained:
+	case <-s.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
 // Close implements driver.Subscriber.
 func (s *subscriber) Close(ctx context.Context) error {
 	s.mu.Lock()
@@ -336,12 +374,13 @@ func (s *subscriber) Close(ctx context.Context) error {
 	s.closed = true
 	s.mu.Unlock()
 	if !again {
-		close(s.stop)
+		close(s.drain)
 		signal(s.ready)
-		s.c.mu.Lock()
-		delete(s.c.subscribers, s)
-		s.c.mu.Unlock()
 	}
+	s.cancel()
+	s.c.mu.Lock()
+	delete(s.c.subscribers, s)
+	s.c.mu.Unlock()
 	select {
 	case <-s.done:
 		return nil
@@ -357,15 +396,14 @@ func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 	in.Queue = s.queue
 	in.Exchange = d.Exchange
 	in.Redelivered = d.Redelivered
-	count, counted := d.Headers[headerDelivered]
 	message(&in.Message, d)
+	count, counted := in.Message.Header[headerDelivered].(int64)
 	if counted {
 		delete(in.Message.Header, headerDelivered)
 		delete(in.Message.Header, headerAcquired)
-		n, _ := valueOf(count).(int64)
-		in.Attempt = int(n) + 1
-	} else if !d.Redelivered {
-		in.Attempt = 1
+	}
+	if counted || s.kind.kind == typeQuorum {
+		in.Attempt = int(count) + 1
 	}
 	in.restore()
 	if len(in.Message.Header) == 0 {
@@ -373,4 +411,3 @@ func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 	}
 	return in
 }
-

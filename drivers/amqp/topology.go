@@ -53,8 +53,8 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	})
 	if err == nil {
 		c.mu.Lock()
-		for _, q := range t.Queues {
-			c.limits[q.Name] = q.MaxAttempts
+		for i, q := range t.Queues {
+			c.kinds[q.Name] = queueKind{queues[i].kind, q.MaxAttempts}
 		}
 		c.mu.Unlock()
 	}
@@ -124,13 +124,20 @@ func missing(err error) bool {
 
 // DeleteQueue implements driver.Conn.
 func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOptions) error {
-	return c.do(ctx, func(ch *channel) error {
+	err := c.do(ctx, func(ch *channel) error {
 		_, err := ch.QueueDelete(name, o.IfUnused, o.IfEmpty, false)
 		if missing(err) {
 			return nil
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	delete(c.kinds, name)
+	c.mu.Unlock()
+	return c.forgetDelay(ctx, name)
 }
 
 // DeleteExchange implements driver.Conn.

@@ -1,0 +1,141 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// Inspect implements driver.Conn. Ready and Consumers are the broker's own at
+// this moment; Unsettled comes from the management API, whose figures can be
+// some seconds old.
+func (c *Conn) Inspect(ctx context.Context, queue string) (driver.QueueInfo, error) {
+	var info driver.QueueInfo
+	if c.management == nil {
+		return info, needManagement("Inspect")
+	}
+	err := c.do(ctx, func(ch *channel) error {
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		info.Ready, info.Consumers = q.Messages, q.Consumers
+		return err
+	})
+	if err != nil {
+		return info, err
+	}
+	var row struct {
+		Unsettled int `json:"messages_unacknowledged"`
+	}
+	err = c.management.get(ctx, &row, "queues", queue)
+	info.Unsettled = row.Unsettled
+	return info, err
+}
+
+// verifyFields compares what stands with t.
+func (c *Conn) verifyFields(ctx context.Context, t routing.Topology) error {
+	stands, err := c.Topology(ctx)
+	if err != nil {
+		return err
+	}
+	exchanges := map[string]routing.Exchange{}
+	for _, e := range stands.Exchanges {
+		exchanges[e.Name] = e
+	}
+	for name, kind := range predeclared {
+		exchanges[name] = routing.Exchange{Name: name, Kind: kind}
+	}
+	queues := map[string]routing.Queue{}
+	for _, q := range stands.Queues {
+		queues[q.Name] = q
+	}
+	var errs []error
+	for _, want := range t.Exchanges {
+		have, ok := exchanges[want.Name]
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("exchange %q: %w", want.Name, driver.ErrNotFound))
+		case have != want:
+			errs = append(errs, fmt.Errorf("exchange %q: %w: %s", want.Name, driver.ErrConflict, difference(have, want)))
+		}
+	}
+	for _, want := range t.Queues {
+		have, ok := queues[want.Name]
+		if !ok {
+			errs = append(errs, fmt.Errorf("queue %q: %w", want.Name, driver.ErrNotFound))
+			continue
+		}
+		if field := c.queueDifference(have, want); field != "" {
+			errs = append(errs, fmt.Errorf("queue %q: %w: %s", want.Name, driver.ErrConflict, field))
+		}
+	}
+	for _, want := range t.Bindings {
+		if !hasBinding(stands.Bindings, want) {
+			errs = append(errs, fmt.Errorf("binding %s: %w", bindingText(want), driver.ErrNotFound))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var predeclared = map[string]routing.Kind{
+	"amq.direct": routing.Direct, "amq.fanout": routing.Fanout, "amq.topic": routing.Topic,
+	"amq.headers": routing.Headers, "amq.match": routing.Headers,
+}
+
+// queueDifference compares as the broker would: by what Declare would send.
+func (c *Conn) queueDifference(have, want routing.Queue) string {
+	if have.Transient != want.Transient {
+		return "Transient"
+	}
+	a, _ := formOf(have, c.version)
+	b, err := formOf(want, c.version)
+	if err != nil {
+		return err.Error()
+	}
+	for _, args := range [...]map[string]any{a.args, b.args} {
+		for name := range args {
+			if !reflect.DeepEqual(a.args[name], b.args[name]) {
+				return conflictField("inequivalent arg '" + name + "'")
+			}
+		}
+	}
+	return ""
+}
+
+func hasBinding(stands []routing.Binding, want routing.Binding) bool {
+	want.Args = bindingArgs(want)
+	for _, b := range stands {
+		if b.Exchange == want.Exchange && b.Queue == want.Queue && b.ToExchange == want.ToExchange && b.Key == want.Key && sameArgs(b.Args, want.Args) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameArgs compares as far as the API tells: it shows bytes as text and times
+// as numbers.
+func sameArgs(a, b map[string]any) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name, v := range b {
+		w, ok := a[name]
+		if !ok || fmt.Sprint(w) != fmt.Sprint(jsonForm(v)) {
+			return false
+		}
+	}
+	return true
+}
+
+// difference names the first field in which two exchanges differ.
+func difference(have, want routing.Exchange) string {
+	switch {
+	case have.Kind != want.Kind:
+		return fmt.Sprintf("Kind is %q", have.Kind)
+	case have.Transient != want.Transient:
+		return fmt.Sprintf("Transient is %v", have.Transient)
+	}
+	return fmt.Sprintf("Alternate is %q", have.Alternate)
+}
