@@ -163,12 +163,7 @@ func (c *conn) Close(ctx context.Context) error {
 			c.closeErr = c.shut(ctx)
 		}()
 	})
-	select {
-	case <-c.done:
-		return c.closeErr
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return ended(ctx, c.done, &c.closeErr)
 }
 
 func (c *conn) shut(ctx context.Context) error {
@@ -186,6 +181,22 @@ func (c *conn) shut(ctx context.Context) error {
 	<-c.lease.done
 	<-c.retrier.done
 	return c.store.Close(ctx)
+}
+
+// ended waits for the end of a Close. One that has ended already is nil also
+// for a ctx that has.
+func ended(ctx context.Context, done chan struct{}, err *error) error {
+	select {
+	case <-done:
+		return *err
+	default:
+	}
+	select {
+	case <-done:
+		return *err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // within bounds what is done beside the caller's own wish: undoing, telling

@@ -186,10 +186,5 @@ func (s *subscriber) Close(ctx context.Context) error {
 			s.closeErr = s.consumer.Close(ctx)
 		}()
 	})
-	select {
-	case <-s.closed:
-		return s.closeErr
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return ended(ctx, s.closed, &s.closeErr)
 }
