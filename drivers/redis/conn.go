@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,7 +64,7 @@ type store struct {
 var _ emulate.Store = (*store)(nil)
 
 func (c config) options() *goredis.Options {
-	return &goredis.Options{
+	o := &goredis.Options{
 		Addr:                  c.addr,
 		Username:              c.user,
 		Password:              c.password,
@@ -82,7 +83,33 @@ func (c config) options() *goredis.Options {
 		},
 		PoolSize: c.pool,
 	}
+	dial := goredis.NewDialer(o)
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			// The pool would write every failure to stderr and then try only
+			// once a second; this way the caller has the error and the pace.
+			return failedConn{err: err}, nil
+		}
+		return conn, nil
+	}
+	return o
 }
+
+// failedConn is a connection that was never made.
+type failedConn struct {
+	net.Conn
+	err error
+}
+
+func (c failedConn) Read([]byte) (int, error)       { return 0, c.err }
+func (c failedConn) Write([]byte) (int, error)      { return 0, c.err }
+func (failedConn) Close() error                     { return nil }
+func (failedConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (failedConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (failedConn) SetDeadline(time.Time) error      { return nil }
+func (failedConn) SetReadDeadline(time.Time) error  { return nil }
+func (failedConn) SetWriteDeadline(time.Time) error { return nil }
 
 // open connects once.
 func open(ctx context.Context, cfg config, log *slog.Logger, onState func(driver.State, error)) (*store, error) {

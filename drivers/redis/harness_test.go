@@ -18,6 +18,8 @@ import (
 
 func TestMain(m *testing.M) { testbroker.Main(m) }
 
+var nopLogger = slog.New(slog.DiscardHandler)
+
 func ctxT(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -56,7 +58,7 @@ func dialStates(t testing.TB, url string) (driver.Conn, *store, *states) {
 	}
 	st := &states{c: make(chan driver.State, 100)}
 	ctx := ctxT(t)
-	s, err := open(ctx, cfg, slog.New(slog.DiscardHandler), st.on)
+	s, err := open(ctx, cfg, nopLogger, st.on)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +127,7 @@ func publishCtx(ctx context.Context, t testing.TB, conn driver.Conn, queue strin
 	t.Helper()
 	p, err := conn.Publisher(ctx, driver.PublisherConfig{})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	w := waiter{make(chan *driver.Publishing, len(ms))}
 	var batch []*driver.Publishing

@@ -455,7 +455,7 @@ end
 
 -- What takes messages away must work when the memory is full.
 register('revision', function() return @REVISION@ end, {'no-writes', 'allow-oom'})
-register('load', load, {})
+register('load', load, {'allow-oom'})
 register('apply', apply, {})
 register('renew', renew, {'allow-oom'})
 register('leases', leases, {'allow-oom'})

@@ -98,7 +98,7 @@ func newLane(s *store) *lane {
 	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), conns: map[net.Conn]struct{}{}}
 	o := s.cfg.options()
 	o.PoolSize = 1
-	dial := goredis.NewDialer(o)
+	dial := o.Dialer
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
 		if err != nil {

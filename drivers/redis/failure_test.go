@@ -1,0 +1,550 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// drainAll receives until the sentinel and returns the bodies.
+func drainAll(t *testing.T, sub driver.Subscriber, sentinel string) []string {
+	t.Helper()
+	var bodies []string
+	buf := make([]*driver.Delivery, 100)
+	for {
+		n, err := sub.Receive(ctxT(t), buf)
+		if err != nil {
+			t.Fatalf("after %d: %v", len(bodies), err)
+		}
+		for _, d := range buf[:n] {
+			settle(t, sub, driver.Ack, d)
+			if string(d.Message.Body) == sentinel {
+				return bodies
+			}
+			bodies = append(bodies, string(d.Message.Body))
+		}
+	}
+}
+
+func TestLostAnswersLeaveOneCopyInOrder(t *testing.T) {
+	url := testbroker.URL(t, "redis")
+	p := newLossy(t, url)
+	conn, _ := dial(t, p.url)
+	declare(t, conn, "q")
+	p.lose(fnAppend, 3)
+	const n = 200
+	for i := range n {
+		if err := publish(t, conn, "q", text(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lost := p.lose("", 0); lost < n/5 {
+		t.Fatalf("only %d answers were lost", lost)
+	}
+	info(t, conn, "q", driver.QueueInfo{Ready: n})
+	sub := subscribe(t, conn, "q", 100)
+	for i := range n {
+		settle(t, sub, driver.Ack, expect(t, sub, fmt.Sprint(i))...)
+	}
+}
+
+func TestLostFetchIsNotCounted(t *testing.T) {
+	p := newLossy(t, testbroker.URL(t, "redis"))
+	conn, _ := dial(t, p.url)
+	declare(t, conn, "q")
+	for _, word := range []string{fnFetch, "XREADGROUP"} {
+		sub := subscribe(t, conn, "q", 10)
+		if err := publish(t, conn, "q", text("held")); err != nil {
+			t.Fatal(err)
+		}
+		held := expect(t, sub, "held")
+		p.lose(word, 2)
+		for i := range 20 {
+			if err := publish(t, conn, "q", text(fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+			d := receive(t, sub)
+			if got := string(d.Message.Body); got != fmt.Sprint(i) || d.Attempt != 1 {
+				t.Fatalf("%s: got %q, attempt %d", word, got, d.Attempt)
+			}
+			settle(t, sub, driver.Ack, d)
+		}
+		p.lose("", 0)
+		info(t, conn, "q", driver.QueueInfo{Unsettled: 1, Consumers: 1})
+		settle(t, sub, driver.Ack, held...)
+		info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+		if err := sub.Close(ctxT(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLostSettlementsHappenOnce(t *testing.T) {
+	p := newLossy(t, testbroker.URL(t, "redis"))
+	conn, _ := dial(t, p.url)
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 10)
+	for i := 1; i <= 20; i++ {
+		p.lose(fnSettle, 2)
+		d := receive(t, sub)
+		if d.Attempt != i {
+			t.Fatalf("attempt %d, want %d", d.Attempt, i)
+		}
+		settle(t, sub, driver.Nack, d)
+	}
+	p.lose("", 0)
+	settle(t, sub, driver.Ack, receive(t, sub))
+	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+}
+
+// TestLease: a subscriber whose network is gone loses its holds to another
+// within the lease, counted, and can then neither settle them nor what the
+// other holds.
+func TestLease(t *testing.T) {
+	url := testbroker.URL(t, "redis") + "&lease=1s&timeout=300ms"
+	link := testbroker.Proxy(t, url)
+	one, _ := dial(t, link.URL())
+	two, _ := dial(t, url)
+	declare(t, two, "q")
+	if err := publish(t, two, "q", text("a"), text("b")); err != nil {
+		t.Fatal(err)
+	}
+	lame := subscribe(t, one, "q", 10)
+	held := expect(t, lame, "a", "b")
+	sub := subscribe(t, two, "q", 10)
+	link.Refuse(true)
+	link.Cut()
+	begin := time.Now()
+	taken := expect(t, sub, "a", "b")
+	if took := time.Since(begin); took > 2500*time.Millisecond || taken[0].Attempt != 2 {
+		t.Fatalf("taken over after %v, attempt %d", took, taken[0].Attempt)
+	}
+	link.Refuse(false)
+	// Either is known to be lost at once, or the late settlement is refused.
+	for i, o := range []driver.Outcome{driver.Ack, driver.Nack} {
+		if err := lame.Settle(ctxT(t), held[i], o, 0); err != nil && !errors.Is(err, driver.ErrLost) {
+			t.Fatal(err)
+		}
+	}
+	if err := publish(t, two, "q", text("c")); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever of the two gets it: the lame one is back in the group.
+	buf := make([]*driver.Delivery, 1)
+	got := make(chan driver.Subscriber, 2)
+	ctx, cancel := context.WithCancel(ctxT(t))
+	var wg sync.WaitGroup
+	for _, s := range []driver.Subscriber{sub, lame} {
+		b := [][]*driver.Delivery{buf, make([]*driver.Delivery, 1)}[boolInt(s == lame)]
+		wg.Go(func() {
+			if _, err := s.Receive(ctx, b); err == nil {
+				got <- s
+			}
+		})
+	}
+	<-got
+	cancel()
+	wg.Wait()
+	info(t, two, "q", driver.QueueInfo{Unsettled: 3, Consumers: 2})
+	settle(t, sub, driver.Ack, taken...)
+	info(t, two, "q", driver.QueueInfo{Unsettled: 1, Consumers: 2})
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestHeldIsHeld: a handler far longer than the lease keeps its message.
+func TestHeldIsHeld(t *testing.T) {
+	url := testbroker.URL(t, "redis") + "&lease=1s"
+	conn, _ := dial(t, url)
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	one := subscribe(t, conn, "q", 1)
+	held := expect(t, one, "a")
+	two := subscribe(t, conn, "q", 1)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if n, err := two.Receive(ctx, make([]*driver.Delivery, 1)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a held message went to another: %d, %v", n, err)
+	}
+	if err := one.Settle(ctxT(t), held[0], driver.Ack, 0); err != nil {
+		t.Fatal(err)
+	}
+	info(t, conn, "q", driver.QueueInfo{Consumers: 2})
+}
+
+// TestKilledUnderLoad: a server that is killed and comes back loses nothing
+// that it had confirmed, and no retry leaves a second copy.
+func TestKilledUnderLoad(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	conn, _, st := dialStates(t, b.URL())
+	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "appendfsync", "always").Err(); err != nil {
+		t.Fatal(err)
+	}
+	declare(t, conn, "q")
+	const publishers, each = 8, 400
+	var wg sync.WaitGroup
+	errs := make(chan error, publishers)
+	for p := range publishers {
+		wg.Go(func() {
+			for i := range each {
+				if err := publish(t, conn, "q", text(fmt.Sprintf("%d %d", p, i))); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	for range 2 {
+		time.Sleep(150 * time.Millisecond) // amid the load
+		b.Restart()
+	}
+	wg.Wait()
+	select {
+	case err := <-errs:
+		t.Fatal(err)
+	default:
+	}
+	if err := publish(t, conn, "q", text("end")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 200)
+	next := make([]int, publishers)
+	bodies := drainAll(t, sub, "end")
+	for _, body := range bodies {
+		var p, i int
+		if _, err := fmt.Sscan(body, &p, &i); err != nil {
+			t.Fatal(err)
+		}
+		if i != next[p] {
+			t.Fatalf("publisher %d: got message %d, want %d", p, i, next[p])
+		}
+		next[p]++
+	}
+	if len(bodies) != publishers*each {
+		t.Fatalf("%d messages, want %d", len(bodies), publishers*each)
+	}
+	for _, want := range []driver.State{driver.Disconnected, driver.Connected} {
+		select {
+		case got := <-st.c:
+			if got != want {
+				t.Fatalf("state %v, want %v", got, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("no state %v", want)
+		}
+	}
+}
+
+// TestConsumingOverRestart: what is held and acknowledged around a restart is
+// neither lost nor left over.
+func TestConsumingOverRestart(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	conn, _ := dial(t, b.URL())
+	declare(t, conn, "q")
+	var ms []*driver.Message
+	for i := range 2000 {
+		ms = append(ms, text(fmt.Sprint(i)))
+	}
+	if err := publish(t, conn, "q", ms...); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 100)
+	seen := map[string]int{}
+	for len(seen) < 2000 {
+		d := receive(t, sub)
+		seen[string(d.Message.Body)]++
+		if err := sub.Settle(ctxT(t), d, driver.Ack, 0); err != nil && !errors.Is(err, driver.ErrLost) {
+			t.Fatal(err)
+		}
+		if len(seen) == 500 {
+			b.Restart()
+		}
+	}
+	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+	for body, n := range seen {
+		if n > 1 {
+			t.Errorf("%s came %d times: its hold outlived the restart", body, n)
+		}
+	}
+}
+
+func TestCallsWaitForTheServer(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	conn, _ := dial(t, b.URL())
+	declare(t, conn, "q")
+	b.Kill()
+	short := func() context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	begin := time.Now()
+	if _, err := conn.Inspect(short(), "q"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Inspect: %v", err)
+	}
+	if err := publishCtx(short(), t, conn, "q", text("x")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Publish: %v", err)
+	}
+	if err := conn.Health(ctxT(t)); err == nil {
+		t.Error("Health is nil without a server")
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("the calls took %v", took)
+	}
+	b.Start()
+	if err := publish(t, conn, "q", text("y")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStalled: ctx ends a call also while the connection is open and silent.
+func TestStalled(t *testing.T) {
+	link := testbroker.Proxy(t, testbroker.URL(t, "redis"))
+	conn, _ := dial(t, link.URL())
+	declare(t, conn, "q")
+	sub := subscribe(t, conn, "q", 10)
+	link.Stall(true)
+	for name, f := range map[string]func(context.Context) error{
+		"Publish": func(ctx context.Context) error { return publishCtx(ctx, t, conn, "q", text("x")) },
+		"Inspect": func(ctx context.Context) error { _, err := conn.Inspect(ctx, "q"); return err },
+		"Receive": func(ctx context.Context) error {
+			_, err := sub.Receive(ctx, make([]*driver.Delivery, 1))
+			return err
+		},
+	} {
+		ctx, cancel := context.WithCancel(context.Background())
+		stop := time.AfterFunc(200*time.Millisecond, cancel)
+		begin := time.Now()
+		if err := f(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("%s took %v after its ctx had ended", name, took)
+		}
+		stop.Stop()
+		cancel()
+	}
+	link.Stall(false)
+	if err := publish(t, conn, "q", text("y")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGroupDestroyed(t *testing.T) {
+	url := testbroker.URL(t, "redis")
+	conn, s := dial(t, url)
+	declare(t, conn, "q")
+	sub := subscribe(t, conn, "q", 10)
+	streams, err := s.client.Keys(ctxT(t), s.cfg.prefix+":*}").Result()
+	if err != nil || len(streams) != 1 {
+		t.Fatal(streams, err)
+	}
+	if err := s.client.XGroupDestroy(ctxT(t), streams[0], group).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Receive(ctxT(t), make([]*driver.Delivery, 1)); !errors.Is(err, driver.ErrNotFound) {
+		t.Fatalf("Receive: %v", err)
+	}
+	_ = sub.Close(ctxT(t))
+}
+
+func TestDurability(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "appendonly", "no").Err(); err != nil {
+		t.Fatal(err)
+	}
+	conn, _ := dial(t, b.URL())
+	for _, topo := range []routing.Topology{
+		{Queues: []routing.Queue{{Name: "q"}}},
+		{Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Topic}}},
+	} {
+		if err := conn.Declare(ctxT(t), topo); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "durability=memory") {
+			t.Errorf("Declare: %v", err)
+		}
+	}
+	transient := routing.Topology{Queues: []routing.Queue{{Name: "t", Transient: true}}, Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Topic, Transient: true}}}
+	if err := conn.Declare(ctxT(t), transient); err != nil {
+		t.Errorf("transient: %v", err)
+	}
+	lax, _ := dial(t, b.URL()+"?durability=memory")
+	declare(t, lax, "q")
+}
+
+func TestFullMemory(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	conn, _ := dial(t, b.URL())
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, conn, "q", text("b")); !errors.Is(err, driver.ErrRejected) || !strings.Contains(err.Error(), "OOM") {
+		t.Errorf("Publish: %v", err)
+	}
+	// What takes messages away still works.
+	sub := subscribe(t, conn, "q", 1)
+	settle(t, sub, driver.Ack, expect(t, sub, "a")...)
+	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+}
+
+func TestOpenErrors(t *testing.T) {
+	good := testbroker.URL(t, "redis")
+	at := strings.LastIndexByte(good, '@')
+	for name, c := range map[string]struct {
+		url  string
+		want func(error) bool
+	}{
+		"wrong password": {"redis://:wrong@" + good[at+1:], func(err error) bool { return errors.Is(err, driver.ErrPermission) }},
+		"refused":        {"redis://:secret@127.0.0.1:1/0", func(err error) bool { return strings.Contains(err.Error(), "refused") }},
+		"unknown option": {good + "&shards=5", func(err error) bool { return strings.Contains(err.Error(), `"shards"`) }},
+		"path":           {"redis://:secret@localhost/orders", func(err error) bool { return strings.Contains(err.Error(), "database") }},
+		"two hosts":      {"redis://:secret@a,b/0", func(err error) bool { return strings.Contains(err.Error(), "2 hosts") }},
+	} {
+		u, err := driver.ParseURL(c.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		_, err = Driver{}.Open(ctxT(t), u, driver.Config{OnState: func(driver.State, error) {}})
+		if err == nil || !c.want(err) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("%s took %v", name, took)
+		}
+	}
+}
+
+// TestNoGoroutineIsLeft: neither by a subscriber nor by a connection.
+func TestNoGoroutineIsLeft(t *testing.T) {
+	url := testbroker.URL(t, "redis")
+	before := runtime.NumGoroutine()
+	u, _ := driver.ParseURL(url)
+	conn, err := Driver{}.Open(ctxT(t), u, driver.Config{Logger: nopLogger, OnState: func(driver.State, error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	declare(t, conn, "q")
+	subscribe(t, conn, "q", 10)
+	sub := subscribe(t, conn, "q", 10)
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	_ = sub.Close(ctxT(t))
+	if err := conn.Close(ctxT(t)); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(2 * time.Second)
+	for runtime.NumGoroutine() > before {
+		if time.Now().After(deadline) {
+			b := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), b[:runtime.Stack(b, true)])
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := conn.Inspect(ctxT(t), "q"); !errors.Is(err, driver.ErrClosed) {
+		t.Errorf("Inspect after Close: %v", err)
+	}
+}
+
+// TestTopologyStore: deltas, whole loads, compare-and-set and leases.
+func TestTopologyStore(t *testing.T) {
+	_, s := dial(t, testbroker.URL(t, "redis"))
+	ctx := ctxT(t)
+	first, err := s.LoadTopology(ctx, emulate.Version{})
+	if err != nil || !first.Full || len(first.Elements) != 0 {
+		t.Fatalf("fresh: %+v, %v", first, err)
+	}
+	data := []byte(`{"v":1,"binding":{}}`)
+	v1, err := s.ApplyTopology(ctx, first.Version, []emulate.Element{{Name: "a", Data: data}, {Name: "b", Data: data}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ApplyTopology(ctx, first.Version, []emulate.Element{{Name: "c", Data: data}}); !errors.Is(err, emulate.ErrStale) {
+		t.Fatalf("stale: %v", err)
+	}
+	v2, err := s.ApplyTopology(ctx, v1, []emulate.Element{{Name: "a"}, {Name: "c", Data: data}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		since emulate.Version
+		full  bool
+		names string
+	}{
+		{first.Version, false, "a- b+ c+"}, {v1, false, "a- c+"}, {v2, false, ""},
+		{emulate.Version{}, true, "b+ c+"}, {emulate.Version{Epoch: "other", N: 1}, true, "b+ c+"},
+	} {
+		got, err := s.LoadTopology(ctx, c.since)
+		if err != nil || got.Full != c.full || got.Version != v2 || names(got.Elements) != c.names {
+			t.Errorf("since %v: %+v, %v, want %v %q", c.since, got, err, c.full, c.names)
+		}
+	}
+	if err := s.RenewLease(ctx, "one", v1); !errors.Is(err, emulate.ErrStale) {
+		t.Errorf("renewal of an old version: %v", err)
+	}
+	if err := s.RenewLease(ctx, "one", v2); err != nil {
+		t.Fatal(err)
+	}
+	leases, _, err := s.Leases(ctx)
+	if err != nil || len(leases) != 1 || leases[0] != (emulate.Lease{Client: "one", Version: v2}) {
+		t.Errorf("leases: %v, %v", leases, err)
+	}
+	if err := s.EndLease(ctx, "one"); err != nil {
+		t.Fatal(err)
+	}
+	// More changes than the log keeps.
+	v := v2
+	for i := range 12 {
+		var es []emulate.Element
+		for j := range emulate.MaxElements {
+			es = append(es, emulate.Element{Name: fmt.Sprintf("e.%d", j), Data: fmt.Append(nil, i)})
+		}
+		if v, err = s.ApplyTopology(ctx, v, es); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.LoadTopology(ctx, v1); err != nil || !got.Full || len(got.Elements) != emulate.MaxElements+2 {
+		t.Errorf("after many changes: full %v, %d elements, %v", got.Full, len(got.Elements), err)
+	}
+	near := emulate.Version{Epoch: v.Epoch, N: v.N - 2}
+	if got, err := s.LoadTopology(ctx, near); err != nil || got.Full || len(got.Elements) != emulate.MaxElements {
+		t.Errorf("since %v: full %v, %d elements, %v", near, got.Full, len(got.Elements), err)
+	}
+	if err := s.client.HSet(ctx, s.namespace()+":version", "wire", "2").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LoadTopology(ctx, v); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a newer version's namespace: %v", err)
+	}
+}
+
+func names(es []emulate.Element) string {
+	var out []string
+	for _, e := range es {
+		out = append(out, e.Name+map[bool]string{true: "-", false: "+"}[e.Data == nil])
+	}
+	return strings.Join(out, " ")
+}
