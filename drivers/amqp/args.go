@@ -19,6 +19,7 @@ const (
 	argDeadLetterStrategy = "x-dead-letter-strategy"
 	argOverflow           = "x-overflow"
 	argDeliveryLimit      = "x-delivery-limit"
+	argMaxPriority        = "x-max-priority"
 	argAlternate          = "alternate-exchange"
 
 	typeQuorum  = "quorum"
@@ -32,7 +33,7 @@ const (
 // documented ones that no field stands for.
 var knownArgs = []string{
 	"x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", argOverflow, "x-single-active-consumer",
-	"x-max-priority", "x-queue-mode", "x-queue-version", "x-queue-master-locator", "x-queue-leader-locator",
+	argMaxPriority, "x-queue-mode", "x-queue-version", "x-queue-master-locator", "x-queue-leader-locator",
 	"x-max-in-memory-length", "x-max-in-memory-bytes", "x-quorum-initial-group-size", "x-quorum-target-group-size",
 	"x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max", "x-consumer-timeout",
 }

@@ -24,10 +24,14 @@ const (
 	headerExchange = "polymq-exchange"
 	headerAttempts = "polymq-attempts"
 	headerUser     = "polymq-user"
+	headerFirst    = "polymq-first-death"
+	headerLast     = "polymq-last-death"
 
 	headerDelivered = "x-delivery-count"
 	headerAcquired  = "x-acquired-count"
 	headerXDeath    = "x-death"
+	prefixFirst     = "x-first-death-"
+	prefixLast      = "x-last-death-"
 )
 
 // publishingOf is m as amqp091 sends it.

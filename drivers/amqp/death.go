@@ -22,13 +22,7 @@ func (d *delivery) restore() {
 	if user, ok := h[headerUser].(string); ok {
 		d.Message.UserID = user
 	}
-	older, kept := h[headerDeath].([]any)
-	if !kept {
-		// An x-death that was no list when it was published.
-		if v, odd := h[headerDeath]; odd {
-			h[headerXDeath] = v
-		}
-	}
+	before, kept := h[headerDeath]
 	if delayed {
 		for k := range h {
 			if strings.HasPrefix(k, headerBit) {
@@ -36,47 +30,80 @@ func (d *delivery) restore() {
 			}
 		}
 	}
-	for _, k := range [...]string{headerReturn, headerDeath, headerQueue, headerExchange, headerAttempts, headerUser} {
+	first, last := h[headerFirst], h[headerLast]
+	for _, k := range [...]string{headerReturn, headerDeath, headerQueue, headerExchange, headerAttempts, headerUser, headerFirst, headerLast} {
 		delete(h, k)
 	}
 	newer, _ := h[headerXDeath].([]any)
-	if !delayed && !kept || len(newer)+len(older) == 0 {
+	if !delayed && !kept {
 		return
 	}
-	deaths := mergeDeaths(newer, older, origin)
-	if len(deaths) > 0 {
+	newer = ownDeaths(newer, origin)
+	older, list := before.([]any)
+	switch deaths := mergeDeaths(newer, older); {
+	case len(deaths) > 0:
 		h[headerXDeath] = deaths
-	} else {
+	case kept && !list:
+		h[headerXDeath] = before // whatever the application meant by it
+	default:
 		delete(h, headerXDeath)
 	}
 	if !delayed {
 		return
 	}
-	// The first and last deaths are the levels' where they took part.
-	for _, end := range [...]struct {
-		prefix string
-		index  int
-	}{{"x-first-death-", len(deaths) - 1}, {"x-last-death-", 0}} {
-		if q, _ := h[end.prefix+"queue"].(string); !strings.HasPrefix(q, delayPrefix) {
-			continue
-		}
-		for _, field := range [...]string{"queue", "reason", "exchange"} {
-			delete(h, end.prefix+field)
-			if len(deaths) > 0 {
-				if t, ok := deaths[end.index].(map[string]any); ok {
-					h[end.prefix+field] = t[field]
-				}
+	// A delay is no death: the first and the last are those before it, or those
+	// that came after.
+	if first == nil && len(newer) > 0 {
+		first = newer[len(newer)-1]
+	}
+	if len(newer) > 0 {
+		last = newer[0]
+	}
+	putEnd(h, prefixFirst, first)
+	putEnd(h, prefixLast, last)
+}
+
+// endFields are what the headers of the first and the last death tell.
+var endFields = [...]string{"queue", "reason", "exchange"}
+
+// takeEnd removes the headers of one prefix and returns them as a table; nil
+// when there are none.
+func takeEnd(h map[string]any, prefix string) any {
+	var t map[string]any
+	for _, field := range endFields {
+		if v, ok := h[prefix+field]; ok {
+			if t == nil {
+				t = map[string]any{}
 			}
+			t[field] = v
+			delete(h, prefix+field)
+		}
+	}
+	if t == nil {
+		return nil
+	}
+	return t
+}
+
+// putEnd makes the headers of one prefix what end says, where the broker sends
+// them.
+func putEnd(h map[string]any, prefix string, end any) {
+	was := takeEnd(h, prefix)
+	t, ok := end.(map[string]any)
+	if was == nil && !ok || prefix == prefixLast && was == nil {
+		return
+	}
+	for _, field := range endFields {
+		if v, ok := t[field]; ok {
+			h[prefix+field] = v
 		}
 	}
 }
 
-// mergeDeaths puts the broker's x-death, without what the delay levels added,
-// before the one that the message had when it was last published, one entry a
-// queue and reason.
-func mergeDeaths(newer, older []any, origin string) []any {
+// ownDeaths is the broker's x-death without what the delay levels added.
+func ownDeaths(list []any, origin string) []any {
 	var deaths []any
-	for _, v := range newer {
+	for _, v := range list {
 		t, ok := v.(map[string]any)
 		if !ok {
 			continue
@@ -89,6 +116,13 @@ func mergeDeaths(newer, older []any, origin string) []any {
 		}
 		deaths = append(deaths, t)
 	}
+	return deaths
+}
+
+// mergeDeaths puts the broker's deaths before those that the message had when
+// it was last published, one entry a queue and reason.
+func mergeDeaths(newer, older []any) []any {
+	deaths := newer[:len(newer):len(newer)]
 	for _, v := range older {
 		if t, ok := v.(map[string]any); ok {
 			if same := findDeath(deaths, t); same != nil {

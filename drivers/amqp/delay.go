@@ -226,6 +226,11 @@ func (c *Conn) publishCopy(ctx context.Context, in *delivery, units uint64) erro
 	m := in.Message
 	h := make(driver.Header, len(m.Header)+8)
 	maps.Copy(h, m.Header) // its x-death goes into headerDeath, as with any message
+	for prefix, keep := range map[string]string{prefixFirst: headerFirst, prefixLast: headerLast} {
+		if t := takeEnd(h, prefix); t != nil {
+			h[keep] = t
+		}
+	}
 	for k := range delayLevels {
 		if units&(1<<k) != 0 {
 			h[headerBit+strconv.Itoa(k)] = true

@@ -78,8 +78,12 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 			}
 			args[argQueueType] = k.kind
 			args[argDeliveryLimit] = nonsense
+			args[argMaxPriority] = nonsense // refused when made, not compared on a quorum queue
 		case argDeliveryLimit:
-			if n, ok := value.(int64); ok && n >= 0 {
+			if text, ok := value.(string); ok {
+				value, _ = strconv.ParseInt(text, 10, 64)
+			}
+			if n, ok := value.(int64); ok && set && n >= 0 {
 				k.limit = int(n) + 1
 			}
 			return k, nil

@@ -1,0 +1,164 @@
+package amqp
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+func nackLater(t testing.TB, s driver.Subscriber, d *driver.Delivery, delay time.Duration) {
+	t.Helper()
+	if err := s.Settle(ctxOf(t), d, driver.Nack, delay); err != nil {
+		t.Fatalf("Nack in %v: %v", delay, err)
+	}
+}
+
+func TestDelayedNack(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Topic}, {Name: "dead", Kind: routing.Topic}},
+		Queues:    []routing.Queue{{Name: "q", DeadLetterExchange: "dead"}, {Name: "dlq"}, {Name: "other"}},
+		Bindings: []routing.Binding{
+			{Exchange: "x", Queue: "q", Key: "a.#"}, {Exchange: "x", Queue: "other", Key: "a.#"},
+			{Exchange: "dead", Queue: "dlq", Key: "a.b"},
+		},
+	}))
+	p := publisherOf(t, c, "x")
+	sent := driver.Message{ID: "1", Key: "a.b", Body: []byte("b"), UserID: c.settings.user, Header: driver.Header{"h": int64(1), "x-death": []any{map[string]any{"queue": "old", "reason": "rejected", "count": int64(2)}}}}
+	check(t, publish(t, p, sent))
+	s := subscribe(t, c, "q", 10)
+	d := receive(t, s)
+	for attempt := 2; attempt <= 4; attempt++ {
+		delay := time.Duration(attempt) * 70 * time.Millisecond
+		start := time.Now()
+		nackLater(t, s, d, delay)
+		if took := time.Since(start); took > delay && attempt > 2 {
+			t.Logf("the Nack itself took %v", took)
+		}
+		d = receive(t, s)
+		took := time.Since(start)
+		t.Logf("delay %v: back after %v", delay, took)
+		if took < delay {
+			t.Errorf("back after %v, asked for %v", took, delay)
+		}
+		if d.Attempt != attempt || d.Exchange != "x" || !reflect.DeepEqual(d.Message, sent) {
+			t.Errorf("attempt %d: %+v", attempt, d)
+		}
+		settle(t, s, d, driver.Nack) // at once: counted on top
+		d = receive(t, s)
+		attempt++
+		if d.Attempt != attempt {
+			t.Errorf("attempt %d, want %d", d.Attempt, attempt)
+		}
+	}
+	settle(t, s, d, driver.Reject)
+	dead := subscribe(t, c, "dlq", 10)
+	d = receive(t, dead)
+	deaths, _ := d.Message.Header.List("x-death")
+	if len(deaths) != 2 || d.Exchange != "dead" || d.Message.Key != "a.b" || d.Attempt != 1 {
+		t.Fatalf("dead letter: %+v", d)
+	}
+	first := deaths[0].(map[string]any)
+	if first["queue"] != "q" || first["reason"] != "rejected" || first["exchange"] != "x" || first["count"] != int64(1) {
+		t.Errorf("x-death: %v", deaths)
+	}
+	for k, v := range d.Message.Header {
+		if k != "h" && k != "x-death" {
+			t.Logf("%s: %v", k, v)
+		}
+	}
+	settle(t, dead, d, driver.Ack)
+
+	// It came back to its own queue only.
+	check(t, publish(t, p, driver.Message{ID: "2", Key: "a.c"}))
+	o := subscribe(t, c, "other", 10)
+	for _, id := range []string{"1", "2"} {
+		if d := receive(t, o); d.Message.ID != id {
+			t.Errorf("other got %s, want %s", d.Message.ID, id)
+		}
+	}
+}
+
+func TestMaxAttempts(t *testing.T) {
+	c := open(t)
+	for _, mode := range []string{"declared", "probed", "managed"} {
+		for limit := 1; limit <= 3; limit++ {
+			q, dlq := mode+string(rune('0'+limit)), mode+"dead"+string(rune('0'+limit))
+			check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
+				{Name: q, MaxAttempts: limit, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: dlq}, {Name: dlq},
+			}}))
+			switch mode {
+			case "probed":
+				check(t, c.do(ctxOf(t), func(ch *channel) error {
+					k, err := learnKind(ch, q)
+					if want := (queueKind{typeQuorum, limit}); k != want {
+						t.Errorf("learned %+v, want %+v", k, want)
+					}
+					return err
+				}))
+				fallthrough
+			case "managed":
+				c.mu.Lock()
+				clear(c.kinds)
+				c.mu.Unlock()
+			}
+			check(t, publish(t, publisherOf(t, c, ""), driver.Message{ID: "m", Key: q}))
+			s := subscribe(t, c, q, 5)
+			for attempt := 1; attempt <= limit; attempt++ {
+				d := receive(t, s)
+				if d.Attempt != attempt {
+					t.Fatalf("%s: attempt %d, want %d", q, d.Attempt, attempt)
+				}
+				if attempt%2 == 0 {
+					nackLater(t, s, d, 10*time.Millisecond)
+				} else {
+					settle(t, s, d, driver.Nack)
+				}
+			}
+			dead := subscribe(t, c, dlq, 5)
+			d := receive(t, dead)
+			deaths, _ := d.Message.Header.List("x-death")
+			if len(deaths) != 1 || deaths[0].(map[string]any)["reason"] != "delivery_limit" || deaths[0].(map[string]any)["queue"] != q {
+				t.Errorf("%s: dead letter %+v", q, d.Message.Header)
+			}
+			check(t, s.Close(ctxOf(t)))
+			check(t, dead.Close(ctxOf(t)))
+		}
+	}
+}
+
+func TestLearnKind(t *testing.T) {
+	c := openURL(t, testbroker.URL(t, "amqp"))
+	c.management = nil
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
+		{Name: "classic", Type: typeClassic}, {Name: "transient", Transient: true},
+		{Name: "full", MaxAttempts: 7, DeadLetterExchange: "dlx'", DeadLetterKey: "it's", Args: map[string]any{"x-max-length": 5, "x-expires": 100000, "x-message-ttl": 50000, "x-single-active-consumer": true}},
+	}}))
+	check(t, c.do(ctxOf(t), func(ch *channel) error {
+		_, err := ch.QueueDeclare("old", true, false, false, false, nil)
+		return err
+	}))
+	clear(c.kinds)
+	for name, want := range map[string]queueKind{"classic": {typeClassic, 0}, "transient": {typeClassic, 0}, "old": {typeClassic, 0}, "full": {typeQuorum, 7}} {
+		if k, err := c.kindOf(ctxOf(t), name); k != want || err != nil {
+			t.Errorf("%s: %+v, %v; want %+v", name, k, err, want)
+		}
+	}
+	if _, err := c.kindOf(ctxOf(t), "missing"); err == nil {
+		t.Error("the kind of a missing queue was learned")
+	}
+	// The questions make nothing, even where the queue vanishes in between.
+	check(t, c.do(ctxOf(t), func(ch *channel) error {
+		for _, args := range []map[string]any{{argQueueType: nonsense}, {argQueueType: typeQuorum, argDeliveryLimit: nonsense, argMaxPriority: nonsense}} {
+			if _, err := ch.QueueDeclare("missing", true, false, false, false, args); err == nil {
+				t.Errorf("%v made a queue", args)
+			}
+			check(t, ch.reopen())
+		}
+		return nil
+	}))
+}
