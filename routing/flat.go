@@ -3,42 +3,62 @@ package routing
 import (
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
 // A flat is a trie of topic bindings in a few arrays without pointers but to
-// what a match ends in: small, and a step of a match is one cache line. It is
-// never changed; dead marks what was removed since it was built.
+// what a match ends in: small, and a step of a match is one cache line. What
+// stands below one prefix lies together. It is never changed; dead marks what
+// was removed since it was built.
 type flat struct {
 	tokens dictionary
-	edges  []edge // open addressing; a slot with child 0 is empty
+	small  []branch // the branches of each small node, the last one marked
+	big    []edge   // those of big ones: open addressing; a slot with child 0 is empty
 	root   ref
-	to     []*place   // where the bindings lead, those of one node together
+	to     []*place   // where the bindings lead
 	all    []*binding // the same bindings
 	runs   []run
 }
 
-// An edge leads from a node along a token.
+// A branch leads from a small node along a token.
+type branch struct {
+	token uint32
+	child ref
+}
+
+// An edge leads from a big node along a token.
 type edge struct {
 	node, token uint32
 	child       ref
 }
 
-// A ref is what an edge leads to. In its two upper bits: a node, whose next
-// bits say what edges lead on and the others its number; one binding, by its
-// position; or a run of them, by its index. Nothing is 0.
+// A run is the bindings whose keys are the same, by their positions.
+type run struct{ start, n uint32 }
+
+// A ref is what a branch or edge leads to. Its two upper bits say of what kind
+// the others are the number. Nothing is 0.
 type ref uint32
 
 const (
-	refOne  ref = 2 << 30
-	refRun  ref = 3 << 30
-	refKind ref = 3 << 30
+	refSmall ref = 0 << 30 // a node, by its first branch
+	refBig   ref = 1 << 30 // a node, below four bits that say what leads on
+	refOne   ref = 2 << 30 // a binding, by its position
+	refRun   ref = 3 << 30 // a run, by its index
+	refKind  ref = 3 << 30
+
 	hasTail ref = 1 << 29
 	hasStar ref = 1 << 28
 	hasKids ref = 1 << 27 // literals
 	hasEnd  ref = 1 << 26
-	maxNode     = 1<<26 - 1
+	bigNode ref = 1<<26 - 1
 )
+
+// isEnd says that at is bindings and no node.
+func (at ref) isEnd() bool { return at >= refOne }
+
+// A node with more branches than fit a cache line is big.
+const maxSmall = 8
 
 // Tokens that are no words.
 const (
@@ -47,9 +67,11 @@ const (
 	tokenTail
 	tokenEnd // to the bindings whose key ends at the node
 	firstWord
+	lastBranch = 1 << 31 // marks a branch
 )
 
-type run struct{ start, n uint32 }
+// More than so many bindings might not fit the numbers.
+const maxFlat = 1 << 26
 
 // Keys must not be able to choose where they are filed.
 var edgeSeed = rand.Uint64() | 1
@@ -61,19 +83,36 @@ func edgeSlot(node, token uint32, n int) int {
 	return int(at)
 }
 
+// child is what a big node leads to along a token.
 func (f *flat) child(node, token uint32) ref {
-	for i := edgeSlot(node, token, len(f.edges)); ; i++ {
-		if i == len(f.edges) {
+	for i := edgeSlot(node, token, len(f.big)); ; i++ {
+		if i == len(f.big) {
 			i = 0
 		}
-		e := &f.edges[i]
+		e := &f.big[i]
 		if e.node == node && e.token == token || e.child == 0 {
 			return e.child
 		}
 	}
 }
 
-// newFlat compiles bindings, nil where they are too many for its numbers.
+// step is what any node leads to along a token.
+func (f *flat) step(at ref, token uint32) ref {
+	if at&refKind == refBig {
+		return f.child(uint32(at&bigNode), token)
+	}
+	for i := at; ; i++ {
+		b := f.small[i]
+		if b.token&^lastBranch == token {
+			return b.child
+		}
+		if b.token&lastBranch != 0 {
+			return 0
+		}
+	}
+}
+
+// newFlat compiles bindings; nil where they are too many.
 func newFlat(bs []*binding) *flat {
 	var s sprout
 	s.nodes = append(s.nodes, sproutNode{}, sproutNode{}) // 0 is nothing, 1 the root
@@ -81,66 +120,131 @@ func newFlat(bs []*binding) *flat {
 	for i, b := range bs {
 		ends[i] = s.grow(b.key)
 	}
-	if len(s.nodes) > maxNode {
+	if len(bs) > maxFlat || len(s.nodes) > maxFlat {
 		return nil
 	}
-	// The bindings, node by node.
-	f := &flat{tokens: s.tokens.packed(), to: make([]*place, len(bs)), all: make([]*binding, len(bs))}
-	at, more := uint32(0), 0
-	for i := range s.nodes {
-		n := &s.nodes[i]
-		n.start, at = at, at+n.here
-		if n.here > 0 && n.has != 0 {
-			n.has |= hasEnd
-			more++
-		}
-	}
-	next := make([]uint32, len(s.nodes))
+	l := layout{flat: &flat{tokens: s.tokens.packed()}, nodes: s.nodes}
+	l.group(s.edges, s.count)
+	l.flat.root = l.ref(1)
+	f := l.flat
+	f.to, f.all = make([]*place, len(bs)), make([]*binding, len(bs))
 	for i, b := range bs {
-		n := ends[i]
-		pos := s.nodes[n].start + next[n]
-		next[n]++
-		f.to[pos], f.all[pos] = b.to, b
+		n := &l.nodes[ends[i]]
+		f.to[n.start], f.all[n.start] = b.to, b
+		n.start++
 	}
-	// The edges, at a load of four fifths.
-	f.edges = make([]edge, (s.count+more)*5/4+8)
-	for _, e := range s.edges {
-		if e.child != 0 {
-			f.put(e.node, e.token, f.ref(&s.nodes[e.child], uint32(e.child)))
-		}
-	}
-	for i := range s.nodes {
-		if n := &s.nodes[i]; n.has&hasEnd != 0 {
-			f.put(uint32(i), tokenEnd, f.bindings(n))
-		}
-	}
-	f.root = f.ref(&s.nodes[1], 1)
 	return f
 }
 
+// A layout gives the nodes of a sprout their places in a flat, depth first.
+type layout struct {
+	*flat
+	nodes    []sproutNode
+	branches []branch // node by node; child is the number of a node
+	first    []uint32 // where those of a node begin, and of the next
+	bindings uint32   // that have their position
+	bigs     ref
+}
+
+// group brings the edges of each node together and makes room for them.
+func (l *layout) group(edges []edge, count int) {
+	l.first = make([]uint32, len(l.nodes)+1)
+	for _, e := range edges {
+		if e.child != 0 {
+			l.first[e.node+1]++
+		}
+	}
+	small, big := 1, 0
+	for i := range l.nodes {
+		switch n := l.degree(uint32(i), l.first[i+1]); {
+		case n > maxSmall:
+			big += n
+		case l.first[i+1] > 0:
+			small += n
+		}
+		l.first[i+1] += l.first[i]
+	}
+	l.branches = make([]branch, count)
+	next := slices.Clone(l.first)
+	for _, e := range edges {
+		if e.child != 0 {
+			l.branches[next[e.node]] = branch{e.token, e.child}
+			next[e.node]++
+		}
+	}
+	l.small = make([]branch, 1, small) // a number of 0 would be nothing
+	// At a load of two thirds: many lookups are of edges that are not there,
+	// and take the longer the fuller it is.
+	l.big = make([]edge, big*3/2+8)
+}
+
+// degree is how many branches a node has that leads to so many others.
+func (l *layout) degree(node, others uint32) int {
+	if l.nodes[node].here > 0 {
+		others++
+	}
+	return int(others)
+}
+
+// ref lays out a node and all below it.
+func (l *layout) ref(node uint32) ref {
+	n := &l.nodes[node]
+	out := l.branches[l.first[node]:l.first[node+1]]
+	if len(out) == 0 {
+		return l.ends(n)
+	}
+	if l.degree(node, uint32(len(out))) <= maxSmall {
+		start := len(l.small)
+		if n.here > 0 {
+			l.small = append(l.small, branch{tokenEnd, l.ends(n)})
+		}
+		at := len(l.small)
+		l.small = append(l.small, out...)
+		for i, b := range out {
+			l.small[at+i].child = l.ref(uint32(b.child))
+		}
+		l.small[at+len(out)-1].token |= lastBranch
+		return refSmall | ref(start)
+	}
+	l.bigs++
+	number, has := uint32(l.bigs), ref(0)
+	if n.here > 0 {
+		l.put(number, tokenEnd, l.ends(n))
+		has |= hasEnd
+	}
+	for _, b := range out {
+		switch b.token {
+		case tokenStar:
+			has |= hasStar
+		case tokenTail:
+			has |= hasTail
+		default:
+			has |= hasKids
+		}
+		l.put(number, b.token, l.ref(uint32(b.child)))
+	}
+	return refBig | has | ref(number)
+}
+
 func (f *flat) put(node, token uint32, child ref) {
-	i := edgeSlot(node, token, len(f.edges))
-	for f.edges[i].child != 0 {
-		if i++; i == len(f.edges) {
+	i := edgeSlot(node, token, len(f.big))
+	for f.big[i].child != 0 {
+		if i++; i == len(f.big) {
 			i = 0
 		}
 	}
-	f.edges[i] = edge{node, token, child}
+	f.big[i] = edge{node, token, child}
 }
 
-func (f *flat) ref(n *sproutNode, number uint32) ref {
-	if n.has == 0 {
-		return f.bindings(n)
-	}
-	return n.has | ref(number)
-}
-
-func (f *flat) bindings(n *sproutNode) ref {
+// ends gives the bindings whose key ends at n their positions.
+func (l *layout) ends(n *sproutNode) ref {
+	n.start = l.bindings
+	l.bindings += n.here
 	if n.here == 1 {
 		return refOne | ref(n.start)
 	}
-	f.runs = append(f.runs, run{n.start, n.here})
-	return refRun | ref(len(f.runs)-1)
+	l.runs = append(l.runs, run{n.start, n.here})
+	return refRun | ref(len(l.runs)-1)
 }
 
 // A sprout is a flat in the making: every prefix of a key is a node.
@@ -151,10 +255,9 @@ type sprout struct {
 	nodes  []sproutNode
 }
 
-type sproutNode struct {
-	has         ref
-	here, start uint32
-}
+// A sproutNode counts the bindings whose key ends there, and knows the
+// position of the next of them.
+type sproutNode struct{ here, start uint32 }
 
 // grow adds a key and returns the node where it ends.
 func (s *sprout) grow(key string) uint32 {
@@ -162,15 +265,14 @@ func (s *sprout) grow(key string) uint32 {
 	for more := key != ""; more; {
 		var head string
 		head, key, more = strings.Cut(key, ".")
-		token, has := tokenStar, hasStar
+		token := tokenStar
 		switch head {
 		case "*":
 		case "#":
-			token, has = tokenTail, hasTail
+			token = tokenTail
 		default:
-			token, has = s.tokens.add(head), hasKids
+			token = s.tokens.add(head)
 		}
-		s.nodes[node].has |= has
 		node = s.step(node, token)
 	}
 	s.nodes[node].here++
@@ -269,7 +371,7 @@ func (d *dictionary) packed() dictionary {
 func (f *flat) position(b *binding) int {
 	at, key := f.root, b.key
 	for more := key != ""; more; {
-		if at&refKind != 0 {
+		if at.isEnd() {
 			return -1
 		}
 		var head string
@@ -284,12 +386,12 @@ func (f *flat) position(b *binding) int {
 				return -1
 			}
 		}
-		if at = f.child(uint32(at&maxNode), token); at == 0 {
+		if at = f.step(at, token); at == 0 {
 			return -1
 		}
 	}
-	if at&refKind == 0 {
-		if at = f.child(uint32(at&maxNode), tokenEnd); at == 0 {
+	if !at.isEnd() {
+		if at = f.step(at, tokenEnd); at == 0 {
 			return -1
 		}
 	}
@@ -336,24 +438,51 @@ func (d dead) with(i uint32, of int) dead {
 
 // flatMatch takes what matches the words from i on below at.
 func (w *walk) flatMatch(f *flat, d *dead, at ref, i int) {
-	if at&refKind != 0 {
-		if i == len(w.words) {
+	switch at & refKind {
+	case refSmall:
+		w.flatSmall(f, d, at, i)
+	case refBig:
+		w.flatBig(f, d, at, i)
+	default:
+		if i == len(w.tokens) {
 			w.takeSpan(f, d, at)
 		}
-		return
 	}
-	node := uint32(at & maxNode)
-	if at&hasTail != 0 {
-		tail := f.child(node, tokenTail)
-		if tail&refKind != 0 {
-			w.takeSpan(f, d, tail)
-		} else {
-			for j := i; j <= len(w.words); j++ {
-				w.flatMatch(f, d, tail, j)
+}
+
+func (w *walk) flatSmall(f *flat, d *dead, at ref, i int) {
+	word := tokenEnd
+	if i < len(w.tokens) {
+		word = w.tokens[i]
+	}
+	for ; ; at++ {
+		b := f.small[at]
+		switch b.token &^ lastBranch {
+		case tokenTail:
+			w.flatTail(f, d, b.child, i)
+		case tokenStar:
+			if word != tokenEnd {
+				w.flatMatch(f, d, b.child, i+1)
+			}
+		case word:
+			if word == tokenEnd {
+				w.takeSpan(f, d, b.child)
+			} else {
+				w.flatMatch(f, d, b.child, i+1)
 			}
 		}
+		if b.token&lastBranch != 0 {
+			return
+		}
 	}
-	if i == len(w.words) {
+}
+
+func (w *walk) flatBig(f *flat, d *dead, at ref, i int) {
+	node := uint32(at & bigNode)
+	if at&hasTail != 0 {
+		w.flatTail(f, d, f.child(node, tokenTail), i)
+	}
+	if i == len(w.tokens) {
 		if at&hasEnd != 0 {
 			w.takeSpan(f, d, f.child(node, tokenEnd))
 		}
@@ -362,10 +491,21 @@ func (w *walk) flatMatch(f *flat, d *dead, at ref, i int) {
 	if at&hasStar != 0 {
 		w.flatMatch(f, d, f.child(node, tokenStar), i+1)
 	}
-	if token := w.tokens[i]; at&hasKids != 0 && token != tokenNone {
-		if next := f.child(node, token); next != 0 {
+	if word := w.tokens[i]; at&hasKids != 0 && word != tokenNone {
+		if next := f.child(node, word); next != 0 {
 			w.flatMatch(f, d, next, i+1)
 		}
+	}
+}
+
+// flatTail goes on below a # that stands for none to all of the words from i on.
+func (w *walk) flatTail(f *flat, d *dead, at ref, i int) {
+	if at.isEnd() {
+		w.takeSpan(f, d, at)
+		return
+	}
+	for ; i <= len(w.tokens); i++ {
+		w.flatMatch(f, d, at, i)
 	}
 }
 
