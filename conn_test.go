@@ -266,6 +266,29 @@ func TestConnCloses(t *testing.T) {
 	})
 }
 
+// What is made while the connection is being closed must not outlive it.
+func TestConnClosesWhatComesLate(t *testing.T) {
+	for _, kind := range []string{"publisher", "subscriber"} {
+		f := newFake()
+		c := connect(t, f)
+		f.during = func() {
+			if err := c.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		var err error
+		if kind == "publisher" {
+			_, err = c.Publisher(t.Context(), "x", nil)
+		} else {
+			_, err = c.Subscriber(t.Context(), "q", nil)
+		}
+		wantIs(t, err, polymq.ErrClosed)
+		if !slices.Contains(f.calls, "close "+kind) {
+			t.Errorf("the %s was left open: %q", kind, f.calls)
+		}
+	}
+}
+
 func TestErrorText(t *testing.T) {
 	for want, err := range map[string]error{
 		`polymq: close: closed`:        &polymq.Error{Op: "close", Err: polymq.ErrClosed},

@@ -23,6 +23,7 @@ type fake struct {
 	publish  func(ctx context.Context, batch []*driver.Publishing, wait bool)
 	onSettle func(ctx context.Context, d *driver.Delivery) error
 	noDrain  bool
+	during   func() // called while a publisher or subscriber is being made
 	cfg      driver.Config
 
 	mu      sync.Mutex
@@ -145,7 +146,14 @@ func (f *fake) Publisher(_ context.Context, cfg driver.PublisherConfig) (driver.
 	if err := f.call("publisher %q %v", cfg.Exchange, cfg.DropUnroutable); err != nil {
 		return nil, err
 	}
+	f.between()
 	return fakePublisher{f}, nil
+}
+
+func (f *fake) between() {
+	if f.during != nil {
+		f.during()
+	}
 }
 
 type fakePublisher struct{ f *fake }
@@ -162,6 +170,7 @@ func (f *fake) Subscriber(_ context.Context, cfg driver.SubscriberConfig) (drive
 	if err := f.call("subscriber %s %d", cfg.Queue, cfg.Prefetch); err != nil {
 		return nil, err
 	}
+	f.between()
 	s := &fakeSubscriber{f: f, ended: make(chan struct{})}
 	if f.noDrain {
 		return s, nil

@@ -141,8 +141,9 @@ type Publisher interface {
 	// The batch slice must not be kept after Publish returns; the publishings
 	// may.
 	Publish(ctx context.Context, batch []*Publishing, wait bool)
-	// Close releases the publisher. The caller has waited for the outcomes it
-	// cares about; those still pending are resolved with ErrUnconfirmed.
+	// Close releases the publisher and ends Publish calls that wait. The caller
+	// has waited for the outcomes it cares about; those still pending are
+	// resolved with ErrUnconfirmed, also when ctx has ended.
 	Close(ctx context.Context) error
 }
 
