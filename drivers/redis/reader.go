@@ -21,6 +21,7 @@ func (c *consumer) read() {
 	timer := time.NewTimer(beat)
 	defer timer.Stop()
 	var r fetch
+	unknown := false // what the last answer was
 	swept := time.Now()
 	for try := 0; ; {
 		room := c.in.Room()
@@ -47,7 +48,14 @@ func (c *consumer) read() {
 		if r.sweep = time.Since(swept) > beat; r.sweep {
 			swept = time.Now()
 		}
-		err := c.fetch(&r, room)
+		var err error
+		if unknown {
+			err = c.recover()
+			unknown = err != nil
+		}
+		if err == nil {
+			err = c.fetch(&r, room)
+		}
 		if err == nil && r.alive && !r.full && room > 0 {
 			err = c.block(&r)
 		}
@@ -62,20 +70,14 @@ func (c *consumer) read() {
 			}
 			return
 		case lost(err):
-			c.s.log.Debug("polymq: a Redis consumer lost its connection", "queue", c.q.Name, "err", err)
+			unknown = true
+			c.disconnect()
+			c.s.log.Debug("a Redis consumer lost its connection", "queue", c.q.Name, "error", err)
 		case noFunction(reply(err)):
 			_ = loadLibrary(c.ctx, c.s.client)
 		case !transient(reply(err)):
 			// What this is may pass, as permissions do; the queue is not gone.
-			c.s.log.Warn("polymq: a Redis queue cannot be read", "queue", c.q.Name, "err", err)
-		}
-		if lost(err) {
-			c.disconnect()
-			err = c.recover()
-			if err == nil {
-				try = 0
-				continue
-			}
+			c.s.log.Warn("a Redis queue cannot be read", "queue", c.q.Name, "error", err)
 		}
 		r.full = false
 		select {
@@ -95,7 +97,6 @@ type fetch struct {
 	alive        bool
 	full         bool // it took as much as there was room for
 	wait         time.Duration
-	failed       bool // its outcome is unknown: recover
 	args         []any
 	ds           []*hold
 }
@@ -266,6 +267,7 @@ func (r *fetch) take(a *answer, count int, again bool) {
 		return
 	}
 	h.Attempt, h.Redelivered, h.Ref = count, again, h
+	h.Seq = h.id.ms<<22 | h.id.seq&(1<<22-1) // no server makes 4 million entries in a millisecond
 	r.ds = append(r.ds, h)
 }
 

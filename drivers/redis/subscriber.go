@@ -201,7 +201,7 @@ func (c *consumer) flush() {
 			return
 		}
 		if err := c.Flush(c.ctx); err != nil && c.ctx.Err() == nil {
-			c.s.log.Warn("polymq: settlements of a Redis queue were not accepted", "queue", c.q.Name, "err", err)
+			c.s.log.Warn("settlements of a Redis queue were not accepted", "queue", c.q.Name, "error", err)
 		}
 	}
 }
