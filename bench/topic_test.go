@@ -206,3 +206,29 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkGrow adds one binding after the other to a table that begins with n:
+// the average with the compilation that now and then falls due, and the longest
+// single Apply.
+func BenchmarkGrow(b *testing.B) {
+	for _, n := range sizes {
+		keys, _ := load(n)
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			table, _, _ := build(b, keys)
+			var longest time.Duration
+			i := 0
+			for b.Loop() {
+				start := time.Now()
+				next, err := table.Apply(routing.Topology{Bindings: []routing.Binding{{
+					Exchange: "events", Queue: queueName(i % n), Key: fmt.Sprintf("service00.grown%d.*.event00", i),
+				}}}, routing.Topology{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				table, longest = next, max(longest, time.Since(start))
+				i++
+			}
+			b.ReportMetric(float64(longest.Milliseconds()), "longest-ms")
+		})
+	}
+}
