@@ -12,6 +12,13 @@ import (
 func TestMain(m *testing.M) { testbroker.Main(m) }
 
 const want = `QUEUE      EXCHANGE   TAKES                               MESSAGES  LAST
+archive    all        everything                          350       status.installed.amd64.libc-bin
+installed  by-key     status.installed.#                  48        status.installed.amd64.libc-bin
+brokers    by-key     #.rabbitmq-server, #.redis-server   14        status.installed.all.rabbitmq-server
+begun      by-key     install.*.*, upgrade.#              45        install.all.rabbitmq-server
+portable   by-header  arch=all and action=configure       11        configure.all.rabbitmq-server
+watched    by-header  action=upgrade or package=libc-bin  24        status.installed.amd64.libc-bin
+ok: 350 published, 492 delivered
 `
 
 // The same program prints the same on every backend, and leaves nothing.

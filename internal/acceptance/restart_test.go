@@ -109,6 +109,9 @@ func TestOutage(t *testing.T) {
 					defer mu.Unlock()
 					return failed.Load() || len(received) >= seen
 				})
+				if failed.Load() {
+					t.FailNow() // it has been said why
+				}
 			}
 			progress("the start")
 			for _, f := range faults {
