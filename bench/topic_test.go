@@ -89,6 +89,28 @@ func BenchmarkTopic(b *testing.B) {
 	}
 }
 
+// What is measured does the same work: topic by topic, the queues of a table
+// are those of gsl's values.
+func TestSameMatches(t *testing.T) {
+	keys, topics := load(20_000)
+	table, _, _ := build(t, keys)
+	list, _, _ := buildGSL(t, keys)
+	for _, topic := range topics[:2000] {
+		var want []string
+		list.Match(topic, func(i int32) { want = append(want, queueName(int(i))) })
+		slices.Sort(want)
+		want = slices.Compact(want)
+		got, err := table.Route(nil, "events", topic, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%s: polymq %q, gsl %q", topic, got, want)
+		}
+	}
+}
+
 func benchTopic(b *testing.B, n int) {
 	keys, topics := load(n)
 	table, tableBytes, tableTime := build(b, keys)
@@ -144,7 +166,7 @@ func median(xs []float64) float64 {
 }
 
 // build returns the table, and the bytes and nanoseconds it took a binding.
-func build(b *testing.B, keys []string) (table *routing.Table, bytes, took float64) {
+func build(b testing.TB, keys []string) (table *routing.Table, bytes, took float64) {
 	b.Helper()
 	top := routing.Topology{Exchanges: []routing.Exchange{{Name: "events", Kind: routing.Topic}}}
 	for i, key := range keys {
@@ -164,7 +186,7 @@ func build(b *testing.B, keys []string) (table *routing.Table, bytes, took float
 	return table, bytes, took
 }
 
-func buildGSL(b *testing.B, keys []string) (list *gsl.GenericSublist[int32], bytes, took float64) {
+func buildGSL(b testing.TB, keys []string) (list *gsl.GenericSublist[int32], bytes, took float64) {
 	b.Helper()
 	subjects := make([]string, len(keys))
 	for i, key := range keys {

@@ -72,14 +72,10 @@ const keepQueues = 1 << 12
 func (w *walk) release() {
 	if cap(w.queues) > keepQueues {
 		*w = walk{}
-	} else {
-		clear(w.keys)
-		clear(w.words)
-		clear(w.todo)
-		clear(w.queues)
-		clear(w.set)
-		*w = walk{keys: w.keys[:0], words: w.words[:0], tokens: w.tokens[:0], todo: w.todo[:0], queues: w.queues[:0], set: w.set[:0]}
 	}
+	// The lists keep strings and places, which are small, until the next walk.
+	w.table, w.header = nil, nil
+	w.keys, w.todo, w.queues, w.set = w.keys[:0], w.todo[:0], w.queues[:0], w.set[:0]
 	walks.Put(w)
 }
 
@@ -203,7 +199,6 @@ func (w *walk) grow() {
 	for n < 4*len(w.queues) {
 		n *= 2
 	}
-	clear(w.set)
 	w.set = slices.Grow(w.set[:0], n)[:n]
 	clear(w.set)
 	for _, p := range w.queues {
