@@ -50,10 +50,13 @@ type view struct {
 	sent time.Time
 }
 
-// oldMark is when a record was first seen to name a version that was not
+// oldMark is when a record was first seen to name a version that is not
 // current any more. While it names that version it has not been renewed since.
+// That holds only as seen from one epoch: from an older one, the record of a
+// client that has gone on to a newer one looks just the same.
 type oldMark struct {
 	version Version
+	epoch   string
 	since   time.Time
 }
 
@@ -63,9 +66,11 @@ func (v *view) valid(now time.Time) bool {
 	return !v.sent.IsZero() && now.Sub(v.sent) < leaseValid && now.UnixNano()-v.sent.UnixNano() < int64(leaseValid)
 }
 
-// testHookNoLease makes every lease valid for ever, to show that the test of
-// promise 9 notices.
-var testHookNoLease bool
+// These break promise 9, to show that its test notices.
+var (
+	testHookNoLease bool // a lease is valid for ever
+	testHookNoWait  bool // nobody waits for the leases of others
+)
 
 func (l *lease) init(c *conn) {
 	l.c = c
@@ -225,7 +230,7 @@ func (c *conn) inForce(ctx context.Context, v Version) error {
 			return err
 		}
 	}
-	for delay := time.Millisecond / 4; ; delay = min(2*delay, 50*time.Millisecond) {
+	for delay := time.Millisecond / 4; !testHookNoWait; delay = min(2*delay, 50*time.Millisecond) {
 		leases, restarted, err := c.store.Leases(ctx)
 		if err != nil {
 			return err
@@ -242,6 +247,7 @@ func (c *conn) inForce(ctx context.Context, v Version) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // overIn is how long from now the last lease on a version older than v can
@@ -256,8 +262,8 @@ func (l *lease) overIn(leases []Lease, v Version, now time.Time) time.Duration {
 			continue
 		}
 		mark, ok := l.old[r.Client]
-		if !ok || mark.version != r.Version {
-			mark = oldMark{r.Version, now}
+		if !ok || mark.version != r.Version || mark.epoch != v.Epoch {
+			mark = oldMark{r.Version, v.Epoch, now}
 		}
 		seen[r.Client] = mark
 		wait = max(wait, leaseOver-now.Sub(mark.since))
