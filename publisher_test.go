@@ -176,6 +176,37 @@ func TestWindowBounds(t *testing.T) {
 	})
 }
 
+// Who gives up waiting lets those behind go.
+func TestWindowServesInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.publish = f.hold
+		p := publisher(t, f, &polymq.PublisherOptions{Window: 4})
+		for range 3 {
+			if _, err := p.PublishAsync(t.Context(), &polymq.Message{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		large, small := make(chan error, 1), make(chan error, 1)
+		go func() { large <- p.Publish(ctx, &polymq.Message{}, &polymq.Message{}) }()
+		synctest.Wait()
+		go func() {
+			_, err := p.PublishAsync(t.Context(), &polymq.Message{})
+			small <- err
+		}()
+		synctest.Wait()
+		if len(f.held()) != 3 {
+			t.Error("the small one overtook the large one")
+		}
+		wantIs(t, <-large, context.DeadlineExceeded)
+		if err := <-small; err != nil || len(f.held()) != 4 {
+			t.Errorf("%v, %d on their way", err, len(f.held()))
+		}
+	})
+}
+
 func TestFlushWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

@@ -3,9 +3,11 @@ package polymq_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/polymq/polymq"
 	"github.com/polymq/polymq/driver"
@@ -50,4 +52,32 @@ func TestReceipt(t *testing.T) {
 			t.Errorf("ID %q, %v", r.ID(), r.Wait(ctx))
 		}
 	})
+}
+
+// A publisher must not remember what has its outcome.
+func TestReceiptsAreForgotten(t *testing.T) {
+	f := newFake()
+	f.publish = f.hold
+	p := publisher(t, f, nil)
+	refs := make([]weak.Pointer[polymq.Receipt], 3)
+	for i := range refs {
+		r, err := p.PublishAsync(t.Context(), &polymq.Message{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refs[i] = weak.Make(r)
+	}
+	for _, i := range []int{1, 0, 2} {
+		f.pending[i].Resolve(nil)
+	}
+	f.pending = nil
+	for range 5 {
+		runtime.GC()
+	}
+	for i, ref := range refs {
+		if ref.Value() != nil {
+			t.Errorf("receipt %d is still there", i)
+		}
+	}
+	runtime.KeepAlive(p)
 }
