@@ -2,6 +2,7 @@ package amqp_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/polymq/polymq/conformance"
 	_ "github.com/polymq/polymq/drivers/amqp"
@@ -15,5 +16,22 @@ func TestConformance(t *testing.T) {
 			link := testbroker.Proxy(t, url)
 			return link.URL(), link.Cut
 		},
+		Kill: func(t testing.TB, url string) (string, func()) {
+			link := testbroker.Proxy(t, url)
+			return link.URL(), func() {
+				link.Refuse(true)
+				link.Cut()
+			}
+		},
+		Pause: func(t testing.TB, url string) (string, func(), func()) {
+			link := testbroker.Proxy(t, url)
+			return link.URL(), func() { link.Stall(true) }, func() { link.Stall(false) }
+		},
+		Restart: func(t testing.TB) (string, func()) {
+			b := testbroker.Start(t, "amqp")
+			return b.URL(), b.Restart
+		},
+		// The management API's figures are up to five seconds old.
+		Patience: 15 * time.Second,
 	})
 }

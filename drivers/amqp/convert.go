@@ -115,7 +115,7 @@ func unfit(m *driver.Message, id string) error {
 		}
 	}
 	if len(m.Header) > 0 {
-		if n := fieldSize(m.Header); n > headerRoom {
+		if n := fieldSize(map[string]any(m.Header)); n > headerRoom {
 			return fmt.Errorf("%w: the header has %d bytes: AMQP takes %d, since it travels in one frame", driver.ErrTooLarge, n, headerRoom)
 		}
 	}

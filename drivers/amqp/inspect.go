@@ -26,10 +26,7 @@ func (c *Conn) Inspect(ctx context.Context, queue string) (driver.QueueInfo, err
 	if err != nil {
 		return info, err
 	}
-	var row struct {
-		Unsettled int `json:"messages_unacknowledged"`
-	}
-	err = c.management.get(ctx, &row, "queues", queue)
+	row, err := c.management.queue(ctx, queue)
 	info.Unsettled = row.Unsettled
 	return info, err
 }

@@ -71,7 +71,9 @@ func (m *management) get(ctx context.Context, into any, collection string, name 
 	defer res.Body.Close()
 	switch res.StatusCode {
 	case http.StatusOK:
-		if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+		dec := json.NewDecoder(res.Body)
+		dec.UseNumber() // 1 and 1.0 are different arguments
+		if err := dec.Decode(into); err != nil {
 			return fmt.Errorf("management API: %s: %w", collection, err)
 		}
 		return nil
@@ -97,6 +99,7 @@ type (
 		Type      string         `json:"type"`
 		Durable   bool           `json:"durable"`
 		Arguments map[string]any `json:"arguments"`
+		Unsettled int            `json:"messages_unacknowledged"`
 	}
 	bindingRow struct {
 		Source      string         `json:"source"`
@@ -108,9 +111,22 @@ type (
 )
 
 func (m *management) queue(ctx context.Context, name string) (queueRow, error) {
-	var q queueRow
-	err := m.get(ctx, &q, "queues", name)
-	return q, err
+	if name != "." && name != ".." {
+		var q queueRow
+		err := m.get(ctx, &q, "queues", name)
+		return q, err
+	}
+	// A path cannot hold these names.
+	var all []queueRow
+	if err := m.get(ctx, &all, "queues"); err != nil {
+		return queueRow{}, err
+	}
+	for _, q := range all {
+		if q.Name == name {
+			return q, nil
+		}
+	}
+	return queueRow{}, fmt.Errorf("%w: management API: queue %q", driver.ErrNotFound, name)
 }
 
 func (q queueRow) typeName() string {
@@ -125,7 +141,7 @@ func (q queueRow) typeName() string {
 
 func (q queueRow) kind() queueKind {
 	k := queueKind{kind: q.typeName()}
-	if n, ok := q.Arguments[argDeliveryLimit].(float64); ok && n >= 0 {
+	if n, ok := jsonValue(q.Arguments[argDeliveryLimit]).(int64); ok && n >= 0 {
 		k.limit = int(n) + 1
 	}
 	return k
@@ -191,18 +207,23 @@ func (b bindingRow) binding() routing.Binding {
 		if r.Args == nil {
 			r.Args = map[string]any{}
 		}
+		if v == "undefined" {
+			v = nil // how the API shows AMQP's void
+		}
 		r.Args[name] = jsonValue(v)
 	}
 	return r
 }
 
-// jsonValue makes of JSON's one kind of number the integer that it was.
+// jsonValue makes of JSON's numbers the integers and floats that they were.
 func jsonValue(v any) any {
 	switch v := v.(type) {
-	case float64:
-		if i := int64(v); float64(i) == v {
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
 			return i
 		}
+		f, _ := v.Float64()
+		return f
 	case []any:
 		for i := range v {
 			v[i] = jsonValue(v[i])

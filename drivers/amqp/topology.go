@@ -122,8 +122,25 @@ func missing(err error) bool {
 	return errors.As(err, &e) && e.Code == amqp091.NotFound && !nodeDown(e)
 }
 
-// DeleteQueue implements driver.Conn.
+// DeleteQueue implements driver.Conn. Quorum queues take no conditions, and
+// answer them by closing the connection: they are looked at first, so that
+// what comes between the look and the deletion is not seen.
 func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOptions) error {
+	if o.IfUnused || o.IfEmpty {
+		kind, err := c.kindOf(ctx, name)
+		if errors.Is(err, driver.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if kind.kind != typeClassic {
+			if err := c.checkUnused(ctx, name, o); err != nil {
+				return err
+			}
+			o = driver.DeleteOptions{}
+		}
+	}
 	err := c.do(ctx, func(ch *channel) error {
 		_, err := ch.QueueDelete(name, o.IfUnused, o.IfEmpty, false)
 		if missing(err) {
@@ -138,6 +155,23 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 	delete(c.kinds, name)
 	c.mu.Unlock()
 	return c.forgetDelay(ctx, name)
+}
+
+func (c *Conn) checkUnused(ctx context.Context, name string, o driver.DeleteOptions) error {
+	return c.do(ctx, func(ch *channel) error {
+		q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+		switch {
+		case missing(err):
+			return nil
+		case err != nil:
+			return err
+		case o.IfEmpty && q.Messages > 0:
+			return fmt.Errorf("%w: the queue holds %d ready messages", driver.ErrInUse, q.Messages)
+		case o.IfUnused && q.Consumers > 0:
+			return fmt.Errorf("%w: the queue has %d subscribers", driver.ErrInUse, q.Consumers)
+		}
+		return nil
+	})
 }
 
 // DeleteExchange implements driver.Conn.
