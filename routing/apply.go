@@ -220,7 +220,16 @@ func (e *edit) dropExchange(name string) {
 	if x == nil {
 		return
 	}
-	groupEach(x.in, e.dropBinding)
-	e.t.exchange(name).out.each(e.dropBinding)
+	groupEach(x.in, func(b *binding) {
+		if b.via.from != x.at {
+			e.dropBinding(b)
+		}
+	})
+	// What leads from it goes with it: only the other ends must hear of that.
+	x.out.each(func(b *binding) {
+		if b.to != x.at {
+			e.changeIn(b.to, func(g group) group { return groupDel(g, b) })
+		}
+	})
 	e.t.exchanges = e.t.exchanges.del(byName{}, x.at.hash, x)
 }
