@@ -21,8 +21,9 @@ const settleTimeout = 10 * time.Second
 // is not bound to ctx and is given at least 10 s; one that fails is logged,
 // and the message comes again.
 //
-// When ctx ends, Run takes no more, gives back what no handler has begun, and
-// waits for the handlers that run, up to SubscriberOptions.DrainTimeout. Their
+// When ctx ends, Run takes no more, gives back what no handler has begun (a
+// driver that is no driver.Drainer does so once the last handler has ended),
+// and waits for the handlers that run, up to SubscriberOptions.DrainTimeout. Their
 // ctx carries the values of Run's, and ends only when that time is over, or
 // when Run returns. Then Run closes the subscriber and returns nil; if handlers
 // still ran, their messages have been given back with the rest, and the error
