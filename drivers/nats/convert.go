@@ -94,7 +94,7 @@ func read(d *driver.Delivery, m *natsgo.Msg) error {
 			if d.Message.Header == nil {
 				d.Message.Header = map[string]any{}
 			}
-			d.Message.Header[header] = value
+			d.Message.Header[header] = foreign(values)
 			continue
 		}
 		if err := emulate.SetField(d, unescape(field), unescape(value)); err != nil && first == nil {
@@ -107,10 +107,26 @@ func read(d *driver.Delivery, m *natsgo.Msg) error {
 	return first
 }
 
+// foreign is the value of a header that polymq did not write.
+func foreign(values []string) any {
+	if len(values) == 1 {
+		return values[0]
+	}
+	list := make([]any, len(values))
+	for i, v := range values {
+		list[i] = v
+	}
+	return list
+}
+
 // nameSafe and valueSafe say which bytes stand for themselves in a header's
 // name and value; the others, and the percent sign, become % and two
-// hexadecimal digits. Values keep their inner spaces.
-func nameSafe(c byte) bool  { return '!' <= c && c <= '~' && c != ':' && c != '%' }
+// hexadecimal digits. Names are HTTP's tokens, which clients insist on. Values
+// keep their inner spaces.
+func nameSafe(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$&'*+-.^_`|~", c) >= 0
+}
+
 func valueSafe(c byte) bool { return ' ' <= c && c <= '~' && c != '%' }
 
 func escape(s string, safe func(byte) bool) string {

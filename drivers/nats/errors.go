@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,20 +17,18 @@ const (
 	codeStreamNotFound    = 10059
 	codeConsumerNotFound  = 10014
 	codeMessageNotFound   = 10037
-	codeNotFound          = 10014
 	codeStreamExists      = 10058
-	codeConsumerExists    = 10148
 	codeWrongLastSequence = 10071
 	// codeBusy is what a clustered stream says to a second condition on a
 	// subject while the first is on its way through Raft; it says nothing about
 	// the condition itself.
 	codeBusy            = 10164
 	codeMessageTooLarge = 10054
-	codeNoStorage       = 10047
-	codeNoMemory        = 10028
-	codeNoResources     = 10023
-	codeNotLeader       = 10009
-	codeNotAvailable    = 10008
+	// codeStoreFailed is also what one of two clients can get that create the
+	// same stream at the same moment.
+	codeStoreFailed  = 10049
+	codeNotLeader    = 10009
+	codeNotAvailable = 10008
 )
 
 // apiError is an error that the server put into a reply.
@@ -41,6 +40,16 @@ type apiError struct {
 
 func (e *apiError) Error() string {
 	return fmt.Sprintf("nats: %s (%d)", e.Description, e.ErrCode)
+}
+
+// again tries once more to create what another client may have been creating
+// at the same moment.
+func again(ctx context.Context, create func() error) error {
+	err := create()
+	if hasCode(err, codeStoreFailed) && wait(ctx, 50*time.Millisecond) == nil {
+		err = create()
+	}
+	return err
 }
 
 // hasCode reports whether err is JetStream's error of one of these codes.

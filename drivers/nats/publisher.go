@@ -109,6 +109,8 @@ func (p *publisher) send(w *writer, parcel *emulate.Parcel, now time.Time) {
 		p.park(parcel)
 	case errors.Is(err, natsgo.ErrMaxPayload):
 		parcel.Done(wrap(err))
+	case errors.Is(err, natsgo.ErrBadHeaderMsg), errors.Is(err, natsgo.ErrHeadersNotSupported):
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrRejected, err))
 	case errors.Is(err, natsgo.ErrConnectionClosed):
 		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed))
 	default:

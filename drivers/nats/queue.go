@@ -49,10 +49,10 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 		storage = jetstream.MemoryStorage
 	}
 	return s.do(ctx, "creating the queue's stream", func(ctx context.Context) error {
-		_, err := s.js.CreateStream(ctx, jetstream.StreamConfig{
+		cfg := jetstream.StreamConfig{
 			Name:        h.stream,
 			Description: "polymq: queue " + describe(q.Name),
-			Subjects:    []string{h.prefix + ".>"},
+			Subjects:    []string{h.subject, h.prefix + ".c.*", h.prefix + ".r.*"},
 			Retention:   jetstream.WorkQueuePolicy,
 			Storage:     storage,
 			Replicas:    s.opt.replicas,
@@ -61,6 +61,10 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 			AllowRollup: true, // of the records beside the messages
 			AllowMsgTTL: true, // likewise
 			Metadata:    map[string]string{metaFormat: format, metaNamespace: s.opt.vhost, metaQueue: q.Name},
+		}
+		err := again(ctx, func() error {
+			_, err := s.js.CreateStream(ctx, cfg)
+			return err
 		})
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) && !hasCode(err, codeStreamExists) {
 			return err
@@ -203,7 +207,7 @@ func (s *store) holders(ctx context.Context, h *handle) (map[string][]uint64, er
 	defer cancel()
 	for missing := len(holders); missing > 0; {
 		m, err := sub.NextMsgWithContext(ask)
-		if err != nil {
+		if err != nil || m.Header.Get("Status") == "503" {
 			break
 		}
 		id, held := parseHeld(m.Data)

@@ -41,14 +41,18 @@ type consumer struct {
 	drop   chan struct{} // cap 1: a link went dead
 	quit   chan struct{}
 	done   chan struct{}
-	ctl    *natsgo.Subscription
+	ctl    *natsgo.Subscription // answers Inspect and Purge
+	given  *natsgo.Subscription // hears that what was given back is back
+	inbox  string               // prefix of given's subjects
 
 	mu     sync.Mutex
 	link   *link
 	links  map[*link]struct{} // the current one and those that are draining
 	holds  map[uint64]*hold
-	failed int       // requests refused in a row
-	pause  time.Time // no request before
+	naks   map[uint64]time.Time // given back, and not known to be back yet
+	short  bool                 // room there was, but for holds and naks
+	failed int                  // requests refused in a row
+	pause  time.Time            // no request before
 	closed bool
 }
 
@@ -104,19 +108,24 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 		s: s, q: q, h: h, id: rand.Text(), in: in,
 		relink: make(chan struct{}, 1), drop: make(chan struct{}, 1),
 		quit: make(chan struct{}), done: make(chan struct{}),
-		links: map[*link]struct{}{}, holds: map[uint64]*hold{},
+		links: map[*link]struct{}{}, holds: map[uint64]*hold{}, naks: map[uint64]time.Time{},
+		inbox: s.nc.NewInbox() + ".",
 	}
 	if c.ctl, err = s.nc.Subscribe(h.held, c.tellHeld); err != nil {
 		return nil, wrap(err)
 	}
+	if c.given, err = s.nc.Subscribe(c.inbox+"*", c.isBack); err != nil {
+		c.unsubscribe()
+		return nil, wrap(err)
+	}
 	if err := c.announce(ctx); err != nil {
-		c.ctl.Unsubscribe()
+		c.unsubscribe()
 		return nil, err
 	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		c.ctl.Unsubscribe()
+		c.unsubscribe()
 		return nil, driver.ErrClosed
 	}
 	s.consumers[c] = struct{}{}
@@ -142,6 +151,9 @@ func (c *consumer) run() {
 			return
 		case <-c.in.More():
 		case <-c.relink:
+			c.mu.Lock()
+			clear(c.naks)
+			c.mu.Unlock()
 			c.retire(func(*link) bool { return true })
 		case <-c.drop:
 		case <-again.C:
@@ -169,6 +181,18 @@ func (c *consumer) forget(now time.Time) {
 			delete(c.holds, seq)
 		}
 	}
+	for seq, sent := range c.naks {
+		if now.Sub(sent) > attemptTimeout {
+			delete(c.naks, seq)
+		}
+	}
+}
+
+func (c *consumer) unsubscribe() {
+	c.ctl.Unsubscribe()
+	if c.given != nil {
+		c.given.Unsubscribe()
+	}
 }
 
 // ask requests as many messages as there is room for and none is asked for. A
@@ -185,10 +209,13 @@ func (c *consumer) ask() time.Duration {
 	if wait := time.Until(c.pause); wait > 0 {
 		return wait
 	}
-	room := c.in.Room()
+	// What Settle is just giving back must be back before more is asked for, or
+	// a message behind it comes first.
+	room := min(c.in.Room(), c.in.Prefetch()-len(c.holds)-len(c.naks))
 	for l := range c.links {
 		room -= l.promised
 	}
+	c.short = room <= 0 && c.in.Room() > 0
 	if room <= 0 {
 		return 0
 	}
@@ -360,22 +387,37 @@ var (
 
 func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
 	h := d.Ref.(*hold)
+	var err error
 	c.mu.Lock()
 	lost := time.Now().After(h.until)
+	if !lost && o == driver.Nack && delay <= 0 {
+		c.naks[d.Seq] = time.Now()
+	}
+	c.mu.Unlock()
+	switch {
+	case lost:
+		err = driver.ErrLost
+	case o == driver.Ack:
+		err = c.s.nc.Publish(h.ack, ackBody)
+		if err == nil && h.uncounted > 0 {
+			err = c.s.nc.PublishMsg(c.record(h, 0))
+		}
+	case delay <= 0:
+		err = c.s.nc.PublishRequest(h.ack, c.inbox+strconv.FormatUint(d.Seq, 10), nakBody)
+	default:
+		err = c.s.nc.Publish(h.ack, fmt.Appendf(nil, `-NAK {"delay": %d}`, delay.Nanoseconds()))
+	}
+	c.mu.Lock()
 	if c.holds[d.Seq] == h {
 		delete(c.holds, d.Seq)
 	}
+	if err != nil {
+		delete(c.naks, d.Seq)
+	}
+	again := c.short && len(c.naks) == 0
 	c.mu.Unlock()
-	if lost {
-		return driver.ErrLost
-	}
-	body := ackBody
-	if o == driver.Nack {
-		body = nak(delay)
-	}
-	err := c.s.nc.Publish(h.ack, body)
-	if err == nil && o == driver.Ack && h.uncounted > 0 {
-		err = c.s.nc.PublishMsg(c.record(h, 0))
+	if again {
+		signal(c.drop)
 	}
 	if errors.Is(err, natsgo.ErrReconnectBufExceeded) {
 		// Not sent: it comes again when the lease is over.
@@ -384,11 +426,19 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 	return wrap(err)
 }
 
-func nak(delay time.Duration) []byte {
-	if delay <= 0 {
-		return nakBody
+// isBack hears that the server has processed what was given back.
+func (c *consumer) isBack(m *natsgo.Msg) {
+	seq, err := strconv.ParseUint(m.Subject[len(c.inbox):], 10, 64)
+	if err != nil {
+		return
 	}
-	return fmt.Appendf(nil, `-NAK {"delay": %d}`, delay.Nanoseconds())
+	c.mu.Lock()
+	delete(c.naks, seq)
+	again := c.short && len(c.naks) == 0
+	c.mu.Unlock()
+	if again {
+		signal(c.drop)
+	}
 }
 
 // Extend tells the server that each message is still being worked on. A hold
@@ -431,8 +481,12 @@ func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) (lost []*
 
 func (c *consumer) Flush(ctx context.Context) error { return wrap(c.s.flush(ctx)) }
 
-// Close drains the link, so that whatever the server has sent is here, and
-// gives back all that the inbox then holds.
+// closeTimeout bounds how long Close waits for a connection to come back.
+const closeTimeout = 10 * time.Second
+
+// Close drains the links, so that whatever the server has sent is here, and
+// gives back all that the inbox then holds. Without a connection it waits for
+// one; what cannot be given back comes again when its lease is over.
 func (c *consumer) Close(ctx context.Context) error {
 	c.mu.Lock()
 	if c.closed {
@@ -441,44 +495,61 @@ func (c *consumer) Close(ctx context.Context) error {
 		return nil
 	}
 	c.closed = true
+	c.mu.Unlock()
+	close(c.quit)
+	<-c.done
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	err := c.drain(ctx)
+	prefetched, handed := c.in.Drain()
+	c.mu.Lock()
+	clear(c.holds)
+	c.mu.Unlock()
+	if err == nil {
+		err = c.giveBack(ctx, prefetched, handed)
+	}
+	c.unsubscribe()
+	if err == nil {
+		err = c.leave(ctx)
+	}
+	c.s.mu.Lock()
+	delete(c.s.consumers, c)
+	c.s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("giving back what the subscriber held, which comes again after its lease of %v: %w", c.s.opt.lease, wrap(err))
+	}
+	return nil
+}
+
+// drain waits until nothing can arrive any more.
+func (c *consumer) drain(ctx context.Context) error {
+	_, err := c.s.session(ctx)
+	c.mu.Lock()
 	links := make([]*link, 0, len(c.links))
 	for l := range c.links {
 		links = append(links, l)
 	}
 	c.link = nil
 	c.mu.Unlock()
-	close(c.quit)
-	<-c.done
 	for _, l := range links {
-		l.sub.Drain()
-	}
-	var err error
-	for left := true; left && err == nil; {
-		c.mu.Lock()
-		left = len(c.links) > 0
-		c.mu.Unlock()
-		if left {
-			select {
-			case <-c.drop:
-			case <-ctx.Done():
-				err = ctx.Err()
-			case <-c.s.ended:
-				err = driver.ErrClosed
-			}
+		if err != nil || l.sub.Drain() != nil {
+			l.sub.Unsubscribe()
+			c.drained(l)
 		}
 	}
-	prefetched, handed := c.in.Drain()
-	if gerr := c.giveBack(ctx, prefetched, handed); err == nil {
-		err = gerr
+	for {
+		c.mu.Lock()
+		left := len(c.links)
+		c.mu.Unlock()
+		if left == 0 {
+			return err
+		}
+		select {
+		case <-c.drop:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	c.ctl.Unsubscribe()
-	if derr := c.leave(ctx); err == nil {
-		err = derr
-	}
-	c.s.mu.Lock()
-	delete(c.s.consumers, c)
-	c.s.mu.Unlock()
-	return err
 }
 
 // giveBack returns deliveries to the queue, oldest first. The server counts
@@ -488,34 +559,31 @@ func (c *consumer) giveBack(ctx context.Context, prefetched, handed []*emulate.D
 	if len(prefetched)+len(handed) == 0 {
 		return nil
 	}
-	for _, d := range prefetched {
-		h := d.Ref.(*hold)
-		if err := c.s.nc.PublishMsg(c.record(h, h.uncounted+1)); err != nil {
-			return wrap(err)
+	return c.s.do(ctx, "giving back", func(ctx context.Context) error {
+		// The answer to the last record says that all are stored.
+		for i, d := range prefetched {
+			h := d.Ref.(*hold)
+			m := c.record(h, h.uncounted+1)
+			if i < len(prefetched)-1 {
+				if err := c.s.nc.PublishMsg(m); err != nil {
+					return err
+				}
+			} else if _, err := c.s.publishOne(ctx, m); err != nil {
+				if isStreamGone(err) || errors.Is(err, natsgo.ErrNoResponders) {
+					return nil // nothing to give back to
+				}
+				return err
+			}
 		}
-	}
-	// The records are stored before anybody can get the messages: both go
-	// through the stream, but not in one queue.
-	if len(prefetched) > 0 {
-		err := c.s.once(ctx, func(ctx context.Context) error {
-			last := prefetched[len(prefetched)-1].Ref.(*hold)
-			_, err := c.s.publishOne(ctx, c.record(last, last.uncounted+1))
-			return err
-		})
-		if err != nil {
-			c.s.cfg.Logger.Warn("nats: prefetched messages may count an attempt that was none", "queue", c.q.Name, "error", err)
+		for _, ds := range [][]*emulate.Delivery{handed, prefetched} {
+			for _, d := range ds {
+				if err := c.s.nc.Publish(d.Ref.(*hold).ack, nakBody); err != nil {
+					return err
+				}
+			}
 		}
-	}
-	all := append(handed, prefetched...)
-	for _, d := range all {
-		if err := c.s.nc.Publish(d.Ref.(*hold).ack, nakBody); err != nil {
-			return wrap(err)
-		}
-	}
-	c.mu.Lock()
-	clear(c.holds)
-	c.mu.Unlock()
-	return wrap(c.s.flush(ctx))
+		return c.s.nc.FlushWithContext(ctx)
+	})
 }
 
 // record is the message that says how many deliveries of a message do not
@@ -573,7 +641,7 @@ func (c *consumer) leave(ctx context.Context) error {
 	if isStreamGone(err) {
 		return nil
 	}
-	return wrap(err)
+	return err
 }
 
 // heldAnswer is what a consumer says when it is asked what it holds.

@@ -110,10 +110,10 @@ func (s *store) ground(ctx context.Context) (ground, error) {
 func (s *store) makeGround(ctx context.Context) (jetstream.Stream, error) {
 	epoch := rand.Text()
 	prefix := s.names.topology(epoch)
-	stream, err := s.js.CreateStream(ctx, jetstream.StreamConfig{
+	cfg := jetstream.StreamConfig{
 		Name:               s.names.topologyStream(),
 		Description:        "polymq: the exchanges, queues and bindings of a namespace",
-		Subjects:           []string{prefix + ".>"},
+		Subjects:           []string{prefix + ".v", prefix + ".e.*", prefix + ".l.*"},
 		MaxMsgsPerSubject:  1,
 		Storage:            jetstream.FileStorage,
 		Replicas:           s.opt.replicas,
@@ -123,6 +123,11 @@ func (s *store) makeGround(ctx context.Context) (jetstream.Stream, error) {
 		// Republished when it is stored, so that who hears of it finds it.
 		RePublish: &jetstream.RePublish{Source: prefix + ".v", Destination: s.names.changed(), HeadersOnly: true},
 		Metadata:  map[string]string{metaFormat: format, metaNamespace: s.opt.vhost, metaEpoch: epoch},
+	}
+	var stream jetstream.Stream
+	err := again(ctx, func() (err error) {
+		stream, err = s.js.CreateStream(ctx, cfg)
+		return err
 	})
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || hasCode(err, codeStreamExists) {
 		return s.js.Stream(ctx, s.names.topologyStream()) // another client was faster
