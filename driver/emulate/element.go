@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/polymq/polymq/routing"
 )
@@ -163,9 +164,7 @@ func decodeArgs(s string) (map[string]any, error) {
 func normal(v any) (any, error) {
 	var err error
 	switch v := v.(type) {
-	case nil, string, []byte, bool, int64, float64:
-		return v, nil
-	case interface{ Unix() int64 }: // time.Time
+	case nil, string, []byte, bool, int64, float64, time.Time:
 		return v, nil
 	case []any:
 		list := make([]any, len(v))

@@ -42,6 +42,7 @@ type Inbox struct {
 	held  int      // put and not yet released, the queued ones included
 	list  Delivery // sentinel of the ring of held deliveries, oldest first
 	err   error    // the end
+	empty bool     // drained after the end
 }
 
 func newInbox(q *Queue, prefetch int, lease time.Duration) *Inbox {
@@ -117,19 +118,35 @@ func (in *Inbox) Fail(err error) {
 // and taken but not settled, each oldest first. Those are no longer held. It is
 // for the end, and for a lost connection that gave back all that was held.
 func (in *Inbox) Drain() (prefetched, handed []*Delivery) {
+	return in.drain(true)
+}
+
+// Prefetched takes out what was never taken, oldest first, and leaves the rest
+// held. It is for consumers that can stop delivering before they close.
+func (in *Inbox) Prefetched() []*Delivery {
+	prefetched, _ := in.drain(false)
+	return prefetched
+}
+
+func (in *Inbox) drain(all bool) (prefetched, handed []*Delivery) {
 	defer signal(in.more)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for d := in.list.next; d != &in.list; d = in.list.next {
-		if d.handed {
-			handed = append(handed, d)
-		} else {
+	for d := in.list.next; d != &in.list; {
+		next := d.next
+		switch {
+		case !d.handed:
 			prefetched = append(prefetched, d)
+			in.unlink(d)
+		case all:
+			handed = append(handed, d)
+			in.unlink(d)
 		}
-		in.unlink(d)
+		d = next
 	}
 	clear(in.queue)
 	in.n = 0
+	in.empty = all && in.err != nil
 	return prefetched, handed
 }
 
@@ -221,7 +238,7 @@ func (in *Inbox) release(d *Delivery) bool {
 func (in *Inbox) restore(d *Delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.err == nil && !d.held {
+	if !in.empty && !d.held {
 		in.link(d)
 	}
 }

@@ -133,10 +133,7 @@ func (l *lease) renew(ctx context.Context) error {
 		if l.c.ctx.Err() != nil {
 			return driver.ErrClosed
 		}
-		st := l.c.topo.current()
-		if st.err != nil {
-			return st.err
-		}
+		st := l.c.topo.current() // where it cannot be read, everything is refused by it
 		sent := time.Now()
 		err := l.c.store.RenewLease(ctx, l.client, st.version)
 		if errors.Is(err, ErrStale) {

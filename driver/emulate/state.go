@@ -33,6 +33,7 @@ type topology struct {
 	bindings  map[string]routing.Binding
 	names     map[string]string // what an exchange's or queue's element is called → its name
 	foreign   map[string]error  // elements that this version cannot read
+	dangling  bool              // a binding's end is missing, so it is not in the table
 
 	now *state // what the publishers see of it
 }
@@ -121,7 +122,7 @@ func (t *topology) absorb(ch Changes) *state {
 		t.queues = maps.Clone(t.queues) // publishers read the old one
 	}
 	var add, remove routing.Topology
-	rebuild := ch.Full
+	rebuild := ch.Full || t.dangling
 	for _, e := range ch.Elements {
 		if t.take(e, old, &add, &remove) {
 			rebuild = true
@@ -227,7 +228,8 @@ func (t *topology) take(e Element, old map[string]*Queue, add, remove *routing.T
 	return false
 }
 
-// whole is the topology as the table needs it.
+// whole is the topology as the table needs it. No change leaves a binding that
+// leads from or to nothing; should one be there, the rest still routes.
 func (t *topology) whole() routing.Topology {
 	var w routing.Topology
 	for _, x := range t.exchanges {
@@ -236,6 +238,18 @@ func (t *topology) whole() routing.Topology {
 	for name := range t.queues {
 		w.Queues = append(w.Queues, routing.Queue{Name: name})
 	}
-	w.Bindings = slices.AppendSeq(w.Bindings, maps.Values(t.bindings))
+	t.dangling = false
+	for _, b := range t.bindings {
+		_, from := t.exchange(b.Exchange)
+		to := t.queues[b.Queue] != nil
+		if b.Queue == "" {
+			_, to = t.exchange(b.ToExchange)
+		}
+		if from && to {
+			w.Bindings = append(w.Bindings, b)
+		} else {
+			t.dangling = true
+		}
+	}
 	return w
 }

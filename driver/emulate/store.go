@@ -165,3 +165,11 @@ type Consumer interface {
 	// whose attempts do not count. It leaves no goroutine.
 	Close(ctx context.Context) error
 }
+
+// Drainer is a Consumer that can stop delivering while it still settles and
+// extends what was handed out. Optional.
+type Drainer interface {
+	// Drain stops delivering and gives back at once what Inbox.Prefetched
+	// returns, whose attempts do not count. The inbox has ended.
+	Drain(ctx context.Context) error
+}

@@ -46,10 +46,24 @@ func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (dri
 	}
 	c.mu.Unlock()
 	if late {
-		s.Close(ctx)
+		_ = s.Close(ctx) // nobody has it
 		return nil, driver.ErrClosed
 	}
+	if drainer, ok := s.consumer.(Drainer); ok {
+		return draining{s, drainer}, nil
+	}
 	return s, nil
+}
+
+// draining is a subscriber whose store can stop delivering before the end.
+type draining struct {
+	*subscriber
+	drainer Drainer
+}
+
+func (s draining) Drain(ctx context.Context) error {
+	s.in.Fail(driver.ErrClosed)
+	return s.drainer.Drain(ctx)
 }
 
 func (s *subscriber) Receive(ctx context.Context, buf []*driver.Delivery) (int, error) {

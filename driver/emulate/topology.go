@@ -22,7 +22,7 @@ var errAgain = errors.New("the topology changed meanwhile")
 // others lean on first, since the elements are written in several steps. When
 // change returns nil, what it found or made is in force in every process.
 func (c *conn) change(ctx context.Context, prepare func(*state) error, plan func(*topology) ([]Element, error)) error {
-	for {
+	for unknown := 0; ; {
 		st, err := c.refresh(ctx)
 		if err != nil {
 			return err
@@ -45,6 +45,10 @@ func (c *conn) change(ctx context.Context, prepare func(*state) error, plan func
 		case errors.Is(err, ErrStale), errors.Is(err, errAgain):
 		case errors.Is(err, driver.ErrUnconfirmed):
 			// It may have happened: the next plan sees.
+			if err := sleep(ctx, c.ctx, backoff(unknown)); err != nil {
+				return err
+			}
+			unknown++
 		default:
 			return err
 		}
@@ -207,7 +211,9 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 		add.Queues = append(add.Queues, routing.Queue{Name: want.Name})
 	}
 	// The broker lost these queues; their bindings went with them.
-	out = append(t.unbinding(func(b routing.Binding) bool { return b.Queue != "" && lost[b.Queue] }), out...)
+	if len(lost) > 0 {
+		out = append(t.unbinding(func(b routing.Binding) bool { return lost[b.Queue] }), out...)
+	}
 	bindings, err := t.binding(want, func(e string, b routing.Binding) bool {
 		_, ok := t.bindings[e]
 		return ok && !lost[b.Queue]

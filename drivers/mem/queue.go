@@ -248,12 +248,23 @@ func (q *queue) giveBack(c *consumer) {
 // prefetched has not been tried.
 func (q *queue) reclaim(c *consumer) {
 	prefetched, handed := c.in.Drain()
-	for i, ds := range [][]*emulate.Delivery{prefetched, handed} {
-		for _, d := range ds {
-			if h := d.Ref.(*hold); !q.gone && h.item.hold == h {
-				q.release(h)
-				q.again(h.item, i == 1, 0)
-			}
+	q.takeBack(prefetched, false)
+	q.takeBack(handed, true)
+}
+
+// putBack returns what a consumer has merely prefetched.
+func (q *queue) putBack(c *consumer) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.takeBack(c.in.Prefetched(), false)
+	q.share()
+}
+
+func (q *queue) takeBack(ds []*emulate.Delivery, counts bool) {
+	for _, d := range ds {
+		if h := d.Ref.(*hold); !q.gone && h.item.hold == h {
+			q.release(h)
+			q.again(h.item, counts, 0)
 		}
 	}
 }

@@ -76,3 +76,10 @@ func (c *consumer) Close(context.Context) error {
 	<-c.done
 	return nil
 }
+
+// Drain stops delivering; what was handed out stays held.
+func (c *consumer) Drain(context.Context) error {
+	c.q.leave(c)
+	c.q.putBack(c)
+	return nil
+}
