@@ -79,8 +79,8 @@ func TestIllegalMessages(t *testing.T) {
 		m    polymq.Message
 		text string
 	}{
-		"key":            {polymq.Message{Key: "a\x00"}, "Key"},
-		"long key":       {polymq.Message{Key: long}, "Key"},
+		"key":            {polymq.Message{Key: "a\x00"}, "routing key"},
+		"long key":       {polymq.Message{Key: long}, "routing key"},
 		"long ID":        {polymq.Message{ID: long}, "ID"},
 		"long type":      {polymq.Message{Type: long}, "Type"},
 		"negative TTL":   {polymq.Message{TTL: -1}, "TTL"},

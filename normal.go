@@ -38,7 +38,7 @@ func (c *Conn) prepare(m *Message) (*driver.Message, error) {
 
 func (c *Conn) check(m *Message) error {
 	if err := routing.CheckKey(m.Key); err != nil {
-		return fmt.Errorf("Key: %w", err)
+		return fmt.Errorf("routing key: %w", err)
 	}
 	for _, p := range [...]struct{ name, value string }{
 		{"ID", m.ID},

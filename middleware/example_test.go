@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/polymq/polymq"
@@ -55,14 +56,14 @@ func ExampleRetry() {
 }
 
 func ExampleRecover() {
-	handler := polymq.Chain(func(context.Context, *polymq.Delivery) error {
-		var accounts map[string]int
-		accounts["anna"] = 5
+	handler := polymq.Chain(func(_ context.Context, d *polymq.Delivery) error {
+		fields := strings.Fields(string(d.Body))
+		fmt.Println("name:", fields[0], "price:", fields[1])
 		return nil
 	}, middleware.Recover())
 
-	fmt.Println(handler(context.Background(), &polymq.Delivery{Message: &polymq.Message{}}))
-	// Output: panic: assignment to entry in nil map
+	fmt.Println(handler(context.Background(), &polymq.Delivery{Message: &polymq.Message{Body: []byte("broom")}}))
+	// Output: panic: runtime error: index out of range [1] with length 1
 }
 
 func ExampleTimeout() {
