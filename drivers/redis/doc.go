@@ -23,8 +23,8 @@
 // describes what is stored.
 //
 // How safe a confirmed message is depends on Redis: with appendfsync everysec
-// (its default) a crash of the machine loses up to a second, with appendfsync
-// always nothing; replication is asynchronous, so a failover may lose what was
+// (its default) a crash loses the last second or two, with appendfsync always
+// nothing; replication is asynchronous, so a failover may lose what was
 // confirmed just before.
 //
 // A message given back comes in its original place, before what nobody has

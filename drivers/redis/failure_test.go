@@ -197,9 +197,7 @@ func TestHeldIsHeld(t *testing.T) {
 func TestKilledUnderLoad(t *testing.T) {
 	b := testbroker.Start(t, "redis")
 	conn, _, st := dialStates(t, b.URL())
-	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "appendfsync", "always").Err(); err != nil {
-		t.Fatal(err)
-	}
+	safe(t, b)
 	declare(t, conn, "q")
 	const publishers, each = 8, 400
 	var wg sync.WaitGroup
@@ -217,6 +215,7 @@ func TestKilledUnderLoad(t *testing.T) {
 	for range 2 {
 		time.Sleep(150 * time.Millisecond) // amid the load
 		b.Restart()
+		safe(t, b)
 	}
 	wg.Wait()
 	select {
@@ -259,6 +258,7 @@ func TestKilledUnderLoad(t *testing.T) {
 // neither lost nor left over.
 func TestConsumingOverRestart(t *testing.T) {
 	b := testbroker.Start(t, "redis")
+	safe(t, b)
 	conn, _ := dial(t, b.URL())
 	declare(t, conn, "q")
 	var ms []*driver.Message

@@ -92,6 +92,15 @@ func raw(t testing.TB, url string) *goredis.Client {
 	return c
 }
 
+// safe has the broker sync before it confirms: otherwise even the kill of its
+// process alone loses what waits for the sync of the second before.
+func safe(t testing.TB, b *testbroker.Broker) {
+	t.Helper()
+	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "appendfsync", "always").Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func declare(t testing.TB, conn driver.Conn, queues ...string) {
 	t.Helper()
 	var topo routing.Topology

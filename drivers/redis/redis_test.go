@@ -25,6 +25,7 @@ func TestConformance(t *testing.T) {
 		},
 		Restart: func(t testing.TB) (string, func()) {
 			b := testbroker.Start(t, "redis")
+			safe(t, b)
 			return b.URL() + "?lease=2s", b.Restart
 		},
 		Newer: func(t testing.TB, url string) {
