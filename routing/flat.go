@@ -15,7 +15,7 @@ type flat struct {
 	small  []branch // the branches of each small node, the last one marked
 	big    []edge   // those of big ones: open addressing; a slot with child 0 is empty
 	root   ref
-	to     []*place   // where the bindings lead
+	to     []string   // the queues that the bindings lead to; "" for an exchange
 	all    []*binding // the same bindings
 	runs   []run
 }
@@ -255,15 +255,15 @@ func (w *walk) flatTail(f *flat, d *dead, at ref, i int) {
 
 func (w *walk) takeSpan(f *flat, d *dead, at ref) {
 	start, n := f.span(at)
-	if d.count > 0 {
-		for i := start; i < start+n; i++ {
-			if !d.has(i) {
-				w.takePlace(f.to[i])
-			}
+	for i := start; i < start+n; i++ {
+		if d.count > 0 && d.has(i) {
+			continue
 		}
-		return
-	}
-	for _, p := range f.to[start : start+n] {
-		w.takePlace(p)
+		if name := f.to[i]; name != "" {
+			w.taken = true
+			w.add(name)
+		} else {
+			w.take(f.all[i])
+		}
 	}
 }

@@ -20,10 +20,12 @@ func newFlat(bs []*binding) *flat {
 	l.group(s.edges, s.count)
 	l.flat.root = l.ref(1)
 	f := l.flat
-	f.to, f.all = make([]*place, len(bs)), make([]*binding, len(bs))
+	f.to, f.all = make([]string, len(bs)), make([]*binding, len(bs))
 	for i, b := range bs {
 		n := &l.nodes[ends[i]]
-		f.to[n.start], f.all[n.start] = b.to, b
+		if f.all[n.start] = b; !b.to.exchange {
+			f.to[n.start] = b.to.name
+		}
 		n.start++
 	}
 	return f

@@ -40,7 +40,7 @@ func matchBoth(t testing.TB, patterns []string, key string) map[string][]string 
 	var bs []*binding
 	from := newVia(newPlace("x", true), nil)
 	for _, p := range patterns {
-		bs = append(bs, &binding{p, newPlace(p, false), from})
+		bs = append(bs, &binding{p, newPlace("to "+p, false), from})
 	}
 	var trie topicIndex
 	for _, b := range bs {
@@ -51,8 +51,8 @@ func matchBoth(t testing.TB, patterns []string, key string) map[string][]string 
 		w := &walk{keys: []string{key}}
 		x.match(w)
 		var found []string
-		for _, p := range w.queues {
-			found = append(found, p.name)
+		for _, name := range w.out {
+			found = append(found, strings.TrimPrefix(name, "to "))
 		}
 		slices.Sort(found)
 		got[how] = found

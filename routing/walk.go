@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"unsafe"
 )
 
 // Route appends to dst the names of the queues that take a message published
@@ -24,7 +25,7 @@ import (
 func (t *Table) Route(dst []string, exchange, key string, header map[string]any) ([]string, error) {
 	w := walks.Get().(*walk)
 	defer w.release()
-	w.table, w.header = t, header
+	w.table, w.header, w.out, w.base = t, header, dst, len(dst)
 	w.keys = append(w.keys, key)
 	if len(header) > 0 {
 		for _, name := range [...]string{"CC", "BCC"} {
@@ -44,10 +45,7 @@ func (t *Table) Route(dst []string, exchange, key string, header map[string]any)
 			return dst, err
 		}
 	}
-	for _, p := range w.queues {
-		dst = append(dst, p.name)
-	}
-	return dst, nil
+	return w.out, nil
 }
 
 // A walk is one message on its way through a table.
@@ -58,8 +56,9 @@ type walk struct {
 	words   []word   // of the key being matched
 	tokens  []uint32 // their numbers in the flat being matched
 	todo    []*place // exchanges seen, in the order of the walk
-	queues  []*place // queues found
-	set     []*place // queues again, hashed, once they are many
+	out     []string // names of the queues found, from base on
+	base    int
+	set     []string // the names again, hashed, once they are many
 	taken   bool     // the exchange being matched has matched something
 	unknown bool     // it is of an unknown kind
 }
@@ -67,15 +66,15 @@ type walk struct {
 var walks = sync.Pool{New: func() any { return new(walk) }}
 
 // What a walk keeps at most for the next one.
-const keepQueues = 1 << 12
+const keepNames = 1 << 14
 
 func (w *walk) release() {
-	if cap(w.queues) > keepQueues {
-		*w = walk{}
+	if cap(w.set) > keepNames {
+		w.set = nil
 	}
 	// The lists keep strings and places, which are small, until the next walk.
-	w.table, w.header = nil, nil
-	w.keys, w.todo, w.queues, w.set = w.keys[:0], w.todo[:0], w.queues[:0], w.set[:0]
+	w.table, w.header, w.out = nil, nil, nil
+	w.keys, w.todo, w.set = w.keys[:0], w.todo[:0], w.set[:0]
 	walks.Put(w)
 }
 
@@ -125,7 +124,7 @@ func (w *walk) from(x *exchange) error {
 func (w *walk) defaultExchange() {
 	for _, key := range w.keys {
 		if q := w.table.queue(key); q != nil {
-			w.add(q.at)
+			w.add(q.at.name)
 		}
 	}
 }
@@ -140,7 +139,7 @@ func (w *walk) takePlace(p *place) {
 	if p.exchange {
 		w.visit(p)
 	} else {
-		w.add(p)
+		w.add(p.name)
 	}
 }
 
@@ -178,43 +177,56 @@ func (w *walk) visit(p *place) {
 // While queues are few, looking through them is faster than hashing.
 const fewQueues = 16
 
-func (w *walk) add(p *place) {
-	if len(w.queues) < fewQueues {
-		if !slices.Contains(w.queues, p) {
-			w.queues = append(w.queues, p)
+// add appends the name of a queue that was not found before.
+func (w *walk) add(name string) {
+	found := w.out[w.base:]
+	if len(found) < fewQueues {
+		for i := range found {
+			if identical(found[i], name) {
+				return
+			}
 		}
+		w.out = append(w.out, name)
 		return
 	}
-	if 2*len(w.queues) >= len(w.set) {
+	if 2*len(found) >= len(w.set) {
 		w.grow()
 	}
-	if w.mark(p) {
-		w.queues = append(w.queues, p)
+	if w.mark(name) {
+		w.out = append(w.out, name)
 	}
 }
 
-// grow makes the set four times as large as the queues.
+// identical compares names of queues without reading them: in one table, a
+// queue's name is one and the same string.
+func identical(a, b string) bool {
+	return unsafe.StringData(a) == unsafe.StringData(b) && len(a) == len(b)
+}
+
+// grow makes the set at least four times as large as what was found.
 func (w *walk) grow() {
+	found := w.out[w.base:]
 	n := 64
-	for n < 4*len(w.queues) {
+	for n < 4*len(found) {
 		n *= 2
 	}
 	w.set = slices.Grow(w.set[:0], n)[:n]
 	clear(w.set)
-	for _, p := range w.queues {
-		w.mark(p)
+	for _, name := range found {
+		w.mark(name)
 	}
 }
 
-// mark puts p into the set and reports whether it was not there.
-func (w *walk) mark(p *place) bool {
-	mask := uint64(len(w.set) - 1)
-	for i := p.hash & mask; ; i = (i + 1) & mask {
-		switch w.set[i] {
-		case nil:
-			w.set[i] = p
+// mark puts a name into the set and reports whether it was not there.
+func (w *walk) mark(name string) bool {
+	mask := len(w.set) - 1
+	at := uint64(uintptr(unsafe.Pointer(unsafe.StringData(name)))) * 0x9e3779b97f4a7c15
+	for i := int(at>>32) & mask; ; i = (i + 1) & mask {
+		switch {
+		case w.set[i] == "":
+			w.set[i] = name
 			return true
-		case p:
+		case identical(w.set[i], name):
 			return false
 		}
 	}
