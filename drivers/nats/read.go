@@ -16,7 +16,6 @@ type stored struct {
 	subject string
 	seq     uint64
 	at      time.Time
-	header  natsgo.Header // nil when read through the leader
 	data    []byte
 }
 
@@ -134,7 +133,7 @@ func (s *store) page(ctx context.Context, stream string, req getRequest, each fu
 }
 
 func parseStored(m *natsgo.Msg) (stored, error) {
-	e := stored{subject: m.Header.Get("Nats-Subject"), header: m.Header, data: m.Data}
+	e := stored{subject: m.Header.Get("Nats-Subject"), data: m.Data}
 	var err error
 	if e.seq, err = strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64); err != nil {
 		return stored{}, fmt.Errorf("nats: a stored message without a sequence: %w", err)
