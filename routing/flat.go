@@ -69,8 +69,12 @@ const (
 	lastBranch = 1 << 31 // marks a branch
 )
 
-// More than so many bindings might not fit the numbers.
-const maxFlat = 1 << 26
+// With more bindings, nodes or bytes of words than these, the numbers might not
+// fit.
+const (
+	maxFlat = 1<<26 - 256
+	maxText = 1<<31 - 1<<16
+)
 
 // Keys must not be able to choose where they are filed.
 var edgeSeed = rand.Uint64() | 1

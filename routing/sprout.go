@@ -11,12 +11,12 @@ func newFlat(bs []*binding) *flat {
 	s.nodes = append(s.nodes, sproutNode{}, sproutNode{}) // 0 is nothing, 1 the root
 	ends := make([]uint32, len(bs))
 	for i, b := range bs {
-		ends[i] = s.grow(b.key)
+		if ends[i] = s.grow(b.key); len(s.nodes) > maxFlat || len(s.tokens.text) > maxText || i > maxFlat {
+			return nil
+		}
 	}
-	if len(bs) > maxFlat || len(s.nodes) > maxFlat {
-		return nil
-	}
-	l := layout{flat: &flat{tokens: s.tokens.packed()}, nodes: s.nodes}
+	s.tokens.text = slices.Clone(s.tokens.text) // without its room to grow
+	l := layout{flat: &flat{tokens: s.tokens}, nodes: s.nodes}
 	l.group(s.edges, s.count)
 	l.flat.root = l.ref(1)
 	f := l.flat
