@@ -121,8 +121,8 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 		conn.Close()
 	}
 	w.Close()
-	if ctx.Err() != nil && errors.Is(err, amqp091.ErrClosed) {
-		err = ctx.Err()
+	if ctx.Err() != nil {
+		err = ctx.Err() // amqp091 has seen but a closed socket
 	}
 	return nil, nil, wrap(err)
 }

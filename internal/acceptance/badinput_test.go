@@ -145,9 +145,8 @@ func TestSilentBroker(t *testing.T) {
 				return err
 			})
 			quick("Health", context.DeadlineExceeded, conn.Health)
-			quick("Purge", context.DeadlineExceeded, func(ctx context.Context) error {
-				_, err := conn.Purge(ctx, "q")
-				return err
+			quick("Bind", context.DeadlineExceeded, func(ctx context.Context) error {
+				return conn.Bind(ctx, routing.Binding{Exchange: "amq.topic", Queue: "q", Key: "k"})
 			})
 			link.Stall(false)
 
