@@ -198,6 +198,12 @@ func checkTable(t *testing.T, c *choices) (changes int) {
 			}
 			want, wantErr := model.route(exchange, keys, header)
 			slices.Sort(got)
+			if compiled, err2 := flattened(table).Route(nil, exchange, key, header); err == nil {
+				slices.Sort(compiled)
+				if err2 != nil || !slices.Equal(compiled, got) {
+					t.Fatalf("compiled: %q, %v: want %q", compiled, err2, got)
+				}
+			}
 			if !errors.Is(err, wantErr) || !slices.Equal(got, want) {
 				t.Fatalf("exchange %q, key %q, header %v: %q, %v: want %q, %v; topology %+v", exchange, key, header, got, err, want, wantErr, model)
 			}

@@ -10,8 +10,7 @@ import (
 
 // Route appends to dst the names of the queues that take a message published
 // to exchange with key and header, each once, in no order; nothing where the
-// message is unroutable. Entries that dst held before count as taken by nobody:
-// they stay, and may come again.
+// message is unroutable. What dst held before stays, and is not compared with.
 //
 // The exchange "" is the default exchange: the key names the queue. The headers
 // CC and BCC, lists of strings, are further keys. It returns an error, and dst
