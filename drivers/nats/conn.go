@@ -220,11 +220,6 @@ func (s *store) Native() any { return s.nc }
 
 func (s *store) Close(ctx context.Context) error {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		<-s.ended
-		return nil
-	}
 	var consumers []*consumer
 	for c := range s.consumers {
 		consumers = append(consumers, c)
@@ -235,6 +230,11 @@ func (s *store) Close(ctx context.Context) error {
 		c.Close(ctx)
 	}
 	s.mu.Lock()
+	if s.closed { // a second Close, beside the first
+		s.mu.Unlock()
+		<-s.ended
+		return nil
+	}
 	s.closed = true
 	if s.live != nil {
 		s.lost()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,11 +82,7 @@ func openStore(ctx context.Context, u *driver.URL, cfg driver.Config) (*store, e
 	d := &dialer{ctx: ctx}
 	o := natsgo.GetDefaultOptions()
 	for _, addr := range u.Addrs(4222) {
-		scheme := "nats://"
-		if u.Scheme == "tls+nats" {
-			scheme = "tls://"
-		}
-		o.Servers = append(o.Servers, (&url.URL{Scheme: strings.TrimSuffix(scheme, "://"), Host: addr}).String())
+		o.Servers = append(o.Servers, "nats://"+addr)
 	}
 	if u.Scheme == "tls+nats" {
 		o.Secure = true
@@ -95,7 +90,7 @@ func openStore(ctx context.Context, u *driver.URL, cfg driver.Config) (*store, e
 	}
 	switch {
 	case !u.HasUser:
-	case u.Password == "" && !strings.Contains(u.User, ":"):
+	case u.Password == "":
 		o.Token = u.User
 	default:
 		o.User, o.Password = u.User, u.Password
