@@ -278,17 +278,29 @@ func (s *store) Close(ctx context.Context) error {
 	was := s.closed.Swap(true)
 	s.mu.Unlock()
 	if was {
-		s.wg.Wait()
-		return nil
+		return s.ended(ctx)
 	}
 	s.stop()
 	for _, l := range s.lanes {
 		l.close()
 	}
 	// What is still under way ends when its connection does.
-	err := errors.Join(s.client.Close(), s.blocks.Close())
-	s.wg.Wait()
-	return err
+	return errors.Join(s.client.Close(), s.blocks.Close(), s.ended(ctx))
+}
+
+// ended waits for the goroutines, which end at their timeouts at the latest.
+func (s *store) ended(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func random(bytes int) string {

@@ -170,6 +170,37 @@ func boolInt(b bool) int {
 	return 0
 }
 
+// TestOutageBeyondLease: what a subscriber could not extend comes again, also
+// when there is nobody else to take it.
+func TestOutageBeyondLease(t *testing.T) {
+	url := testbroker.URL(t, "redis") + "&lease=1s&timeout=300ms"
+	link := testbroker.Proxy(t, url)
+	conn, _ := dial(t, link.URL())
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a"), text("b")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 2)
+	held := expect(t, sub, "a")
+	for i := 2; i < 4; i++ {
+		link.Refuse(true)
+		link.Cut()
+		time.Sleep(time.Duration(i) * 600 * time.Millisecond) // longer than the lease
+		link.Refuse(false)
+		again := expect(t, sub, "a")
+		if again[0].Attempt != i {
+			t.Fatalf("attempt %d, want %d", again[0].Attempt, i)
+		}
+		if err := sub.Settle(ctxT(t), held[0], driver.Ack, 0); !errors.Is(err, driver.ErrLost) {
+			t.Fatalf("the lost hold: %v", err)
+		}
+		held = again
+	}
+	settle(t, sub, driver.Ack, held...)
+	settle(t, sub, driver.Ack, expect(t, sub, "b")...)
+	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+}
+
 // TestHeldIsHeld: a handler far longer than the lease keeps its message.
 func TestHeldIsHeld(t *testing.T) {
 	url := testbroker.URL(t, "redis") + "&lease=1s"

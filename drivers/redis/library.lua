@@ -230,7 +230,8 @@ local function due(p, t)
 end
 
 -- settle: from args[i], the number of acknowledged entries and those, then id,
--- count and delay in ms of each entry that is given back.
+-- count and delay in ms of each entry that is given back; a delay of -1: the
+-- application has not seen it, so that delivery does not count.
 local function settle(p, consumer, args, i, t)
   local n = tonumber(args[i])
   if n > 0 then
@@ -243,7 +244,9 @@ local function settle(p, consumer, args, i, t)
     local e = redis.call('XPENDING', p, GROUP, id, id, 1, consumer)[1]
     -- Another count: this is the second try of a settlement that has happened.
     if e and e[4] == tonumber(args[j + 1]) then
-      if delay > 0 then
+      if delay < 0 then
+        redis.call('XCLAIM', p, GROUP, READY, 0, id, 'RETRYCOUNT', math.max(e[4] - 1, 0), 'JUSTID')
+      elseif delay > 0 then
         redis.call('XCLAIM', p, GROUP, DELAYED, 0, id, 'JUSTID')
         redis.call('ZADD', p .. ':delayed', ms(t + delay), id)
       else
@@ -255,9 +258,16 @@ local function settle(p, consumer, args, i, t)
   if woken then wake(p) end
 end
 
--- alive renews the lease of a consumer; false when it was struck.
+-- alive renews the lease of a consumer; false when it has run out: then the
+-- consumer is struck, if nobody has done it yet, for it no longer counts on
+-- what it held.
 local function alive(p, consumer, lease, t)
-  if not redis.call('ZSCORE', p .. ':consumers', consumer) then return false end
+  local deadline = redis.call('ZSCORE', p .. ':consumers', consumer)
+  if not deadline then return false end
+  if tonumber(deadline) < t then
+    strike(p, consumer)
+    return false
+  end
   redis.call('ZADD', p .. ':consumers', ms(t + lease), consumer)
   return true
 end
@@ -364,7 +374,7 @@ local function rename(keys, args)
   if gone(p) then return 0 end
   local t = now()
   if alive(p, args[2], args[3], t) then return 1 end
-  if not redis.call('ZSCORE', p .. ':consumers', args[1]) then return -1 end
+  if not alive(p, args[1], args[3], t) then return -1 end
   redis.call('ZADD', p .. ':consumers', ms(t + args[3]), args[2])
   local kept = {}
   for i = 4, #args do kept[#kept + 1] = args[i] end

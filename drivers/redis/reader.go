@@ -47,6 +47,7 @@ func (c *consumer) read() {
 		}
 		if r.sweep = time.Since(swept) > beat; r.sweep {
 			swept = time.Now()
+			c.expire()
 		}
 		var err error
 		if unknown {
@@ -273,10 +274,10 @@ func (r *fetch) take(a *answer, count int, again bool) {
 
 // put hands deliveries to the inbox.
 func (c *consumer) put(r *fetch) {
+	until := time.Now().Add(c.s.cfg.lease)
 	c.mu.Lock()
 	for _, h := range r.ds {
-		h.Queue = c.q.Name
-		h.life = c.life
+		h.life, h.until = c.life, until
 		h.prev, h.next = c.holds.prev, &c.holds
 		h.prev.next, h.next.prev = h, h
 	}

@@ -267,3 +267,31 @@ func TestCloseIsPrompt(t *testing.T) {
 		t.Fatal(err, time.Since(begin))
 	}
 }
+
+// TestDrain: what was handed out stays held, the rest goes back at once and is
+// not counted.
+func TestDrain(t *testing.T) {
+	conn, _ := dial(t, testbroker.URL(t, "redis"))
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a"), text("b"), text("c")); err != nil {
+		t.Fatal(err)
+	}
+	one := subscribe(t, conn, "q", 3)
+	held := expect(t, one, "a")
+	info(t, conn, "q", driver.QueueInfo{Unsettled: 3, Consumers: 1})
+	if err := one.(driver.Drainer).Drain(ctxT(t)); err != nil {
+		t.Fatal(err)
+	}
+	info(t, conn, "q", driver.QueueInfo{Ready: 2, Unsettled: 1, Consumers: 1})
+	two := subscribe(t, conn, "q", 3)
+	for _, d := range expect(t, two, "b", "c") {
+		if d.Attempt != 1 {
+			t.Errorf("%s: attempt %d", d.Message.Body, d.Attempt)
+		}
+	}
+	settle(t, one, driver.Ack, held...)
+	if err := one.Close(ctxT(t)); err != nil {
+		t.Fatal(err)
+	}
+	info(t, conn, "q", driver.QueueInfo{Unsettled: 2, Consumers: 1})
+}

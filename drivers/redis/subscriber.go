@@ -27,6 +27,7 @@ type hold struct {
 	id         entryID
 	count      int    // the entry's delivery count
 	life       uint64 // of the consumer that it was delivered to
+	until      time.Time
 	prev, next *hold
 }
 
@@ -48,10 +49,11 @@ func (t turn) unlock() { <-t }
 type settlement struct {
 	id    entryID
 	count int
-	life  uint64
 	ack   bool
-	delay time.Duration
+	delay time.Duration // unseen: it does not count
 }
+
+const unseen = -1
 
 // consumer is a member of the queue's group. The group knows it by a name under
 // which a lease runs; once the lease has run out, others strike the name and
@@ -63,11 +65,13 @@ type consumer struct {
 	in  *emulate.Inbox
 
 	base    string
-	stopped chan struct{} // closed by Close
+	stopped chan struct{} // closed by halt
 	ended   chan struct{} // the reader has returned
-	kick    chan struct{} // cap 1: something to settle
-	ctx     context.Context
-	cancel  context.CancelFunc
+
+	stopOnce sync.Once
+	kick     chan struct{} // cap 1: something to settle
+	ctx      context.Context
+	cancel   context.CancelFunc
 
 	conn   *goredis.Conn // the reader's
 	connMu sync.Mutex
@@ -133,17 +137,42 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 		c.mu.Unlock()
 		return driver.ErrLost
 	}
-	h.unlink()
-	c.todo = append(c.todo, settlement{h.id, h.count, h.life, o == driver.Ack, delay})
-	first := len(c.todo) == 1
+	first := c.add(h, o == driver.Ack, delay)
 	c.mu.Unlock()
 	if first {
-		select {
-		case c.kick <- struct{}{}:
-		default:
-		}
+		c.wake()
 	}
 	return nil
+}
+
+// add notes a settlement; the caller holds mu.
+func (c *consumer) add(h *hold, ack bool, delay time.Duration) (first bool) {
+	h.unlink()
+	c.todo = append(c.todo, settlement{h.id, h.count, ack, delay})
+	return len(c.todo) == 1
+}
+
+func (c *consumer) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// expire gives back, counted, what was not extended within the lease: the inbox
+// has let go of it by now and will not settle it, while the server goes by the
+// whole consumer, which is alive.
+func (c *consumer) expire() {
+	late := time.Now().Add(-c.s.cfg.lease / 10)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for h := c.holds.next; h != &c.holds; {
+		next := h.next
+		if h.until.Before(late) && c.add(h, false, 0) {
+			c.wake()
+		}
+		h = next
+	}
 }
 
 func (h *hold) unlink() {
@@ -173,7 +202,10 @@ func (c *consumer) settlements(args []any) ([]any, []settlement) {
 	}
 	for _, st := range batch {
 		if !st.ack {
-			ms := (st.delay + time.Millisecond - 1).Milliseconds()
+			ms := int64(unseen)
+			if st.delay != unseen {
+				ms = (st.delay + time.Millisecond - 1).Milliseconds()
+			}
 			args = append(args, st.id.String(), st.count, ms)
 		}
 	}
@@ -279,6 +311,7 @@ func (c *consumer) die() {
 }
 
 func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emulate.Delivery, error) {
+	until := time.Now().Add(c.s.cfg.lease)
 	if err := c.call.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -299,19 +332,38 @@ func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emula
 	defer c.mu.Unlock()
 	var lost []*emulate.Delivery
 	for _, d := range ds {
-		if d.Ref.(*hold).life != c.life {
+		h := d.Ref.(*hold)
+		if h.life != c.life {
 			lost = append(lost, d)
 		}
+		h.until = until
 	}
 	return lost, nil
 }
 
 // Close ------------------------------------------------------------------------
 
-func (c *consumer) Close(ctx context.Context) error {
-	close(c.stopped)
-	// A read that blocks is ended by the server, so that it takes nothing more.
-	for done := false; !done; {
+// Drain stops the reader and gives back what the application has not seen.
+func (c *consumer) Drain(ctx context.Context) error {
+	if err := c.halt(ctx); err != nil {
+		return err
+	}
+	ds := c.in.Prefetched()
+	c.mu.Lock()
+	for _, d := range ds {
+		if h := d.Ref.(*hold); h.next != nil {
+			c.add(h, false, unseen)
+		}
+	}
+	c.mu.Unlock()
+	return c.Flush(ctx)
+}
+
+// halt ends the reader.
+func (c *consumer) halt(ctx context.Context) error {
+	c.stopOnce.Do(func() { close(c.stopped) })
+	for {
+		// A read that blocks is ended by the server, so that it takes nothing more.
 		c.connMu.Lock()
 		id := c.connID
 		c.connMu.Unlock()
@@ -320,12 +372,18 @@ func (c *consumer) Close(ctx context.Context) error {
 		}
 		select {
 		case <-c.ended:
-			done = true
+			return nil
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			c.cancel()
 			return ctx.Err()
 		}
+	}
+}
+
+func (c *consumer) Close(ctx context.Context) error {
+	if err := c.halt(ctx); err != nil {
+		c.cancel()
+		return err
 	}
 	defer c.cancel()
 	err := c.Flush(ctx)
