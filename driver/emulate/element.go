@@ -157,7 +157,7 @@ func decodeArgs(s string) (map[string]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the stored topology cannot be read: %w", err)
 	}
-	return v.(map[string]any), nil
+	return v.(map[string]any), nil // parseTyped has seen to it
 }
 
 // normal brings an argument to the types that the wire form has.

@@ -20,7 +20,8 @@ type Field struct{ Name, Value string }
 // is a string, else "t." and its name, and the value is then a typed text:
 // int:5, float:0.5, bool:true, time:1700000000 (Unix seconds), bytes:<base64>,
 // nil:, table:{…} or list:[…], the last two JSON whose leaves are typed texts,
-// str:… among them (strb64:<base64> where it is not UTF-8).
+// str:… among them (strb64:<base64> where it is not UTF-8, which goes for the
+// keys of tables too).
 const (
 	fieldID              = "id"
 	fieldExchange        = "exchange"
@@ -168,7 +169,7 @@ func nestedText(v any) string {
 		case map[string]any:
 			t := make(map[string]any, len(v))
 			for k, e := range v {
-				t[k] = tree(e)
+				t[nestedKey(k)] = tree(e)
 			}
 			return t
 		case []any:
@@ -185,6 +186,26 @@ func nestedText(v any) string {
 		panic(err) // strings, maps and slices always marshal
 	}
 	return string(b)
+}
+
+// JSON holds UTF-8 only, so a table's key that is not is written as
+// strb64:<base64>, and so is one that would be taken for that.
+const prefixKey64 = "strb64:"
+
+func nestedKey(k string) string {
+	if utf8.ValidString(k) && !strings.HasPrefix(k, prefixKey64) {
+		return k
+	}
+	return prefixKey64 + base64.StdEncoding.EncodeToString([]byte(k))
+}
+
+func parseKey(k string) (string, error) {
+	text, ok := strings.CutPrefix(k, prefixKey64)
+	if !ok {
+		return k, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	return string(b), err
 }
 
 func parseTyped(s string) (any, error) {
@@ -216,7 +237,11 @@ func parseTyped(s string) (any, error) {
 		if err := json.Unmarshal([]byte(text), &tree); err != nil {
 			return nil, err
 		}
-		return parseNested(tree)
+		v, err := parseNested(tree)
+		if _, table := v.(map[string]any); err == nil && table != (kind == "table") {
+			return nil, fmt.Errorf("typed text of type %s holds something else", kind)
+		}
+		return v, err
 	}
 	return nil, fmt.Errorf("typed text of unknown type %.40q", kind)
 }
@@ -227,12 +252,16 @@ func parseNested(v any) (any, error) {
 	case string:
 		return parseTyped(v)
 	case map[string]any:
+		t := make(map[string]any, len(v))
 		for k, e := range v {
-			if v[k], err = parseNested(e); err != nil {
+			if k, err = parseKey(k); err != nil {
+				return nil, err
+			}
+			if t[k], err = parseNested(e); err != nil {
 				return nil, err
 			}
 		}
-		return v, nil
+		return t, nil
 	case []any:
 		for i, e := range v {
 			if v[i], err = parseNested(e); err != nil {
