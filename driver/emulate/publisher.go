@@ -92,24 +92,30 @@ type fan struct {
 	err     error
 }
 
-var parcelLists = sync.Pool{New: func() any { return new([]*Parcel) }}
+// scratch is what sending a batch needs for a moment.
+type scratch struct {
+	parcels []*Parcel
+	names   []string
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // send routes by st and appends. What cannot be routed is resolved at once,
 // what was given up meanwhile is left out.
 func (c *conn) send(ctx context.Context, st *state, ss []sending, wait bool) {
-	list := parcelLists.Get().(*[]*Parcel)
-	parcels := (*list)[:0]
+	x := scratches.Get().(*scratch)
 	for i := range ss {
 		if s := &ss[i]; !s.abandoned() {
-			parcels = s.route(st, parcels)
+			s.route(st, x)
 		}
 	}
-	if len(parcels) > 0 {
-		c.store.Append(ctx, parcels, wait)
+	if len(x.parcels) > 0 {
+		c.store.Append(ctx, x.parcels, wait)
 	}
-	clear(parcels)
-	*list = parcels
-	parcelLists.Put(list)
+	clear(x.parcels)
+	clear(x.names)
+	x.parcels, x.names = x.parcels[:0], x.names[:0]
+	scratches.Put(x)
 }
 
 // targets are the queues of a message.
@@ -128,31 +134,32 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 	return dst, err
 }
 
-// route appends the sending's parcels to dst.
-func (s *sending) route(st *state, dst []*Parcel) []*Parcel {
-	var space [8]string
-	names, err := s.targets(st, space[:0])
+// route adds the sending's parcels.
+func (s *sending) route(st *state, x *scratch) {
+	names, err := s.targets(st, x.names[:0])
 	switch {
 	case err != nil:
 		s.resolve(err)
-		return dst
+		return
 	case len(names) == 0:
 		s.nowhere()
-		return dst
+		return
 	}
+	x.names = names
 	carried := s.carried()
 	if len(names) == 1 {
 		s.fill(&s.one, st.queues[names[0]], carried)
-		return append(dst, &s.one)
+		x.parcels = append(x.parcels, &s.one)
+		return
 	}
 	f := &fan{left: len(names), parcels: make([]*Parcel, len(names))}
 	s.fan = f
+	parcels := make([]Parcel, len(names))
 	for i, name := range names {
-		p := new(Parcel)
-		s.fill(p, st.queues[name], carried)
-		f.parcels[i] = p
+		s.fill(&parcels[i], st.queues[name], carried)
+		f.parcels[i] = &parcels[i]
 	}
-	return append(dst, f.parcels...)
+	x.parcels = append(x.parcels, f.parcels...)
 }
 
 func (s *sending) fill(p *Parcel, q *Queue, carried *driver.Publishing) {
