@@ -16,7 +16,6 @@ type item struct {
 	exchange string
 	seq      uint64    // its place
 	attempts int       // deliveries that count
-	returned bool      // it was delivered before, whether that counts or not
 	due      time.Time // delayed until then
 	hold     *hold     // who has it
 	space    [inline]byte
@@ -148,7 +147,7 @@ func (q *queue) deliver() *emulate.Delivery {
 	it.hold = h
 	q.held++
 	copyMessage(&h.Message, &it.message, &h.space)
-	h.Exchange, h.Attempt, h.Redelivered = it.exchange, it.attempts+1, it.returned
+	h.Exchange, h.Attempt, h.Redelivered = it.exchange, it.attempts+1, it.attempts > 0
 	h.Seq, h.Ref = it.seq, h
 	return &h.Delivery
 }
@@ -177,7 +176,6 @@ func (q *queue) again(it *item, counts bool, delay time.Duration) {
 	if counts {
 		it.attempts++
 	}
-	it.returned = true
 	if delay <= 0 {
 		heap.Push(&q.back, it)
 		return
