@@ -12,8 +12,8 @@
 //	lease       how long after the death of its process a held message
 //	            comes again, 1s to 1h                                    default: 30s
 //	durability  aof: durable exchanges and queues are refused where Redis
-//	            has no append-only file; memory: they are accepted, and
-//	            may be gone after a restart                              default: aof
+//	            has no append-only file, or evicts any key when its memory
+//	            is full; memory: they are accepted, and may be lost      default: aof
 //	timeout     for connecting, and for an answer, 100ms to 1m           default: 3s
 //	pool        connections for calls, 1 to 1000                         default: 10
 //
@@ -31,6 +31,11 @@
 // touched. An entry that someone else put into the stream is delivered as a
 // message with what can be read of it: its body field or an empty body, and
 // the properties that are well formed.
+//
+// A user with an ACL needs at least
+//
+//	~polymq:* &polymq:* +@connection +@stream +@sortedset +@hash +@string
+//	+exists +del +unlink +time +info +publish +subscribe +fcall +function|load
 //
 // Each subscriber uses a connection of its own.
 package redis

@@ -419,6 +419,14 @@ func TestDurability(t *testing.T) {
 	}
 	lax, _ := dial(t, b.URL()+"?durability=memory")
 	declare(t, lax, "q")
+	for _, set := range [][2]string{{"appendonly", "yes"}, {"maxmemory", "1gb"}, {"maxmemory-policy", "allkeys-lru"}} {
+		if err := raw(t, b.URL()).ConfigSet(ctxT(t), set[0], set[1]).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Declare(ctxT(t), routing.Topology{Queues: []routing.Queue{{Name: "evicted"}}}); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "noeviction") {
+		t.Errorf("Declare with eviction: %v", err)
+	}
 }
 
 func TestFullMemory(t *testing.T) {
@@ -578,4 +586,115 @@ func names(es []emulate.Element) string {
 		out = append(out, e.Name+map[bool]string{true: "-", false: "+"}[e.Data == nil])
 	}
 	return strings.Join(out, " ")
+}
+
+// TestACL: the permissions that the documentation names are enough, and without
+// them the error says so.
+func TestACL(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	c := raw(t, b.URL())
+	at := strings.LastIndexByte(b.URL(), '@')
+	for user, rules := range map[string]string{
+		"enough": "~polymq:* &polymq:* +@connection +@stream +@sortedset +@hash +@string +exists +del +unlink +time +info +publish +subscribe +fcall +function|load",
+		"little": "~polymq:* +@connection +info",
+	} {
+		args := append([]any{"ACL", "SETUSER", user, "on", ">secret"}, anys(strings.Fields(rules))...)
+		if err := c.Do(ctxT(t), args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, _ := dial(t, "redis://enough:secret"+b.URL()[at:])
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a"), &driver.Message{ID: "given", Body: []byte("b")}); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 10)
+	ds := expect(t, sub, "a", "b")
+	settle(t, sub, driver.Ack, ds[0])
+	if err := sub.Settle(ctxT(t), ds[1], driver.Nack, 10*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, sub, "b")
+	if err := sub.Close(ctxT(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Purge(ctxT(t), "q"); n != 1 || err != nil {
+		t.Errorf("Purge: %d, %v", n, err)
+	}
+	if err := conn.DeleteQueue(ctxT(t), "q", driver.DeleteOptions{IfEmpty: true}); err != nil {
+		t.Error(err)
+	}
+	u, _ := driver.ParseURL("redis://little:secret" + b.URL()[at:])
+	_, err := Driver{}.Open(ctxT(t), u, driver.Config{Logger: nopLogger, OnState: func(driver.State, error) {}})
+	if !errors.Is(err, driver.ErrPermission) {
+		t.Errorf("too few permissions: %v", err)
+	}
+}
+
+// TestNothingUnaccounted: publishing, consuming, giving back and purging at
+// once; what was not purged came exactly once as settled.
+func TestNothingUnaccounted(t *testing.T) {
+	conn, _ := dial(t, testbroker.URL(t, "redis"))
+	declare(t, conn, "q")
+	const publishers, each = 4, 300
+	var mu sync.Mutex
+	settled := map[string]int{}
+	ctx, cancel := context.WithCancel(ctxT(t))
+	defer cancel()
+	var consumers, producers sync.WaitGroup
+	for i := range 3 {
+		sub := subscribe(t, conn, "q", 20)
+		consumers.Go(func() {
+			buf := make([]*driver.Delivery, 7)
+			for {
+				n, err := sub.Receive(ctx, buf)
+				if err != nil {
+					return
+				}
+				for _, d := range buf[:n] {
+					if len(d.Message.Body)%3 == i && d.Attempt == 1 {
+						_ = sub.Settle(ctxT(t), d, driver.Nack, time.Duration(i)*5*time.Millisecond)
+						continue
+					}
+					mu.Lock()
+					settled[string(d.Message.Body)]++
+					mu.Unlock()
+					_ = sub.Settle(ctxT(t), d, driver.Ack, 0)
+				}
+			}
+		})
+	}
+	for p := range publishers {
+		producers.Go(func() {
+			for i := range each {
+				if err := publish(t, conn, "q", text(fmt.Sprintf("%d %d", p, i))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	purged := 0
+	for range 20 {
+		n, err := conn.Purge(ctxT(t), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		purged += n
+		got, err := conn.Inspect(ctxT(t), "q")
+		if err != nil || got.Ready < 0 || got.Unsettled < 0 || got.Unsettled > 3*20 || got.Consumers != 3 {
+			t.Fatalf("Inspect: %+v, %v", got, err)
+		}
+	}
+	producers.Wait()
+	info(t, conn, "q", driver.QueueInfo{Consumers: 3})
+	cancel()
+	consumers.Wait()
+	for body, n := range settled {
+		if n != 1 {
+			t.Errorf("%q was settled %d times", body, n)
+		}
+	}
+	if len(settled)+purged != publishers*each {
+		t.Errorf("%d settled and %d purged of %d", len(settled), purged, publishers*each)
+	}
 }

@@ -57,7 +57,7 @@ func (c *consumer) read() {
 		if err == nil {
 			err = c.fetch(&r, room)
 		}
-		if err == nil && r.alive && !r.full && room > 0 {
+		if err == nil && r.alive && !r.more && room > 0 {
 			err = c.block(&r)
 		}
 		switch {
@@ -80,7 +80,7 @@ func (c *consumer) read() {
 			// What this is may pass, as permissions do; the queue is not gone.
 			c.s.log.Warn("a Redis queue cannot be read", "queue", c.q.Name, "error", err)
 		}
-		r.full = false
+		r.more, r.full = false, false
 		select {
 		case <-time.After(pause(try)):
 			try++
@@ -96,7 +96,9 @@ func (c *consumer) read() {
 type fetch struct {
 	sweep, woken bool
 	alive        bool
-	full         bool // it took as much as there was room for
+	more         bool // it took as much as it asked for: there may be more
+	full         bool // and asked for all that there was room for
+	size         int  // of an entry, as of late; 0: unknown
 	wait         time.Duration
 	args         []any
 	ds           []*hold
@@ -148,7 +150,8 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		return err
 	}
 	defer c.call.unlock()
-	args := append(r.args[:0], "FCALL", fnFetch, "1", c.key, c.name, c.lease(), room, flag(r.sweep), flag(r.woken))
+	ask := r.ask(room)
+	args := append(r.args[:0], "FCALL", fnFetch, "1", c.key, c.name, c.lease(), ask, flag(r.sweep), flag(r.woken))
 	args, batch := c.settlements(args)
 	r.args = args
 	a, err := c.do(args)
@@ -171,6 +174,7 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		return c.rejoin()
 	}
 	r.alive = true
+	size := len(a.b)
 	a.array()
 	r.wait = time.Duration(a.integer()) * time.Millisecond
 	counts := make([]int, a.array())
@@ -188,9 +192,23 @@ func (c *consumer) fetch(r *fetch, room int) error {
 	for range a.array() {
 		r.take(&a, 1, false)
 	}
-	r.full = room > 0 && len(r.ds) >= room
+	if n := len(r.ds); n > 0 {
+		r.size = size/n + 1
+	}
+	r.more = ask > 0 && len(r.ds) >= ask
+	r.full = r.more && ask == room
 	c.put(r)
 	return a.err
+}
+
+// ask is how many entries to ask for, so that an answer is neither so large
+// that the server is held up by it nor that memory is.
+func (r *fetch) ask(room int) int {
+	const most, first, bytes = 1000, 64, 4 << 20
+	if r.size == 0 {
+		return min(room, first)
+	}
+	return min(room, most, max(bytes/r.size, 1))
 }
 
 // block waits for something to take.
@@ -205,7 +223,7 @@ func (c *consumer) block(r *fetch) error {
 	name, life := c.name, c.life
 	c.call.unlock()
 	wait := min(r.wait, maxBlock, c.s.cfg.lease/3)
-	args := append(r.args[:0], "XREADGROUP", "GROUP", group, name, "COUNT", room, "BLOCK", max(wait.Milliseconds(), 1),
+	args := append(r.args[:0], "XREADGROUP", "GROUP", group, name, "COUNT", r.ask(room), "BLOCK", max(wait.Milliseconds(), 1),
 		"STREAMS", c.key, c.key+":wake", ">", ">")
 	r.args = args
 	select {

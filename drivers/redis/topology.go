@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -100,13 +101,18 @@ func (s *store) checkDurability(ctx context.Context) error {
 	if s.cfg.memory {
 		return nil
 	}
-	info, err := s.call(ctx, "INFO", "persistence")
+	v, err := s.call(ctx, "INFO", "persistence", "memory")
 	if err != nil {
 		return err
 	}
-	if text, _ := info.(string); field(text, "aof_enabled") != "1" {
+	info, _ := v.(string)
+	if field(info, "aof_enabled") != "1" {
 		return fmt.Errorf("%w: this Redis has no append-only file and would forget durable exchanges and queues: set appendonly yes there, declare them Transient, or accept the loss with the URL option durability=memory",
 			errors.ErrUnsupported)
+	}
+	if policy := field(info, "maxmemory_policy"); strings.HasPrefix(policy, "allkeys-") && field(info, "maxmemory") != "0" {
+		return fmt.Errorf("%w: this Redis has the maxmemory-policy %s and would throw queues away when its memory is full: set noeviction there, or accept the loss with the URL option durability=memory",
+			errors.ErrUnsupported, policy)
 	}
 	return nil
 }
