@@ -49,7 +49,7 @@ func TestAllocations(t *testing.T) {
 			}
 			p.Publish(t.Context(), batch, true)
 		})
-		if n > limit+raceAllocations {
+		if n > limit+raceAllocations*float64(size) {
 			t.Errorf("%v allocations for a batch of %d, want at most %v", n, size, limit)
 		}
 	}
