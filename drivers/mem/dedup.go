@@ -11,31 +11,71 @@ const maxGeneration = 1 << 19
 
 var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
-// dedup remembers the IDs of the last 20 to 40 seconds, as 128-bit hashes in
-// two generations.
+// dedup remembers the IDs of the last 20 to 40 seconds in two generations.
 type dedup struct {
-	young, old map[[2]uint64]struct{}
+	young, old idSet
 	since      time.Time // of young
 }
 
 // add notes an ID; false where it is known.
 func (d *dedup) add(id string, now time.Time) bool {
-	if age := now.Sub(d.since); age >= dedupWindow || len(d.young) >= maxGeneration {
+	if age := now.Sub(d.since); age >= dedupWindow || d.young.n >= maxGeneration {
 		d.young, d.old = d.old, d.young
-		clear(d.young)
+		d.young.clear()
 		if age >= 2*dedupWindow {
-			clear(d.old)
-		}
-		if d.young == nil {
-			d.young = map[[2]uint64]struct{}{}
+			d.old.clear()
 		}
 		d.since = now
 	}
-	h := [2]uint64{maphash.String(seeds[0], id), maphash.String(seeds[1], id)}
-	if _, known := d.old[h]; known {
+	h := [2]uint64{maphash.String(seeds[0], id) | 1, maphash.String(seeds[1], id)}
+	return !d.old.has(h) && d.young.add(h)
+}
+
+// idSet is a set of hashes of 127 bits, of which no two IDs have the same. It
+// is open addressing in one array, which costs one cache miss where a map
+// costs several. Zero marks a free place.
+type idSet struct {
+	at []([2]uint64) // the length is a power of two, at most half of it used
+	n  int
+}
+
+// place is where h is, or the free place where it belongs.
+func (s *idSet) place(h [2]uint64) int {
+	mask := len(s.at) - 1
+	i := int(h[1]) & mask
+	for s.at[i][0] != 0 && s.at[i] != h {
+		i = (i + 1) & mask
+	}
+	return i
+}
+
+func (s *idSet) has(h [2]uint64) bool { return s.n > 0 && s.at[s.place(h)] == h }
+
+// add is false where h is there already.
+func (s *idSet) add(h [2]uint64) bool {
+	if 2*s.n >= len(s.at) {
+		old := s.at
+		s.at = make([][2]uint64, max(2*len(old), 64))
+		for _, h := range old {
+			if h[0] != 0 {
+				s.at[s.place(h)] = h
+			}
+		}
+	}
+	i := s.place(h)
+	if s.at[i] == h {
 		return false
 	}
-	n := len(d.young)
-	d.young[h] = struct{}{}
-	return len(d.young) > n
+	s.at[i] = h
+	s.n++
+	return true
+}
+
+// clear keeps no more memory than what was in use asks for.
+func (s *idSet) clear() {
+	if 16*s.n < len(s.at) {
+		s.at = nil
+	}
+	clear(s.at)
+	s.n = 0
 }
