@@ -159,7 +159,9 @@ func (c *consumer) run() {
 		case <-again.C:
 		case now := <-tick.C:
 			c.forget(now)
-			c.retire(func(l *link) bool { return c.s.isLive() && l.promised > 0 && now.Sub(l.heard) > 2*pullHeartbeat+pullHeartbeat/2 })
+			c.retire(func(l *link) bool {
+				return c.s.isLive() && l.promised > 0 && now.Sub(l.heard) > 2*pullHeartbeat+pullHeartbeat/2
+			})
 			if now.Sub(told) >= presence {
 				told = now
 				ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
