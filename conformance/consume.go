@@ -347,10 +347,10 @@ func heldNotShared(e *env) {
 func heldBeyondLease(e *env) {
 	c, other := e.open(), e.open()
 	f := c.Features()
-	hold := f.Lease + f.Lease/2
+	hold := max(f.Lease+f.Lease/2, e.b.Patience/5)
 	if f.Lease > 2*e.b.Patience {
-		e.Logf("the lease of %v is too long to wait for; held for %v", f.Lease, e.b.Patience/5)
 		hold = e.b.Patience / 5
+		e.Logf("the lease of %v is too long to wait for: held for %v", f.Lease, hold)
 	}
 	e.declare(c, "q")
 	holder := e.subscriber(c, "q", 2)

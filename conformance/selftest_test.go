@@ -61,6 +61,9 @@ func TestFaults(t *testing.T) {
 	for _, f := range faulty.Faults() {
 		covered[f.Promise] = true
 		t.Run(fmt.Sprintf("%02d %s", f.Promise, f.Name), func(t *testing.T) {
+			if f.Promise != 22 { // which counts goroutines
+				t.Parallel()
+			}
 			b := backend(f, 500*time.Millisecond).withDefaults()
 			var caught []string
 			for _, r := range rows {
