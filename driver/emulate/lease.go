@@ -211,8 +211,12 @@ func (l *lease) end(ctx context.Context) {
 	}
 	ctx, cancel := within(ctx, endTime)
 	defer cancel()
-	l.renewing <- struct{}{} // a renewal on its way must not come after
-	defer func() { <-l.renewing }()
+	select {
+	case l.renewing <- struct{}{}: // a renewal on its way must not come after
+		defer func() { <-l.renewing }()
+	case <-ctx.Done():
+		return
+	}
 	if err := l.c.store.EndLease(ctx, l.client); err != nil {
 		l.c.cfg.Logger.Warn("the topology lease could not be ended; it runs out by itself", "error", err)
 	}

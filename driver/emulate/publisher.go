@@ -193,7 +193,7 @@ func (s *sending) carried() *driver.Publishing {
 		return s.publishing
 	}
 	stripped := *m
-	stripped.Header = without(m.Header, "BCC")
+	stripped.Header = headerWithout(m.Header, "BCC")
 	return &driver.Publishing{Message: &stripped, ID: s.publishing.ID, Owner: nobody{}}
 }
 
@@ -202,7 +202,7 @@ type nobody struct{}
 
 func (nobody) Resolved(*driver.Publishing) {}
 
-func without(header map[string]any, name string) map[string]any {
+func headerWithout(header map[string]any, name string) map[string]any {
 	if len(header) <= 1 {
 		return nil
 	}

@@ -192,9 +192,10 @@ func (r *retrier) retryDue() time.Duration {
 	})
 	r.mu.Unlock()
 	var parcels []*Parcel
+	lost := map[string]bool{} // by incarnation: the storage is gone
 	for _, o := range due {
 		if o.gone {
-			parcels = r.reroute(o, parcels)
+			parcels = r.reroute(o, lost, parcels)
 		} else {
 			parcels = append(parcels, o.p)
 		}
@@ -207,31 +208,44 @@ func (r *retrier) retryDue() time.Duration {
 
 // reroute finds a new way for a parcel whose queue is gone. Where the topology
 // still names that queue, the broker has lost it, and it leaves the topology.
-func (r *retrier) reroute(o retry, parcels []*Parcel) []*Parcel {
+func (r *retrier) reroute(o retry, lost map[string]bool, parcels []*Parcel) []*Parcel {
 	ctx, cancel := context.WithTimeout(r.c.ctx, LeaseTime)
 	defer cancel()
-	st, err := r.c.refresh(ctx)
-	if err == nil {
-		if q := st.queues[o.p.Queue.Name]; q != nil && q.Incarnation == o.p.Queue.Incarnation {
-			var there bool
-			if there, err = r.c.store.QueueExists(ctx, q); err == nil && there {
-				return append(parcels, o.p)
-			}
-			if err == nil {
-				err = r.c.forget(ctx, q)
-				st = r.c.topo.current()
-			}
-		}
+	gone, known := lost[o.p.Queue.Incarnation]
+	var err error
+	if !known {
+		gone, err = r.confirm(ctx, o.p.Queue)
 	}
-	if err == nil {
-		return o.s.reroute(st, o.p, parcels)
-	}
-	if errors.Is(err, errors.ErrUnsupported) {
+	switch {
+	case err == nil && gone:
+		lost[o.p.Queue.Incarnation] = true
+		return o.s.reroute(r.c.topo.current(), o.p, parcels)
+	case err == nil:
+		return append(parcels, o.p)
+	case errors.Is(err, errors.ErrUnsupported):
 		o.s.finish(err)
-	} else if !r.again(o.p, o.s, ErrGone) {
+	case !r.again(o.p, o.s, ErrGone):
 		o.s.finish(fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
 	}
 	return parcels
+}
+
+// confirm reports that a queue's storage is gone, and sees to it that the
+// topology does not name it any more. Nobody waits for that to be in force.
+func (r *retrier) confirm(ctx context.Context, q *Queue) (gone bool, err error) {
+	st, err := r.c.refresh(ctx)
+	if err != nil {
+		return false, err
+	}
+	if now := st.queues[q.Name]; now == nil || now.Incarnation != q.Incarnation {
+		return true, nil
+	}
+	there, err := r.c.store.QueueExists(ctx, q)
+	if err != nil || there {
+		return false, err
+	}
+	_, err = r.c.alter(ctx, nil, without(q))
+	return err == nil, err
 }
 
 // reroute replaces a parcel whose queue is gone by parcels to the queues that

@@ -16,20 +16,30 @@ import (
 // errAgain is a plan's word that what it was prepared for has changed.
 var errAgain = errors.New("the topology changed meanwhile")
 
-// change brings about what plan says is missing, by compare-and-set: when
+// change is alter, and when it returns nil, what it found or made is in force
+// in every process.
+func (c *conn) change(ctx context.Context, prepare func(*state) error, plan func(*topology) ([]Element, error)) error {
+	at, err := c.alter(ctx, prepare, plan)
+	if err != nil {
+		return err
+	}
+	return c.inForce(ctx, at)
+}
+
+// alter brings about what plan says is missing, by compare-and-set: when
 // somebody else was faster it reads, prepares and plans again. Prepare may do
 // I/O; plan is called with the copy of the topology locked, and puts what
-// others lean on first, since the elements are written in several steps. When
-// change returns nil, what it found or made is in force in every process.
-func (c *conn) change(ctx context.Context, prepare func(*state) error, plan func(*topology) ([]Element, error)) error {
+// others lean on first, since the elements are written in several steps. It
+// returns the version that it answers for.
+func (c *conn) alter(ctx context.Context, prepare func(*state) error, plan func(*topology) ([]Element, error)) (Version, error) {
 	for unknown := 0; ; {
 		st, err := c.refresh(ctx)
 		if err != nil {
-			return err
+			return Version{}, err
 		}
 		if prepare != nil {
 			if err := prepare(st); err != nil {
-				return err
+				return Version{}, err
 			}
 		}
 		c.topo.mu.Lock()
@@ -41,19 +51,19 @@ func (c *conn) change(ctx context.Context, prepare func(*state) error, plan func
 		}
 		switch {
 		case err == nil:
-			return c.inForce(ctx, at)
+			return at, nil
 		case errors.Is(err, ErrStale), errors.Is(err, errAgain):
 		case errors.Is(err, driver.ErrUnconfirmed):
 			// It may have happened: the next plan sees.
 			if err := sleep(ctx, c.ctx, backoff(unknown)); err != nil {
-				return err
+				return at, err
 			}
 			unknown++
 		default:
-			return err
+			return at, err
 		}
 		if err := ctx.Err(); err != nil {
-			return err
+			return at, err
 		}
 	}
 }
@@ -357,14 +367,18 @@ func (c *conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 // forget removes a queue whose storage is gone from the topology, unless it
 // was made anew meanwhile.
 func (c *conn) forget(ctx context.Context, q *Queue) error {
-	return c.change(ctx, nil, func(t *topology) ([]Element, error) {
+	return c.change(ctx, nil, without(q))
+}
+
+func without(q *Queue) func(*topology) ([]Element, error) {
+	return func(t *topology) ([]Element, error) {
 		if now := t.queues[q.Name]; now == nil || now.Incarnation != q.Incarnation {
 			return nil, nil
 		}
 		// The bindings first: no step may leave one that leads nowhere.
 		return append(t.unbinding(func(b routing.Binding) bool { return b.Queue == q.Name }),
 			Element{Name: queueName(q.Name)}), nil
-	})
+	}
 }
 
 func (c *conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteOptions) error {
