@@ -225,14 +225,14 @@ func (c *Conn) Close(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	if !again {
-		for _, s := range subs {
-			s.Close(ctx)
-		}
+		c.closeSubscribers(ctx, subs)
 		c.cancel()
 		c.out.fail(driver.ErrUnconfirmed)
 		var ends sync.WaitGroup
-		ends.Go(func() { c.publish.close(ctx) })
-		ends.Go(func() { c.consume.close(ctx) })
+		half, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		ends.Go(func() { c.publish.close(half) })
+		ends.Go(func() { c.consume.close(half) })
 		ends.Wait()
 	}
 	ended := make(chan struct{})
@@ -249,4 +249,20 @@ func (c *Conn) Close(ctx context.Context) error {
 		c.report(nil)
 	}
 	return nil
+}
+
+// closeSubscribers gives back what is held. A broker that does not answer gets
+// half of the time, since the end of the connections gives it back as well.
+func (c *Conn) closeSubscribers(ctx context.Context, subs []*subscriber) {
+	limit := 5 * time.Second
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var ends sync.WaitGroup
+	for _, s := range subs {
+		ends.Go(func() { s.Close(ctx) })
+	}
+	ends.Wait()
 }

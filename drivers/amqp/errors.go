@@ -1,8 +1,11 @@
 package amqp
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -83,7 +86,8 @@ func conflictField(text string) string {
 func lost(err error) bool {
 	var e *amqp091.Error
 	if !errors.As(err, &e) {
-		return err != nil && !errors.Is(err, driver.ErrClosed)
+		var ne net.Error
+		return errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.As(err, &ne) && !errors.Is(err, context.DeadlineExceeded)
 	}
 	if !e.Server {
 		return true
