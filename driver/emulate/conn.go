@@ -111,46 +111,48 @@ func (c *conn) Health(ctx context.Context) error {
 	return c.store.Health(ctx)
 }
 
-func (c *conn) Inspect(ctx context.Context, name string) (driver.QueueInfo, error) {
-	q, err := c.queue(ctx, name)
-	if err != nil {
-		return driver.QueueInfo{}, err
-	}
-	info, err := c.store.Inspect(ctx, q)
-	return info, c.gone(ctx, q, err)
-}
-
-func (c *conn) Purge(ctx context.Context, name string) (int, error) {
-	q, err := c.queue(ctx, name)
-	if err != nil {
-		return 0, err
-	}
-	n, err := c.store.Purge(ctx, q)
-	return n, c.gone(ctx, q, err)
-}
-
-// queue is the queue as it stands now.
-func (c *conn) queue(ctx context.Context, name string) (*Queue, error) {
-	st, err := c.refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if q := st.queues[name]; q != nil {
-		return q, nil
-	}
-	return nil, fmt.Errorf("queue %q: %w", name, driver.ErrNotFound)
-}
-
-// gone turns ErrGone into what the application knows: a queue whose storage
-// the broker has lost is not found, and leaves the topology.
-func (c *conn) gone(ctx context.Context, q *Queue, err error) error {
-	if !errors.Is(err, ErrGone) {
+func (c *conn) Inspect(ctx context.Context, name string) (info driver.QueueInfo, err error) {
+	err = c.onQueue(ctx, name, func(q *Queue) error {
+		info, err = c.store.Inspect(ctx, q)
 		return err
-	}
-	if err := c.forget(ctx, q); err != nil {
+	})
+	return info, err
+}
+
+func (c *conn) Purge(ctx context.Context, name string) (n int, err error) {
+	err = c.onQueue(ctx, name, func(q *Queue) error {
+		n, err = c.store.Purge(ctx, q)
 		return err
+	})
+	return n, err
+}
+
+// onQueue does something with a queue as it stands now. A queue that turns out
+// to be gone was deleted meanwhile, perhaps made anew, or the broker has lost
+// it, upon which it leaves the topology.
+func (c *conn) onQueue(ctx context.Context, name string, f func(*Queue) error) error {
+	for try := 0; ; try++ {
+		st, err := c.refresh(ctx)
+		if err != nil {
+			return err
+		}
+		q := st.queues[name]
+		if q == nil {
+			return fmt.Errorf("queue %q: %w", name, driver.ErrNotFound)
+		}
+		if err := f(q); !errors.Is(err, ErrGone) {
+			return err
+		}
+		there, err := c.store.QueueExists(ctx, q)
+		if err == nil && !there {
+			err = c.forget(ctx, q)
+		} else if err == nil {
+			err = sleep(ctx, c.ctx, backoff(try))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("queue %q: %w", q.Name, driver.ErrNotFound)
 }
 
 // Close ends subscribers, then publishing, then the store. The lease is given

@@ -14,7 +14,9 @@ import (
 type Delivery struct {
 	driver.Delivery
 
-	// The store's own.
+	// The store's own. Seq and the message's ID must tell the message from all
+	// others that its queue ever had, and be the same each time it is
+	// delivered.
 	Seq, Gen uint64
 	Ref      any
 

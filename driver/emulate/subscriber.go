@@ -28,15 +28,16 @@ type subscriber struct {
 }
 
 func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
-	q, err := c.queue(ctx, cfg.Queue)
+	s := &subscriber{c: c, kept: make(chan struct{}), closed: make(chan struct{})}
+	err := c.onQueue(ctx, cfg.Queue, func(q *Queue) (err error) {
+		s.q, s.in = q, newInbox(q, max(cfg.Prefetch, 1), c.features.Lease)
+		s.consumer, err = c.store.Consume(ctx, q, s.in)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	s := &subscriber{c: c, q: q, in: newInbox(q, max(cfg.Prefetch, 1), c.features.Lease), kept: make(chan struct{}), closed: make(chan struct{})}
 	s.dead.init(s)
-	if s.consumer, err = c.store.Consume(ctx, q, s.in); err != nil {
-		return nil, c.gone(ctx, q, err)
-	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	go s.keep()
 	c.mu.Lock()

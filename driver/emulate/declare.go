@@ -1,0 +1,207 @@
+package emulate
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+func (c *conn) Declare(ctx context.Context, want routing.Topology) error {
+	for _, q := range want.Queues {
+		if err := c.cfg.CheckQueue(q); err != nil {
+			return err
+		}
+	}
+	s := storages{c: c, made: map[string]*Queue{}, there: map[string]bool{}}
+	err := c.change(ctx,
+		func(st *state) error { return s.prepare(ctx, st, want.Queues) },
+		func(t *topology) ([]Element, error) { return t.planDeclare(want, &s) })
+	s.tidy(ctx)
+	return err
+}
+
+// storages are the queues' storages that one Declare has looked at or made. A
+// storage is made before its element, so that a publisher never finds a queue
+// without one; of two processes that declare the same queue at once one
+// element wins, and the other's storage is removed.
+type storages struct {
+	c     *conn
+	made  map[string]*Queue // by name
+	there map[string]bool   // by incarnation
+}
+
+func (s *storages) prepare(ctx context.Context, st *state, queues []routing.Queue) error {
+	for _, want := range queues {
+		if q := st.queues[want.Name]; q != nil {
+			if q == s.made[q.Name] || s.made[q.Name] != nil && s.made[q.Name].Incarnation == q.Incarnation {
+				continue
+			}
+			there, known := s.there[q.Incarnation]
+			if !known {
+				var err error
+				if there, err = s.c.store.QueueExists(ctx, q); err != nil {
+					return err
+				}
+				s.there[q.Incarnation] = there
+			}
+			if there {
+				continue
+			}
+		}
+		if s.made[want.Name] != nil {
+			continue
+		}
+		q := &Queue{Queue: want, Incarnation: newIncarnation()}
+		s.c.store.Attach(q)
+		s.made[want.Name] = q
+		if err := s.c.store.CreateQueue(ctx, q); err != nil {
+			return fmt.Errorf("queue %q: %w", q.Name, err)
+		}
+	}
+	return nil
+}
+
+// tidy removes the storages that no element names. Where that cannot be known
+// they stay.
+func (s *storages) tidy(ctx context.Context) {
+	if len(s.made) == 0 {
+		return
+	}
+	ctx, cancel := within(ctx, undoTime)
+	defer cancel()
+	st, err := s.c.refresh(ctx)
+	if err != nil {
+		return
+	}
+	for _, q := range s.made {
+		if now := st.queues[q.Name]; now == nil || now.Incarnation != q.Incarnation {
+			if err := s.c.store.DeleteQueue(ctx, q, driver.DeleteOptions{}); err != nil {
+				s.c.cfg.Logger.Warn("an unused queue storage could not be removed", "queue", q.Name, "storage", q.Incarnation, "error", err)
+			}
+		}
+	}
+}
+
+func newIncarnation() string { return strings.ToLower(rand.Text()) }
+
+func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, error) {
+	var out []Element
+	var add routing.Topology
+	seen := map[string]bool{} // in want, which may name things twice
+	for _, x := range want.Exchanges {
+		if was, ok := t.exchange(x.Name); ok {
+			if err := sameExchange(was, x); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if seen["x."+x.Name] {
+			continue
+		}
+		seen["x."+x.Name] = true
+		if strings.HasPrefix(x.Name, "amq.") || x.Name == "" {
+			return nil, fmt.Errorf("%w: exchange %q: the name is reserved", driver.ErrPermission, x.Name)
+		}
+		e, err := encodeExchange(x)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+		add.Exchanges = append(add.Exchanges, x)
+	}
+	lost := map[string]bool{}
+	for _, want := range want.Queues {
+		was, made := t.queues[want.Name], s.made[want.Name]
+		if was != nil && (made != nil && made.Incarnation == was.Incarnation || s.there[was.Incarnation]) {
+			if err := sameQueue(was.Queue, want); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if made == nil {
+			return nil, errAgain
+		}
+		if seen["q."+want.Name] {
+			continue
+		}
+		seen["q."+want.Name] = true
+		if was != nil {
+			if _, known := s.there[was.Incarnation]; !known {
+				return nil, errAgain
+			}
+			lost[want.Name] = true
+		}
+		e, err := encodeQueue(made)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+		add.Queues = append(add.Queues, routing.Queue{Name: want.Name})
+	}
+	// The broker lost these queues; their bindings went with them.
+	if len(lost) > 0 {
+		out = append(t.unbinding(func(b routing.Binding) bool { return lost[b.Queue] }), out...)
+	}
+	bindings, err := t.binding(want, func(e string, b routing.Binding) bool {
+		_, ok := t.bindings[e]
+		return ok && !lost[b.Queue]
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bindings {
+		e, _ := encodeBinding(b)
+		out = append(out, e)
+	}
+	add.Bindings = bindings
+	// What the table would refuse must not reach the broker.
+	if _, err := t.now.table.Apply(add, routing.Topology{}); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// binding is what of want's bindings is missing. Their ends must stand or be
+// declared beside them.
+func (t *topology) binding(want routing.Topology, there func(element string, b routing.Binding) bool) ([]routing.Binding, error) {
+	isNew := func(name string) bool {
+		return slices.ContainsFunc(want.Exchanges, func(x routing.Exchange) bool { return x.Name == name })
+	}
+	var out []routing.Binding
+	seen := map[string]bool{}
+	for _, b := range want.Bindings {
+		e, err := encodeBinding(b)
+		if err != nil {
+			return nil, err
+		}
+		if seen[e.Name] {
+			continue
+		}
+		seen[e.Name] = true
+		if there(e.Name, b) {
+			continue
+		}
+		for _, x := range []string{b.Exchange, b.ToExchange} {
+			if x == routing.DefaultExchange || x == "" && b.Exchange == "" {
+				return nil, fmt.Errorf("%w: the default exchange cannot be bound", driver.ErrPermission)
+			}
+			if x == "" {
+				continue
+			}
+			if _, ok := t.exchange(x); !ok && !isNew(x) {
+				return nil, fmt.Errorf("exchange %q: %w", x, driver.ErrNotFound)
+			}
+		}
+		if b.Queue != "" && t.queues[b.Queue] == nil &&
+			!slices.ContainsFunc(want.Queues, func(q routing.Queue) bool { return q.Name == b.Queue }) {
+			return nil, fmt.Errorf("queue %q: %w", b.Queue, driver.ErrNotFound)
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
