@@ -21,11 +21,12 @@
 //
 // # Servers
 //
-// nats-server 2.12 is the oldest that holds the promises: a change of the
-// topology is an atomic batch, which 2.12 brought, and a client's lease on it is
-// a message on condition of another subject's last sequence, with a time to
-// live, which 2.11 brought. Older servers, and accounts without JetStream, are
-// refused by Open.
+// nats-server 2.12.1 is the oldest that holds the promises: a change of the
+// topology is an atomic batch, and a client's lease on it is a message on
+// condition of another subject's last sequence, with a time to live. 2.11
+// brought the second and 2.12.0 the first, but a single server of 2.12.0 does
+// not answer the batches that polymq sends. Older servers, and accounts without
+// JetStream, are refused by Open.
 //
 // # What a confirmation is worth
 //

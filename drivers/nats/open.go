@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ type options struct {
 }
 
 const (
-	minMajor, minMinor = 2, 12
+	minVersion = "2.12.1" // see doc.go
 
 	attemptTimeout = 5 * time.Second // of one request to the server
 	pingInterval   = 5 * time.Second // two without an answer end a connection
@@ -132,7 +133,7 @@ func openStore(ctx context.Context, u *driver.URL, cfg driver.Config) (*store, e
 func (s *store) begin(ctx context.Context) error {
 	version := s.nc.ConnectedServerVersion()
 	if !newEnough(version) {
-		return fmt.Errorf("nats-server %s is too old: polymq needs %d.%d or newer (atomic batches and conditions on another subject); update the server", version, minMajor, minMinor)
+		return fmt.Errorf("nats-server %s is too old: polymq needs %s or newer, for atomic batches and conditions on another subject; update the server", version, minVersion)
 	}
 	js, err := jetstream.New(s.nc)
 	if err != nil {
@@ -148,7 +149,7 @@ func (s *store) begin(ctx context.Context) error {
 	case err != nil:
 		return wrap(fmt.Errorf("asking for JetStream: %w", err))
 	case info.API.Level < 2:
-		return fmt.Errorf("the JetStream servers speak API level %d: polymq needs 2, which nats-server %d.%d has; update the servers", info.API.Level, minMajor, minMinor)
+		return fmt.Errorf("the JetStream servers speak API level %d: polymq needs 2, which nats-server %s has; update the servers", info.API.Level, minVersion)
 	}
 	s.version = version
 	s.maxPayload = int(s.nc.MaxPayload())
@@ -156,13 +157,26 @@ func (s *store) begin(ctx context.Context) error {
 	return s.publisher.start(s)
 }
 
-// newEnough reports whether a version like 2.12.0 or 2.12.0-RC.1 will do.
+// newEnough reports whether a version like 2.12.1 or 2.13.0-RC.1 will do.
 func newEnough(version string) bool {
-	major, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	ma, err1 := strconv.Atoi(major)
-	mi, err2 := strconv.Atoi(minor)
-	return err1 == nil && err2 == nil && (ma > minMajor || ma == minMajor && mi >= minMinor)
+	have, ok := parseVersion(version)
+	want, _ := parseVersion(minVersion)
+	return ok && slices.Compare(have[:], want[:]) >= 0
+}
+
+func parseVersion(s string) (v [3]int, ok bool) {
+	s, _, _ = strings.Cut(strings.TrimPrefix(s, "v"), "-")
+	parts := strings.Split(s, ".")
+	if len(parts) != len(v) {
+		return v, false
+	}
+	for i, p := range parts {
+		var err error
+		if v[i], err = strconv.Atoi(p); err != nil {
+			return v, false
+		}
+	}
+	return v, true
 }
 
 // dialer bounds the first connecting by Open's ctx, which nats.go does not
