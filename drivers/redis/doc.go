@@ -17,10 +17,9 @@
 //	timeout     for connecting, and for an answer, 100ms to 1m           default: 3s
 //	pool        connections for calls, 1 to 1000                         default: 10
 //
-// Each queue is a stream with one consumer group, and a dead-lettered, nacked
-// or settled message changes place in one atomic step, a Redis function of the
-// library polymq1, which Open loads when it is missing or older. docs/WIRE.md
-// describes what is stored.
+// Each queue is a stream with one consumer group. What must be atomic is a Redis
+// function of the library polymq1, which Open loads where it is missing or
+// older. docs/WIRE.md describes what is stored.
 //
 // How safe a confirmed message is depends on Redis: with appendfsync everysec
 // (its default) a crash loses the last second or two, with appendfsync always

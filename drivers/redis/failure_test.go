@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/polymq/polymq/driver"
-	"github.com/polymq/polymq/driver/emulate"
 	"github.com/polymq/polymq/internal/testbroker"
-	"github.com/polymq/polymq/routing"
 )
 
 // drainAll receives until the sentinel and returns the bodies.
@@ -399,36 +396,6 @@ func TestGroupDestroyed(t *testing.T) {
 	_ = sub.Close(ctxT(t))
 }
 
-func TestDurability(t *testing.T) {
-	b := testbroker.Start(t, "redis")
-	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "appendonly", "no").Err(); err != nil {
-		t.Fatal(err)
-	}
-	conn, _ := dial(t, b.URL())
-	for _, topo := range []routing.Topology{
-		{Queues: []routing.Queue{{Name: "q"}}},
-		{Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Topic}}},
-	} {
-		if err := conn.Declare(ctxT(t), topo); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "durability=memory") {
-			t.Errorf("Declare: %v", err)
-		}
-	}
-	transient := routing.Topology{Queues: []routing.Queue{{Name: "t", Transient: true}}, Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Topic, Transient: true}}}
-	if err := conn.Declare(ctxT(t), transient); err != nil {
-		t.Errorf("transient: %v", err)
-	}
-	lax, _ := dial(t, b.URL()+"?durability=memory")
-	declare(t, lax, "q")
-	for _, set := range [][2]string{{"appendonly", "yes"}, {"maxmemory", "1gb"}, {"maxmemory-policy", "allkeys-lru"}} {
-		if err := raw(t, b.URL()).ConfigSet(ctxT(t), set[0], set[1]).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := conn.Declare(ctxT(t), routing.Topology{Queues: []routing.Queue{{Name: "evicted"}}}); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "noeviction") {
-		t.Errorf("Declare with eviction: %v", err)
-	}
-}
-
 func TestFullMemory(t *testing.T) {
 	b := testbroker.Start(t, "redis")
 	conn, _ := dial(t, b.URL())
@@ -446,189 +413,6 @@ func TestFullMemory(t *testing.T) {
 	sub := subscribe(t, conn, "q", 1)
 	settle(t, sub, driver.Ack, expect(t, sub, "a")...)
 	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
-}
-
-func TestOpenErrors(t *testing.T) {
-	good := testbroker.URL(t, "redis")
-	at := strings.LastIndexByte(good, '@')
-	for name, c := range map[string]struct {
-		url  string
-		want func(error) bool
-	}{
-		"wrong password": {"redis://:wrong@" + good[at+1:], func(err error) bool { return errors.Is(err, driver.ErrPermission) }},
-		"refused":        {"redis://:secret@127.0.0.1:1/0", func(err error) bool { return strings.Contains(err.Error(), "refused") }},
-		"unknown option": {good + "&shards=5", func(err error) bool { return strings.Contains(err.Error(), `"shards"`) }},
-		"path":           {"redis://:secret@localhost/orders", func(err error) bool { return strings.Contains(err.Error(), "database") }},
-		"two hosts":      {"redis://:secret@a,b/0", func(err error) bool { return strings.Contains(err.Error(), "2 hosts") }},
-	} {
-		u, err := driver.ParseURL(c.url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		begin := time.Now()
-		_, err = Driver{}.Open(ctxT(t), u, driver.Config{OnState: func(driver.State, error) {}})
-		if err == nil || !c.want(err) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: %v", name, err)
-		}
-		if took := time.Since(begin); took > 2*time.Second {
-			t.Errorf("%s took %v", name, took)
-		}
-	}
-}
-
-// TestNoGoroutineIsLeft: neither by a subscriber nor by a connection.
-func TestNoGoroutineIsLeft(t *testing.T) {
-	url := testbroker.URL(t, "redis")
-	before := runtime.NumGoroutine()
-	u, _ := driver.ParseURL(url)
-	conn, err := Driver{}.Open(ctxT(t), u, driver.Config{Logger: nopLogger, OnState: func(driver.State, error) {}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	declare(t, conn, "q")
-	subscribe(t, conn, "q", 10)
-	sub := subscribe(t, conn, "q", 10)
-	if err := publish(t, conn, "q", text("a")); err != nil {
-		t.Fatal(err)
-	}
-	_ = sub.Close(ctxT(t))
-	if err := conn.Close(ctxT(t)); err != nil {
-		t.Fatal(err)
-	}
-	deadline := time.Now().Add(2 * time.Second)
-	for runtime.NumGoroutine() > before {
-		if time.Now().After(deadline) {
-			b := make([]byte, 1<<16)
-			t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), b[:runtime.Stack(b, true)])
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if _, err := conn.Inspect(ctxT(t), "q"); !errors.Is(err, driver.ErrClosed) {
-		t.Errorf("Inspect after Close: %v", err)
-	}
-}
-
-// TestTopologyStore: deltas, whole loads, compare-and-set and leases.
-func TestTopologyStore(t *testing.T) {
-	_, s := dial(t, testbroker.URL(t, "redis"))
-	ctx := ctxT(t)
-	first, err := s.LoadTopology(ctx, emulate.Version{})
-	if err != nil || !first.Full || len(first.Elements) != 0 {
-		t.Fatalf("fresh: %+v, %v", first, err)
-	}
-	data := []byte(`{"v":1,"binding":{}}`)
-	v1, err := s.ApplyTopology(ctx, first.Version, []emulate.Element{{Name: "a", Data: data}, {Name: "b", Data: data}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.ApplyTopology(ctx, first.Version, []emulate.Element{{Name: "c", Data: data}}); !errors.Is(err, emulate.ErrStale) {
-		t.Fatalf("stale: %v", err)
-	}
-	v2, err := s.ApplyTopology(ctx, v1, []emulate.Element{{Name: "a"}, {Name: "c", Data: data}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		since emulate.Version
-		full  bool
-		names string
-	}{
-		{first.Version, false, "a- b+ c+"}, {v1, false, "a- c+"}, {v2, false, ""},
-		{emulate.Version{}, true, "b+ c+"}, {emulate.Version{Epoch: "other", N: 1}, true, "b+ c+"},
-	} {
-		got, err := s.LoadTopology(ctx, c.since)
-		if err != nil || got.Full != c.full || got.Version != v2 || names(got.Elements) != c.names {
-			t.Errorf("since %v: %+v, %v, want %v %q", c.since, got, err, c.full, c.names)
-		}
-	}
-	if err := s.RenewLease(ctx, "one", v1); !errors.Is(err, emulate.ErrStale) {
-		t.Errorf("renewal of an old version: %v", err)
-	}
-	if err := s.RenewLease(ctx, "one", v2); err != nil {
-		t.Fatal(err)
-	}
-	leases, _, err := s.Leases(ctx)
-	if err != nil || len(leases) != 1 || leases[0] != (emulate.Lease{Client: "one", Version: v2}) {
-		t.Errorf("leases: %v, %v", leases, err)
-	}
-	if err := s.EndLease(ctx, "one"); err != nil {
-		t.Fatal(err)
-	}
-	// More changes than the log keeps.
-	v := v2
-	for i := range 12 {
-		var es []emulate.Element
-		for j := range emulate.MaxElements {
-			es = append(es, emulate.Element{Name: fmt.Sprintf("e.%d", j), Data: fmt.Append(nil, i)})
-		}
-		if v, err = s.ApplyTopology(ctx, v, es); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got, err := s.LoadTopology(ctx, v1); err != nil || !got.Full || len(got.Elements) != emulate.MaxElements+2 {
-		t.Errorf("after many changes: full %v, %d elements, %v", got.Full, len(got.Elements), err)
-	}
-	near := emulate.Version{Epoch: v.Epoch, N: v.N - 2}
-	if got, err := s.LoadTopology(ctx, near); err != nil || got.Full || len(got.Elements) != emulate.MaxElements {
-		t.Errorf("since %v: full %v, %d elements, %v", near, got.Full, len(got.Elements), err)
-	}
-	if err := s.client.HSet(ctx, s.namespace()+":version", "wire", "2").Err(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.LoadTopology(ctx, v); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("a newer version's namespace: %v", err)
-	}
-}
-
-func names(es []emulate.Element) string {
-	var out []string
-	for _, e := range es {
-		out = append(out, e.Name+map[bool]string{true: "-", false: "+"}[e.Data == nil])
-	}
-	return strings.Join(out, " ")
-}
-
-// TestACL: the permissions that the documentation names are enough, and without
-// them the error says so.
-func TestACL(t *testing.T) {
-	b := testbroker.Start(t, "redis")
-	c := raw(t, b.URL())
-	at := strings.LastIndexByte(b.URL(), '@')
-	for user, rules := range map[string]string{
-		"enough": "~polymq:* &polymq:* +@connection +@stream +@sortedset +@hash +@string +exists +del +unlink +time +info +publish +subscribe +fcall +function|load",
-		"little": "~polymq:* +@connection +info",
-	} {
-		args := append([]any{"ACL", "SETUSER", user, "on", ">secret"}, anys(strings.Fields(rules))...)
-		if err := c.Do(ctxT(t), args...).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	conn, _ := dial(t, "redis://enough:secret"+b.URL()[at:])
-	declare(t, conn, "q")
-	if err := publish(t, conn, "q", text("a"), &driver.Message{ID: "given", Body: []byte("b")}); err != nil {
-		t.Fatal(err)
-	}
-	sub := subscribe(t, conn, "q", 10)
-	ds := expect(t, sub, "a", "b")
-	settle(t, sub, driver.Ack, ds[0])
-	if err := sub.Settle(ctxT(t), ds[1], driver.Nack, 10*time.Millisecond); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, sub, "b")
-	if err := sub.Close(ctxT(t)); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := conn.Purge(ctxT(t), "q"); n != 1 || err != nil {
-		t.Errorf("Purge: %d, %v", n, err)
-	}
-	if err := conn.DeleteQueue(ctxT(t), "q", driver.DeleteOptions{IfEmpty: true}); err != nil {
-		t.Error(err)
-	}
-	u, _ := driver.ParseURL("redis://little:secret" + b.URL()[at:])
-	_, err := Driver{}.Open(ctxT(t), u, driver.Config{Logger: nopLogger, OnState: func(driver.State, error) {}})
-	if !errors.Is(err, driver.ErrPermission) {
-		t.Errorf("too few permissions: %v", err)
-	}
 }
 
 // TestNothingUnaccounted: publishing, consuming, giving back and purging at

@@ -1,0 +1,361 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// lane takes parcels to the server, one batch at a time. The caller that finds
+// it idle sends its batch itself; what comes meanwhile goes together in the
+// next ones, which the lane's goroutine sends.
+//
+// A batch whose outcome is unknown is sent again until it is known, with the
+// same number, by which the server sees whether it has it: so a lost answer
+// leaves no second copy, whatever the messages' IDs.
+type lane struct {
+	s      *store
+	client *goredis.Client
+	name   string
+	kick   chan struct{} // cap 1
+
+	mu    sync.Mutex
+	queue []*item
+	spare []*item // the other buffer of queue
+	busy  bool    // somebody sends: a caller, or the lane's goroutine once it is kicked
+	ended bool    // the lane's goroutine is gone
+	seq   uint64
+	conns map[net.Conn]struct{}
+
+	// Of whoever is busy.
+	batch []*item
+	calls []*call
+	left  []*call
+}
+
+// call is one queue's part of a batch.
+type call struct {
+	key   string
+	args  []any
+	items []*item
+	cmd   *goredis.Cmd
+	done  bool
+}
+
+func newLane(s *store) *lane {
+	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), conns: map[net.Conn]struct{}{}}
+	o := s.cfg.options()
+	o.PoolSize = 1
+	dial := o.Dialer
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		lc := &laneConn{Conn: c, l: l}
+		l.mu.Lock()
+		l.conns[lc] = struct{}{}
+		l.mu.Unlock()
+		return lc, nil
+	}
+	l.client = goredis.NewClient(o)
+	s.wg.Go(l.run)
+	return l
+}
+
+// laneConn is a connection that interrupt finds.
+type laneConn struct {
+	net.Conn
+	l *lane
+}
+
+func (c *laneConn) Close() error {
+	c.l.mu.Lock()
+	delete(c.l.conns, c)
+	c.l.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// interrupt breaks what is under way: go-redis does not notice the end of a ctx
+// while it waits for an answer.
+func (l *lane) interrupt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		_ = c.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+func (l *lane) close() {
+	l.interrupt()
+	_ = l.client.Close()
+}
+
+// pass makes the lane's goroutine the one who is busy.
+func (l *lane) pass() {
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
+		l.abandon()
+		return
+	}
+	l.kick <- struct{}{} // there is room: only one is busy
+	l.mu.Unlock()
+}
+
+// lead sends one batch and leaves the rest to the lane's goroutine.
+func (l *lane) lead() {
+	l.take()
+	if l.send() == nil && l.rest() {
+		return
+	}
+	l.pass()
+}
+
+// rest ends being busy where nothing is queued.
+func (l *lane) rest() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) > 0 {
+		return false
+	}
+	l.busy = false
+	return true
+}
+
+// run is the lane's goroutine: it sends while it is kicked, and what must be
+// sent again.
+func (l *lane) run() {
+	for open := true; open; {
+		select {
+		case <-l.kick:
+			if !l.drain() {
+				l.abandon()
+				open = false
+			}
+		case <-l.s.ctx.Done():
+			open = false
+		}
+	}
+	l.mu.Lock()
+	l.ended = true
+	passed := len(l.kick) > 0
+	l.mu.Unlock()
+	if passed {
+		l.abandon()
+	}
+}
+
+// drain sends all there is; false when the store was closed before that.
+func (l *lane) drain() bool {
+	for try := 0; ; {
+		if len(l.batch) == 0 {
+			if l.rest() {
+				return true
+			}
+			l.take()
+		}
+		if l.send() == nil {
+			try = 0
+			continue
+		}
+		select {
+		case <-time.After(pause(try)):
+			try++
+		case <-l.s.ctx.Done():
+			return false
+		}
+	}
+}
+
+// abandon resolves all that is left, when the store is closed.
+func (l *lane) abandon() {
+	l.mu.Lock()
+	left := append(l.batch, l.queue...)
+	l.batch, l.queue, l.busy = nil, nil, false
+	l.mu.Unlock()
+	for _, it := range left {
+		if it.parcel != nil {
+			it.parcel.Done(unconfirmed(driver.ErrClosed))
+		}
+	}
+}
+
+// take makes the next batch of what is queued.
+func (l *lane) take() {
+	l.mu.Lock()
+	n, size := 0, 0
+	for n < len(l.queue) && n < maxBatch && (n == 0 || size+len(l.queue[n].body) <= maxBatchBytes) {
+		size += len(l.queue[n].body)
+		n++
+	}
+	if n == len(l.queue) {
+		l.batch, l.queue, l.spare = l.queue, l.spare[:0], l.batch[:0]
+	} else {
+		l.batch = append(l.batch[:0], l.queue[:n]...)
+		l.queue = append(l.queue[:0], l.queue[n:]...)
+	}
+	l.seq++
+	l.mu.Unlock()
+	for _, c := range l.calls {
+		c.items, c.done = c.items[:0], false
+	}
+	l.calls = l.calls[:0]
+	for _, it := range l.batch {
+		c := l.callFor(it.queue.key)
+		c.items = append(c.items, it)
+	}
+}
+
+// callFor finds the queue's call in the batch; a batch rarely has many queues.
+func (l *lane) callFor(key string) *call {
+	for i := len(l.calls) - 1; i >= 0; i-- {
+		if l.calls[i].key == key {
+			return l.calls[i]
+		}
+	}
+	if len(l.calls) < cap(l.calls) {
+		l.calls = l.calls[:len(l.calls)+1]
+		if c := l.calls[len(l.calls)-1]; c != nil {
+			c.key = key
+			c.items = c.items[:0]
+			return c
+		}
+		l.calls = l.calls[:len(l.calls)-1]
+	}
+	c := &call{key: key}
+	l.calls = append(l.calls, c)
+	return c
+}
+
+var window = strconv.FormatInt(dedupWindow.Milliseconds(), 10)
+
+// send sends the batch, or what is left of it, and resolves what the answers
+// tell. An error means that something is left and must be sent again, with the
+// same number.
+func (l *lane) send() error {
+	ctx := context.Background()
+	left := l.left[:0]
+	seq := strconv.FormatUint(l.seq, 10)
+	for _, c := range l.calls {
+		if c.done {
+			continue
+		}
+		c.args = append(c.args[:0], "FCALL", fnAppend, "1", &c.key, &l.name, seq, &window)
+		some := false
+		for _, it := range c.items {
+			if it.parcel == nil {
+				continue
+			}
+			some = true
+			c.args = append(c.args, &it.dedup, &it.count)
+			for i := range it.fields {
+				c.args = append(c.args, &it.fields[i].Name, &it.fields[i].Value)
+			}
+			c.args = append(c.args, &bodyField, &it.text)
+		}
+		if !some {
+			c.done = true
+			continue
+		}
+		c.cmd = goredis.NewCmd(ctx, c.args...)
+		left = append(left, c)
+	}
+	l.left = left
+	var err error
+	switch len(left) {
+	case 0:
+	case 1:
+		_ = l.client.Process(ctx, left[0].cmd)
+	default:
+		pipe := l.client.Pipeline()
+		for _, c := range left {
+			_ = pipe.Process(ctx, c.cmd)
+		}
+		_, _ = pipe.Exec(ctx)
+	}
+	for _, c := range left {
+		if e := l.resolve(c); e != nil {
+			err = e
+		}
+	}
+	if err == nil {
+		for i, it := range l.batch {
+			it.free()
+			l.batch[i] = nil
+		}
+		l.batch = l.batch[:0]
+		return nil
+	}
+	if noFunction(reply(err)) {
+		_ = loadLibrary(ctx, l.s.client)
+	}
+	// Whoever has given up need not be kept.
+	for _, it := range l.batch {
+		if it.parcel != nil && it.parcel.Abandoned() {
+			it.parcel.Done(unconfirmed(err))
+			it.parcel = nil
+		}
+	}
+	return err
+}
+
+// resolve tells the parcels of a call their outcome; an error means that it is
+// unknown, or that the server was not ready.
+func (l *lane) resolve(c *call) error {
+	v, err := c.cmd.Result()
+	if lost(err) || transient(reply(err)) {
+		return err
+	}
+	c.done = true
+	var outcome error
+	switch {
+	case err != nil:
+		outcome = refused(err)
+	case v == int64(0):
+		outcome = emulate.ErrGone
+	}
+	if failures, ok := v.([]any); ok {
+		l.partly(c, failures)
+	}
+	for _, it := range c.items {
+		if it.parcel == nil {
+			continue
+		}
+		p := it.parcel
+		it.parcel = nil
+		if it.failed != nil {
+			p.Done(it.failed)
+		} else {
+			p.Done(outcome)
+		}
+	}
+	return nil
+}
+
+// partly notes which messages the server would not store.
+func (l *lane) partly(c *call, failures []any) {
+	sent := 0
+	at := map[int64]string{}
+	for i := 0; i+1 < len(failures); i += 2 {
+		n, _ := failures[i].(int64)
+		at[n], _ = failures[i+1].(string)
+	}
+	for _, it := range c.items {
+		if it.parcel == nil {
+			continue
+		}
+		if text, ok := at[int64(sent)]; ok {
+			it.failed = refused(errors.New(text))
+		}
+		sent++
+	}
+}

@@ -1,0 +1,169 @@
+package redis
+
+import (
+	"context"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// settlement is an outcome that the server has not confirmed.
+type settlement struct {
+	id    entryID
+	count int
+	ack   bool
+	delay time.Duration // unseen: it does not count
+}
+
+const unseen = -1
+
+func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
+	h := d.Ref.(*hold)
+	c.mu.Lock()
+	if h.next == nil || h.life != c.life {
+		c.mu.Unlock()
+		return driver.ErrLost
+	}
+	first := c.add(h, o == driver.Ack, delay)
+	c.mu.Unlock()
+	if first {
+		c.wake()
+	}
+	return nil
+}
+
+// add notes a settlement; the caller holds mu.
+func (c *consumer) add(h *hold, ack bool, delay time.Duration) (first bool) {
+	h.unlink()
+	c.todo = append(c.todo, settlement{h.id, h.count, ack, delay})
+	return len(c.todo) == 1
+}
+
+func (c *consumer) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// expire gives back, counted, what was not extended within the lease: the inbox
+// has let go of it by now and will not settle it, while the server goes by the
+// whole consumer, which is alive.
+func (c *consumer) expire() {
+	late := time.Now().Add(-c.s.cfg.lease / 10)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for h := c.holds.next; h != &c.holds; {
+		next := h.next
+		if h.until.Before(late) && c.add(h, false, 0) {
+			c.wake()
+		}
+		h = next
+	}
+}
+
+func (h *hold) unlink() {
+	h.prev.next, h.next.prev = h.next, h.prev
+	h.prev, h.next = nil, nil
+}
+
+// settlements takes what is to be settled, oldest first, and appends it to the
+// arguments of a call.
+func (c *consumer) settlements(args []any) ([]any, []settlement) {
+	c.mu.Lock()
+	n := min(len(c.todo), maxSettle)
+	batch := c.todo[:n:n]
+	c.todo = c.todo[n:]
+	c.mu.Unlock()
+	acks := 0
+	for _, st := range batch {
+		if st.ack {
+			acks++
+		}
+	}
+	args = append(args, acks)
+	for _, st := range batch {
+		if st.ack {
+			args = append(args, st.id.String())
+		}
+	}
+	for _, st := range batch {
+		if !st.ack {
+			ms := int64(unseen)
+			if st.delay != unseen {
+				ms = (st.delay + time.Millisecond - 1).Milliseconds()
+			}
+			args = append(args, st.id.String(), st.count, ms)
+		}
+	}
+	return args, batch
+}
+
+// unsettled puts back what a call that failed was to settle. Twice is harmless.
+func (c *consumer) unsettled(batch []settlement) {
+	c.mu.Lock()
+	c.todo = append(batch, c.todo...)
+	c.mu.Unlock()
+}
+
+// flush is the goroutine that sends settlements which no fetch has taken along.
+func (c *consumer) flush() {
+	for {
+		select {
+		case <-c.kick:
+		case <-c.ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(ackDelay):
+		case <-c.ctx.Done():
+			return
+		}
+		if err := c.Flush(c.ctx); err != nil && c.ctx.Err() == nil {
+			c.s.log.Warn("settlements of a Redis queue were not accepted", "queue", c.q.Name, "error", err)
+		}
+	}
+}
+
+func (c *consumer) Flush(ctx context.Context) error {
+	for try := 0; ; {
+		if err := c.call.lock(ctx); err != nil {
+			return unconfirmed(err)
+		}
+		c.mu.Lock()
+		n := len(c.todo)
+		c.mu.Unlock()
+		if n == 0 {
+			c.call.unlock()
+			return nil
+		}
+		args, batch := c.settlements([]any{"FCALL", fnSettle, "1", c.key, c.name, c.lease()})
+		v, err := c.s.await(ctx, func() (any, error) { return c.s.client.Do(ctx, args...).Result() })
+		switch {
+		case err == nil:
+			c.verdict(v)
+		case lost(err) || transient(reply(err)):
+			c.unsettled(batch)
+		default:
+			c.call.unlock()
+			return mapped(err)
+		}
+		c.call.unlock()
+		if err == nil {
+			try = 0
+			continue
+		}
+		if ctx.Err() != nil || c.s.closed.Load() {
+			return unconfirmed(err)
+		}
+		if noFunction(reply(err)) {
+			_, _ = c.s.await(ctx, func() (any, error) { return nil, loadLibrary(ctx, c.s.client) })
+		}
+		select {
+		case <-time.After(pause(try)):
+			try++
+		case <-ctx.Done():
+		}
+	}
+}
