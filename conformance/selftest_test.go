@@ -65,24 +65,16 @@ func TestFaults(t *testing.T) {
 				t.Parallel()
 			}
 			b := backend(f, 500*time.Millisecond).withDefaults()
-			var caught []string
 			for _, r := range rows {
 				if r.promise != f.Promise {
 					continue
 				}
-				out := record(t, func(tb testing.TB) { r.do(tb, &b) })
-				if out.failed {
-					caught = append(caught, r.fullName())
-				}
-				for _, line := range out.logs {
-					t.Logf("%s: %s", r.fullName(), line)
+				if out := record(t, func(tb testing.TB) { r.do(tb, &b) }); out.failed {
+					t.Logf("caught by %s:\n%s", r.fullName(), strings.Join(out.logs, "\n"))
+					return
 				}
 			}
-			if len(caught) == 0 {
-				t.Errorf("a driver that %s passes every row of promise %d", f.Name, f.Promise)
-			} else {
-				t.Logf("caught by %s", strings.Join(caught, ", "))
-			}
+			t.Errorf("a driver that %s passes every row of promise %d", f.Name, f.Promise)
 		})
 	}
 	for _, p := range promises {

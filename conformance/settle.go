@@ -53,7 +53,10 @@ func attemptsOfNacks(e *env) {
 		// From one subscriber to the next, on two connections.
 		s := e.subscriber([]*polymq.Conn{c, other}[i%2], "q", 1)
 		d := e.body(s, "1")
-		e.attempt(d, i+1)
+		if !c.Features().CountsReturned || d.Attempt < i+1 {
+			// Nacked, it may come to the same subscriber again before that closes.
+			e.attempt(d, i+1)
+		}
 		if i == 5 {
 			e.ack(d)
 		} else {
@@ -437,15 +440,12 @@ func droppedExhausted(e *env) {
 	c := e.open()
 	e.declare(c, routing.Queue{Name: "q", MaxAttempts: 2})
 	e.publish(c, "", msg("q", "hopeless"))
-	for i := range 2 {
-		s := e.subscriber(c, "q", 1)
-		d := e.body(s, "hopeless")
-		e.attempt(d, i+1)
-		if i == 0 {
-			e.nack(d, 0)
-		}
-		e.close(s) // gives the second attempt back, which is the last
-	}
+	s := e.subscriber(c, "q", 1)
+	d := e.body(s, "hopeless")
+	e.attempt(d, 1)
+	e.nack(d, 0)
+	e.attempt(e.body(s, "hopeless"), 2)
+	e.close(s) // gives the second attempt back, which is the last
 	e.has(c, "q")
 }
 
