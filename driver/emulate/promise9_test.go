@@ -136,7 +136,7 @@ func schedule(t *testing.T, seed uint64) *scheduled {
 		}
 		var work sync.WaitGroup
 		conns := []driver.Conn{setup}
-		end := time.Now().Add(20 * time.Second)
+		end := time.Now().Add(12 * time.Second)
 		for i := range 1 + s.rand(3) {
 			k := &boundKey{key: fmt.Sprint("k", i)}
 			s.keys = append(s.keys, k)
@@ -156,14 +156,14 @@ func schedule(t *testing.T, seed uint64) *scheduled {
 			}
 			if s.rand(4) == 0 {
 				work.Go(func() {
-					time.Sleep(time.Duration(s.rand(15000)) * time.Millisecond)
+					time.Sleep(time.Duration(s.rand(9000)) * time.Millisecond)
 					f.crashed.Store(true)
 				})
 			}
 		}
 		if s.rand(3) == 0 {
 			work.Go(func() {
-				time.Sleep(time.Duration(s.rand(15000)) * time.Millisecond)
+				time.Sleep(time.Duration(s.rand(9000)) * time.Millisecond)
 				s.w.forget()
 			})
 		}

@@ -18,18 +18,26 @@ func TestConformance(t *testing.T) {
 		t.Cleanup(func() { mem.Remove(name) })
 		return name
 	}
+	nameOf := func(t testing.TB, at string) string {
+		u, err := url.Parse(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Host
+	}
 	conformance.Run(t, conformance.Backend{
 		Namespace: func(t testing.TB) string { return "mem://" + broker(t) },
 		Sever: func(t testing.TB, at string) (string, func()) {
-			u, err := url.Parse(at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return at, func() { mem.Sever(u.Host) }
+			return at, func() { mem.Sever(nameOf(t, at)) }
 		},
 		Restart: func(t testing.TB) (string, func()) {
 			name := broker(t)
 			return "mem://" + name, func() { mem.Restart(name) }
+		},
+		Newer: func(t testing.TB, at string) {
+			if err := mem.WriteNewer(nameOf(t, at)); err != nil {
+				t.Fatal(err)
+			}
 		},
 	})
 }
