@@ -47,6 +47,17 @@ func (e *env) attempt(d *polymq.Delivery, want int) {
 
 func attemptsOfNacks(e *env) {
 	c, other := e.open(), e.open()
+	counts := e.attempt
+	if c.Features().CountsReturned {
+		// A subscriber may be given its nacked message once more before it
+		// closes, and that counts too.
+		counts = func(d *polymq.Delivery, least int) {
+			e.Helper()
+			if d.Attempt < least {
+				e.Fatalf("message %.40q: Attempt is %d, want at least %d", d.Body, d.Attempt, least)
+			}
+		}
+	}
 	e.declare(c, "q")
 	e.publish(c, "", msg("q", "1"))
 	for i := range 6 {
@@ -74,7 +85,7 @@ func attemptsOfNacks(e *env) {
 	e.close(s)
 	e.publish(c, "", msg("q", "3"))
 	for _, d := range e.receiveN(e.subscriber(c, "q", 5), 2) {
-		e.attempt(d, map[string]int{"2": 5, "3": 1}[string(d.Body)])
+		counts(d, map[string]int{"2": 5, "3": 1}[string(d.Body)])
 	}
 }
 
