@@ -31,6 +31,8 @@ func Start(t testing.TB, scheme string) *Broker {
 func (b *Broker) URL() string { return b.server.kind.url(b.server) }
 
 // Kill ends the broker at once, as kill -9 does, and returns when it is gone.
+// RabbitMQ writes down which quorum queues it has some seconds after it made
+// them: one killed before that comes back with queues that never answer.
 func (b *Broker) Kill() { b.server.kill() }
 
 // Start starts a killed broker again, on the same port and data, and returns
@@ -45,10 +47,11 @@ func (b *Broker) Start() {
 	}
 }
 
-// Restart is Kill and Start.
+// Restart ends the broker in order and starts it again, on the same port and
+// data; it returns when the broker serves.
 func (b *Broker) Restart() {
 	b.t.Helper()
-	b.Kill()
+	b.server.stop()
 	b.Start()
 }
 

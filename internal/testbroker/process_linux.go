@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // A process is a child that cannot outlive this process.
@@ -47,6 +48,16 @@ func (p *process) kill() {
 		p.signal(syscall.SIGKILL)
 	}
 	<-p.done
+}
+
+// stop asks the process to end, and kills it when it has not after d.
+func (p *process) stop(d time.Duration) {
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(d):
+		p.kill()
+	}
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }

@@ -97,6 +97,14 @@ func (s *server) run(cmd *exec.Cmd) error {
 	return nil
 }
 
+// stop ends the broker in order, the last process first.
+func (s *server) stop() {
+	if n := len(s.processes); n > 0 {
+		s.processes[n-1].stop(patience)
+	}
+	s.kill()
+}
+
 // kill ends the processes at once and returns when they are gone.
 func (s *server) kill() {
 	for _, p := range slices.Backward(s.processes) {
