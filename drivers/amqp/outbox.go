@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -236,7 +237,7 @@ func (o *outbox) send(it *item) bool {
 	}
 	confirm, err := s.ch.PublishWithDeferredConfirm(it.from.exchange, it.p.Message.Key, !it.from.drop, false, p)
 	if err != nil {
-		if s.ch.IsClosed() {
+		if s.ch.IsClosed() || s.conn.IsClosed() || lost(err) && !errors.Is(err, amqp091.ErrFieldType) {
 			return false
 		}
 		it.p.Resolve(wrap(err))
