@@ -1,4 +1,77 @@
-// Package amqp carries polymq on RabbitMQ 3.10 and newer, through AMQP 0-9-1.
+// Package amqp carries polymq on RabbitMQ 3.10 and newer, through AMQP 0-9-1
+// and the client github.com/rabbitmq/amqp091-go. Importing it registers the
+// schemes amqp and amqps:
 //
-// Importing it registers the schemes amqp and amqps.
+//	amqp://user:password@host1:5672,host2:5672/vhost?option=value
+//
+// User and password default to guest, the port to 5672 (amqps: 5671), the
+// vhost to "/". amqps trusts the system's roots.
+//
+//	option           default  meaning
+//	heartbeat        10s      a peer silent for three halves of this is lost; 1s to 1h
+//	connect-timeout  10s      for one host: TCP, TLS and AMQP handshake; 100ms to 1h
+//	name             polymq   the connections' name in RabbitMQ's own tools
+//	management       none     address of the management API, http://host:15672;
+//	                          with user and password of the URL unless it has its own
+//
+// # Connections
+//
+// A Conn has two connections, one to publish and one to consume and declare.
+// Each is supervised by a goroutine of its own: lost, it is made again, over
+// all hosts in turn, with growing and random pauses of up to 5 s, for as long
+// as it takes. Beyond that a Conn has one goroutine for what could not be sent
+// at once, and each connection one that writes and amqp091's two; each
+// subscriber has one and amqp091's one. Each call that waits for an answer of
+// the broker runs on a goroutine for its time.
+//
+// # Publishing
+//
+// All publishers share one confirming channel. Publish never blocks: what
+// cannot be sent waits, in order, within the caller's window. What was not
+// confirmed when a connection was lost is sent again with the same ID, which
+// RabbitMQ does not recognise: a second copy is possible (DedupWindow is 0).
+//
+// # Queues
+//
+// A durable queue is a quorum queue, a Transient one classic, unless Type says
+// otherwise. Dead letters are made safe (x-dead-letter-strategy=at-least-once,
+// x-overflow=reject-publish) unless BestEffortDeadLetter says that they need
+// not be; classic queues cannot, and are refused without it.
+//
+// Quorum queues count attempts, classic queues do not: their Attempt is 0, and
+// MaxAttempts is refused. Before RabbitMQ 4.3 messages that were only
+// prefetched and given back count as well (Features.CountsReturned). Which
+// kind a queue is, AMQP does not tell: a subscriber knows from this
+// connection's own Declare, else from the management API, else it provokes
+// the broker's complaint about a declaration that differs (which leaves some
+// lines in the broker's log and changes nothing).
+//
+// Attempts that end in Nack with a delay are counted by the library, since the
+// broker counts those of one copy only.
+//
+// Quorum queues know no conditional deletion: IfUnused and IfEmpty are looked
+// up first, and what arrives between the look and the deletion is deleted.
+//
+// # Delays
+//
+// Nack with a delay stores a copy, confirmed, before the original is
+// acknowledged. It waits in durable queues of the vhost named polymq.delay.*,
+// made when first needed and shared by everybody: one for each power of two of
+// 10 ms, so that delays are exact to 10 ms and end after a month, and one relay
+// for each queue that a message was ever delayed for. DeleteQueue removes the
+// relay; a queue deleted by other means leaves it behind, empty.
+//
+// # What the management API is needed for
+//
+// Topology, Inspect, and Verify of bindings. Without the option they answer
+// errors.ErrUnsupported. Inspect's Ready and Consumers are exact; Unsettled is
+// what the API says, which can be five seconds old. The API shows AMQP's void
+// as the text "undefined", and bytes as text; Topology takes the first for nil
+// and the second for strings.
+//
+// # What RabbitMQ itself does not promise
+//
+// Killed with -9, a broker can forget what was declared within the last
+// seconds, with all that was published to it. Between the nodes of a cluster a
+// binding made on one can reach another a little later.
 package amqp
