@@ -21,12 +21,13 @@
 //
 // # Servers
 //
-// nats-server 2.12.1 is the oldest that holds the promises: a change of the
+// nats-server 2.12.2 is the oldest that holds the promises: a change of the
 // topology is an atomic batch, and a client's lease on it is a message on
 // condition of another subject's last sequence, with a time to live. 2.11
 // brought the second and 2.12.0 the first, but a single server of 2.12.0 does
-// not answer the batches that polymq sends. Older servers, and accounts without
-// JetStream, are refused by Open.
+// not answer the batches that polymq sends, and one of 2.12.1 stops answering
+// when clients change the topology and renew leases at once. Older servers, and
+// accounts without JetStream, are refused by Open.
 //
 // # What a confirmation is worth
 //

@@ -212,8 +212,8 @@ func TestOpenEndsWithContext(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	for version, want := range map[string]bool{
-		"2.12.1": true, "2.12.2-RC.1": true, "2.15.2": true, "3.0.0": true, "v2.13.1": true,
-		"2.12.0": false, "2.11.9": false, "2.12": false, "2.9.10": false, "1.4.1": false, "": false, "new": false,
+		"2.12.2": true, "2.12.10": true, "2.13.0-RC.1": true, "2.15.2": true, "3.0.0": true, "v2.13.1": true,
+		"2.12.1": false, "2.12.0": false, "2.11.9": false, "2.12": false, "2.9.10": false, "1.4.1": false, "": false, "new": false,
 	} {
 		if newEnough(version) != want {
 			t.Errorf("%q: %v", version, !want)

@@ -54,7 +54,7 @@ type options struct {
 }
 
 const (
-	minVersion = "2.12.1" // see doc.go
+	minVersion = "2.12.2" // see doc.go
 
 	attemptTimeout = 5 * time.Second // of one request to the server
 	pingInterval   = 5 * time.Second // two without an answer end a connection
@@ -157,7 +157,7 @@ func (s *store) begin(ctx context.Context) error {
 	return s.publisher.start(s)
 }
 
-// newEnough reports whether a version like 2.12.1 or 2.13.0-RC.1 will do.
+// newEnough reports whether a version like 2.12.2 or 2.13.0-RC.1 will do.
 func newEnough(version string) bool {
 	have, ok := parseVersion(version)
 	want, _ := parseVersion(minVersion)
