@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -32,6 +33,7 @@ var settleRows = []row{
 	{promise: 17, name: "again", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadAgain},
 	{promise: 17, name: "exhausted", needs: []polymq.Feature{polymq.FeatureDeadLetter, polymq.FeatureMaxAttempts}, run: deadExhausted},
 	{promise: 17, name: "exhausted-dropped", needs: []polymq.Feature{polymq.FeatureMaxAttempts}, run: droppedExhausted},
+	{promise: 17, name: "best-effort", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadBestEffort},
 	{promise: 17, name: "many", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadMany},
 
 	{promise: 20, name: "every-pair", run: settledTwice},
@@ -458,6 +460,23 @@ func droppedExhausted(e *env) {
 	e.attempt(e.body(s, "hopeless"), 2)
 	e.close(s) // gives the second attempt back, which is the last
 	e.has(c, "q")
+}
+
+// deadBestEffort asks for dead letters of a transient queue, which not every
+// broker moves safely: it is refused unless the declaration accepts that.
+func deadBestEffort(e *env) {
+	c := e.open()
+	e.declare(c, "dead")
+	q := routing.Queue{Name: "q", Transient: true, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dead"}
+	if err := c.Declare(e.ctx, topology(q)); err != nil {
+		e.mustBe(err, "Declare of a transient queue with a dead-letter exchange", errors.ErrUnsupported)
+		e.says(err, "Declare of a transient queue with a dead-letter exchange", "BestEffortDeadLetter")
+		q.BestEffortDeadLetter = true
+		e.declare(c, q)
+	}
+	e.publish(c, "", msg("q", "1"))
+	e.reject(e.body(e.subscriber(c, "q", 1), "1"))
+	e.ack(e.body(e.subscriber(c, "dead", 1), "1"))
 }
 
 func deadMany(e *env) {
