@@ -189,17 +189,17 @@ func (l *link) state() driver.State {
 // report tells Config.OnState when the connection's state has changed. Calls
 // come from several goroutines and reach OnState one at a time, in order.
 func (c *Conn) report(err error) {
-	state := max(c.consume.state(), c.publish.state())
-	if c.publish.state() == driver.Disconnected || c.consume.state() == driver.Disconnected {
-		state = driver.Disconnected
-	}
-	if c.ctx.Err() != nil {
+	state := c.publish.state()
+	switch {
+	case c.ctx.Err() != nil:
 		state = driver.Closed
+	case c.consume.state() == driver.Disconnected:
+		state = driver.Disconnected
 	}
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
-	if state == c.lastState {
-		return
+	if state == c.lastState || state == driver.Closed && c.lastState == 0 {
+		return // nothing new, or an Open that failed
 	}
 	c.lastState = state
 	c.changes = append(c.changes, change{state, err})
