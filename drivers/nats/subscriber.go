@@ -637,10 +637,10 @@ func (c *consumer) announce(ctx context.Context) error {
 
 // leave removes the record.
 func (c *consumer) leave(ctx context.Context) error {
-	err := c.s.once(ctx, func(ctx context.Context) error {
+	err := c.s.do(ctx, "removing the subscriber's record", func(ctx context.Context) error {
 		return c.s.purge(ctx, c.h.stream, c.h.prefix+".c."+c.id)
 	})
-	if isStreamGone(err) {
+	if isStreamGone(err) || errors.Is(err, driver.ErrClosed) {
 		return nil
 	}
 	return err
