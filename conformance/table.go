@@ -39,7 +39,9 @@ var promises = []promise{
 
 // rows is the suite, by promise.
 var rows = func() []row {
-	all := slices.Concat(publishRows, topologyRows, routingRows, consumeRows, settleRows, recoveryRows, lifecycleRows, errorRows)
+	all := slices.Concat(
+		publishRows, unroutableRows, orderRows, topologyRows, inForceRows, nameRows, routingRows,
+		consumeRows, holdRows, runRows, settleRows, deadLetterRows, recoveryRows, lifecycleRows, errorRows)
 	slices.SortStableFunc(all, func(a, b row) int { return a.promise - b.promise })
 	return all
 }()
