@@ -99,9 +99,8 @@ func (p *publisher) send(w *writer, parcel *emulate.Parcel, now time.Time) {
 		return
 	}
 	m.Reply = sl.reply
-	generation := sl.generation
 	err = p.s.nc.PublishMsg(m)
-	if err == nil || p.resolve(sl.index, generation) == nil {
+	if err == nil || p.resolve(sl.index, sl.generation) == nil {
 		return
 	}
 	switch {
@@ -119,23 +118,25 @@ func (p *publisher) send(w *writer, parcel *emulate.Parcel, now time.Time) {
 	}
 }
 
-// take gives the parcel a slot.
-func (p *publisher) take(parcel *emulate.Parcel, now time.Time) (*slot, error) {
+// take gives the parcel a slot, and returns it as it is now: another goroutine
+// may take the parcel out of it at any moment.
+func (p *publisher) take(parcel *emulate.Parcel, now time.Time) (slot, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed)
+		return slot{}, fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed)
 	}
+	var sl *slot
 	if n := len(p.free); n > 0 {
-		sl := p.free[n-1]
+		sl = p.free[n-1]
 		p.free = p.free[:n-1]
-		sl.parcel, sl.sent = parcel, now
-		return sl, nil
+	} else {
+		sl = &slot{index: len(p.slots)}
+		sl.reply = p.inbox + strconv.Itoa(sl.index) + "-0"
+		p.slots = append(p.slots, sl)
 	}
-	sl := &slot{index: len(p.slots), parcel: parcel, sent: now}
-	sl.reply = p.inbox + strconv.Itoa(sl.index) + "-0"
-	p.slots = append(p.slots, sl)
-	return sl, nil
+	sl.parcel, sl.sent = parcel, now
+	return *sl, nil
 }
 
 // resolve frees a slot and returns its parcel; nil when another was faster.
