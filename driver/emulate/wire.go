@@ -105,12 +105,14 @@ func SetField(d *driver.Delivery, name, value string) error {
 		m.UserID = value
 	case fieldTime:
 		var s int64
-		s, err = strconv.ParseInt(value, 10, 64)
-		m.Time = time.Unix(s, 0).UTC()
+		if s, err = strconv.ParseInt(value, 10, 64); err == nil {
+			m.Time = time.Unix(s, 0).UTC()
+		}
 	case fieldPriority:
 		var n uint64
-		n, err = strconv.ParseUint(value, 10, 8)
-		m.Priority = uint8(n)
+		if n, err = strconv.ParseUint(value, 10, 8); err == nil {
+			m.Priority = uint8(n)
+		}
 	case fieldTransient:
 		m.Transient = value == "true"
 	default:

@@ -41,6 +41,16 @@ func TestWireRoundTrip(t *testing.T) {
 	}
 }
 
+// What cannot be read is left out, not half taken.
+func TestSetFieldLeavesOut(t *testing.T) {
+	for _, f := range []Field{{"time", "soon"}, {"priority", "256"}, {"priority", "-1"}, {"t.n", "int:many"}, {"t.n", "odd:1"}, {"t.n", "table:{"}} {
+		var d driver.Delivery
+		if err := SetField(&d, f.Name, f.Value); err == nil || !reflect.DeepEqual(d, driver.Delivery{}) {
+			t.Errorf("%v: error %v, delivery %+v; want an error and nothing set", f, err, d)
+		}
+	}
+}
+
 func FuzzSetField(f *testing.F) {
 	for _, s := range [][2]string{
 		{"id", "x"}, {"time", "12"}, {"time", "x"}, {"priority", "300"}, {"h.a", "b"}, {"t.a", "int:5"}, {"t.a", "int:x"}, {"t.", "nil:"},
