@@ -27,6 +27,9 @@ var schemes = []string{"amqp", "nats", "redis"}
 func TestURL(t *testing.T) {
 	ctx := t.Context()
 	t.Run("nats", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("-short: brokers are left out")
+		}
 		var base, name string
 		t.Run("first", func(t *testing.T) {
 			base = URL(t, "nats")
@@ -54,6 +57,9 @@ func TestURL(t *testing.T) {
 		}
 	})
 	t.Run("redis", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("-short: brokers are left out")
+		}
 		var base, name string
 		t.Run("first", func(t *testing.T) {
 			base = URL(t, "redis")
@@ -73,6 +79,9 @@ func TestURL(t *testing.T) {
 		}
 	})
 	t.Run("amqp", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("-short: brokers are left out")
+		}
 		var base, name string
 		t.Run("first", func(t *testing.T) {
 			base = URL(t, "amqp")
