@@ -16,10 +16,16 @@ import (
 // it at most.
 const settleTimeout = 10 * time.Second
 
+// The pauses before a settlement that failed is tried again.
+const (
+	settlePauseMin = 50 * time.Millisecond
+	settlePauseMax = 5 * time.Second
+)
+
 // Run takes deliveries and calls h for each, on SubscriberOptions.Concurrency
 // goroutines, and settles them by what h returns (see Handler). A settlement
-// is not bound to ctx and is given at least 10 s; one that fails is logged,
-// and the message comes again.
+// is not bound to ctx and is given at least 10 s; one that fails is logged and
+// tried again. A delay that the backend refuses is replaced by a short one.
 //
 // When ctx ends, Run takes no more, gives back what no handler has begun (a
 // driver that is no driver.Drainer does so once the last handler has ended),
@@ -149,34 +155,55 @@ func (r *runner) loop() {
 		}
 		r.running.Add(1)
 		err = r.h(r.working, d)
-		r.settle(settle.ctx(), d, err)
+		r.settle(&settle, d, err)
 		r.running.Add(-1)
 	}
 }
 
-// settle does what the handler's error says.
-func (r *runner) settle(ctx context.Context, d *Delivery, err error) {
+// settle does what the handler's error says, and tries until it is done or Run
+// gives up: a message that is not settled would be held, and hold its place in
+// the prefetch, until Close. A delay that is refused does not keep the message:
+// it comes again after a short one that this worker waits for.
+func (r *runner) settle(s *settler, d *Delivery, cause error) {
 	if d.Settled() {
 		return
 	}
+	attempt := d.Ack
+	var delay time.Duration
 	switch {
-	case err == nil:
-		err = d.Ack(ctx)
-	case IsPermanent(err):
-		err = d.Reject(ctx)
+	case cause == nil:
+	case IsPermanent(cause):
+		attempt = d.Reject
 	default:
-		delay, ok := RetryDelay(err)
-		if !ok {
+		var ok bool
+		if delay, ok = RetryDelay(cause); !ok {
 			delay = max(r.s.opts.Backoff(max(d.Attempt, 1)), 0)
 		}
-		err = d.Nack(ctx, delay)
-		if errors.Is(err, errors.ErrUnsupported) {
-			r.log("cannot delay the next attempt", d, err)
-			err = d.Nack(ctx, 0)
-		}
+		attempt = func(ctx context.Context) error { return d.Nack(ctx, delay) }
 	}
-	if err != nil && !errors.Is(err, ErrSettled) {
-		r.log("cannot settle", d, err)
+	for pause := settlePauseMin; ; pause = min(2*pause, settlePauseMax) {
+		err := attempt(s.ctx())
+		if err == nil || errors.Is(err, ErrSettled) {
+			return
+		}
+		if d.Settled() { // lost, or all is closed: there is nothing left to settle
+			r.log("cannot settle", d, err)
+			return
+		}
+		if delay > 0 {
+			r.log("cannot delay the next attempt", d, err)
+			pause, delay = min(delay, settlePauseMax), 0
+			if errors.Is(err, errors.ErrUnsupported) {
+				continue
+			}
+		} else {
+			r.log("cannot settle yet", d, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-r.working.Done():
+			return
+		}
 	}
 }
 

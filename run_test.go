@@ -212,6 +212,52 @@ func TestRunOutlivesFailedSettlements(t *testing.T) {
 	})
 }
 
+// A settlement that fails for now must not cost a place in the prefetch, or
+// Run would stand still after as many as that.
+func TestRunSettlesInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		failures := map[string]int{"ack": 3, "reject": 2, "delayed": 1}
+		f.onSettle = func(_ context.Context, d *driver.Delivery) error {
+			if failures[d.Message.ID] > 0 {
+				failures[d.Message.ID]--
+				return driver.ErrPermission
+			}
+			return nil
+		}
+		s := subscriber(t, f, nil)
+		f.deliver("ack", "reject", "delayed")
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Minute, cancel)
+		err := s.Run(ctx, func(_ context.Context, d *polymq.Delivery) error {
+			switch d.ID {
+			case "reject":
+				return polymq.Permanent(io.EOF)
+			case "delayed":
+				return polymq.RetryAfter(time.Hour, io.EOF)
+			}
+			return nil
+		})
+		want := []settlement{{"ack", driver.Ack, 0}, {"reject", driver.Reject, 0}, {"delayed", driver.Nack, 0}}
+		if got := f.settlements(); err != nil || !slices.Equal(got, want) {
+			t.Errorf("Run: %v, settled %v; want %v", err, got, want)
+		}
+	})
+}
+
+// What can never be settled ends with the drain.
+func TestRunGivesUpSettling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.onSettle = func(context.Context, *driver.Delivery) error { return driver.ErrPermission }
+		s := subscriber(t, f, &polymq.SubscriberOptions{DrainTimeout: time.Second})
+		f.deliver("never")
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Minute, cancel)
+		wantIs(t, s.Run(ctx, func(context.Context, *polymq.Delivery) error { return nil }), context.DeadlineExceeded)
+	})
+}
+
 func TestRunGoexit(t *testing.T) {
 	f := newFake()
 	s := subscriber(t, f, nil)
