@@ -114,6 +114,11 @@ func (c *Conn) publisher(ctx context.Context, exchange string, opts PublisherOpt
 // that had begun may go on reading for a moment.
 func (p *Publisher) Publish(ctx context.Context, msgs ...*Message) error {
 	if p.chain != nil {
+		if ctx.Value(asyncKey{}) != nil {
+			// Middleware publishes something of its own on the way of a
+			// PublishAsync: that must not become the call's receipt.
+			ctx = context.WithValue(ctx, asyncKey{}, (*asyncCall)(nil))
+		}
 		// A copy, so that without middleware the caller's stays on its stack.
 		return p.chain(ctx, slices.Clone(msgs)...)
 	}
@@ -122,7 +127,7 @@ func (p *Publisher) Publish(ctx context.Context, msgs ...*Message) error {
 
 // last is the innermost PublishFunc.
 func (p *Publisher) last(ctx context.Context, msgs ...*Message) error {
-	if call, ok := ctx.Value(asyncKey{}).(*asyncCall); ok && call.p == p {
+	if call, ok := ctx.Value(asyncKey{}).(*asyncCall); ok && call != nil && call.p == p {
 		return call.send(ctx, msgs)
 	}
 	return p.send(ctx, msgs)

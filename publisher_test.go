@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -346,6 +347,39 @@ func TestPublisherOptions(t *testing.T) {
 	}
 	if want := []string{`publisher "" true`, `publisher "" true`}; !slices.Equal(f.calls, want) {
 		t.Errorf("%q", f.calls)
+	}
+}
+
+// What middleware publishes by itself is not the message whose receipt the
+// caller waits for.
+func TestMiddlewarePublishesBeside(t *testing.T) {
+	f := newFake()
+	f.publish = f.hold
+	var p *polymq.Publisher
+	audit := func(next polymq.PublishFunc) polymq.PublishFunc {
+		return func(ctx context.Context, msgs ...*polymq.Message) error {
+			if msgs[0].ID != "audit" {
+				go func() {
+					for len(f.held()) == 0 {
+						runtime.Gosched()
+					}
+					f.held()[0].Resolve(nil)
+				}()
+				if err := p.Publish(ctx, &polymq.Message{ID: "audit"}); err != nil {
+					return err
+				}
+			}
+			return next(ctx, msgs...)
+		}
+	}
+	p = publisher(t, f, &polymq.PublisherOptions{Middleware: []polymq.PublishMiddleware{audit}})
+	r, err := p.PublishAsync(t.Context(), &polymq.Message{ID: "m"})
+	if err != nil || r.ID() != "m" {
+		t.Fatalf("receipt %v, error %v; want the receipt of m", r, err)
+	}
+	f.held()[1].Resolve(nil)
+	if err := r.Wait(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
