@@ -27,46 +27,63 @@ local function version(p)
   return v[1], v[2]
 end
 
+-- When clients last renewed a lease, by namespace. It outlives a FLUSHALL, which
+-- takes the leases away but not their clients' trust in them.
+local renewed = {}
+local LEASE = 10000 -- longer than any client relies on one
+
+local function remember(p, t)
+  if not renewed[p] then
+    for other, at in pairs(renewed) do
+      if at + LEASE < t then renewed[other] = nil end
+    end
+  end
+  renewed[p] = t
+end
+
 -- load: a fresh epoch for the case that there is none, then the version known.
+-- Only a version that the log knows has a difference to the present one: a
+-- failover or a restored file can have taken back the one that a client saw.
 local function load(keys, args)
   local p = keys[1]
   local epoch, n = version(p)
   if not epoch then
     epoch, n = args[1], '0'
     redis.call('HSET', p .. ':version', 'epoch', epoch, 'n', n, 'wire', '1')
+    local t = now()
+    if renewed[p] and renewed[p] + LEASE > t then
+      redis.call('HSET', p .. ':version', 'born-at', ms(t))
+    end
   end
   if args[2] == epoch then
     if args[3] == n then return {epoch, n, 0, {}} end
-    local since = tonumber(args[3])
-    local first = redis.call('XRANGE', p .. ':changes', '-', '+', 'COUNT', 1)[1]
-    if first and since < tonumber(n) then
-      local fn, fi = string.match(first[1], '^(%d+)-(%d+)$')
-      fn = tonumber(fn)
-      if since >= fn or (fi == '0' and since + 1 >= fn) then
-        local last, order = {}, {}
-        for _, e in ipairs(redis.call('XRANGE', p .. ':changes', ms(since + 1) .. '-0', '+')) do
-          local name = e[2][2]
-          if last[name] == nil then order[#order + 1] = name end
-          last[name] = e[2][4] or false
-        end
-        local out = {}
-        for _, name in ipairs(order) do
-          out[#out + 1] = name
-          out[#out + 1] = last[name]
-        end
-        return {epoch, n, 0, out}
+    if #redis.call('XRANGE', p .. ':changes', args[3], args[3], 'COUNT', 1) > 0 then
+      local last, order = {}, {}
+      for _, e in ipairs(redis.call('XRANGE', p .. ':changes', ms(tonumber(args[3]) + 1), '+')) do
+        local name = e[2][2]
+        if last[name] == nil then order[#order + 1] = name end
+        last[name] = e[2][4] or false
       end
+      local out = {}
+      for _, name in ipairs(order) do
+        out[#out + 1] = name
+        out[#out + 1] = last[name]
+      end
+      return {epoch, n, 0, out}
     end
   end
   return {epoch, n, 1, redis.call('HGETALL', p .. ':topology')}
 end
 
--- apply: epoch, n, then name, '+' or '-', data of each element.
+-- apply: epoch, n, then name, '+' or '-', data of each element. Returns the next
+-- n, 0 where that is not the present version. It goes by the clock, so that no
+-- number comes again after the last ones were lost.
 local function apply(keys, args)
   local p = keys[1]
   local epoch, n = version(p)
   if epoch ~= args[1] or n ~= args[2] then return 0 end
-  n = ms(tonumber(n) + 1)
+  local t = redis.call('TIME')
+  n = ms(math.max(tonumber(n) + 1, t[1] * 1000000 + t[2]))
   redis.call('HSET', p .. ':version', 'n', n)
   for i = 3, #args, 3 do
     local id = n .. '-' .. ms((i - 3) / 3)
@@ -79,7 +96,7 @@ local function apply(keys, args)
     end
   end
   redis.call('PUBLISH', p .. ':changed', n)
-  return 1
+  return tonumber(n)
 end
 
 -- renew: client, epoch, n, time to live in ms.
@@ -87,15 +104,18 @@ local function renew(keys, args)
   local p = keys[1]
   local epoch, n = version(p)
   if epoch ~= args[2] or n ~= args[3] then return 0 end
-  redis.call('HSET', p .. ':leases', args[1], epoch .. ' ' .. n .. ' ' .. ms(now() + args[4]))
+  local t = now()
+  redis.call('HSET', p .. ':leases', args[1], epoch .. ' ' .. n .. ' ' .. ms(t + args[4]))
+  remember(p, t)
   return 1
 end
 
--- leases: the server's replication id. Returns since when it is this one, in
--- ms, or -1, then client, epoch, n of each record.
+-- leases: the server's replication id. Returns how long ago leases may have been
+-- forgotten, in ms, or -1, then client, epoch, n of each record. They are by
+-- another server that took over, and by a FLUSHALL under clients that live.
 local function leases(keys, args)
   local p, t = keys[1], now()
-  local known = redis.call('HMGET', p .. ':version', 'replid', 'replid-at')
+  local known = redis.call('HMGET', p .. ':version', 'replid', 'replid-at', 'born-at')
   local since = -1
   if known[1] ~= args[1] then
     local at = known[1] and ms(t) or ''
@@ -105,6 +125,10 @@ local function leases(keys, args)
     if known[1] then since = 0 end
   elseif known[2] ~= '' then
     since = t - tonumber(known[2])
+  end
+  if known[3] then
+    local age = math.max(t - tonumber(known[3]), 0)
+    if since < 0 or age < since then since = age end
   end
   local out = {since}
   local all = redis.call('HGETALL', p .. ':leases')

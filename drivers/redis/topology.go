@@ -73,9 +73,10 @@ func (s *store) ApplyTopology(ctx context.Context, at emulate.Version, elements 
 		}
 		return v, err
 	})
+	n, _ := v.(int64)
 	switch {
-	case err == nil && v == int64(1):
-		return emulate.Version{Epoch: at.Epoch, N: at.N + 1}, nil
+	case err == nil && n > 0:
+		return emulate.Version{Epoch: at.Epoch, N: uint64(n)}, nil
 	case err == nil:
 		return emulate.Version{}, emulate.ErrStale
 	case errors.Is(err, errOnce), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
@@ -148,7 +149,7 @@ func (s *store) Leases(ctx context.Context) ([]emulate.Lease, time.Duration, err
 	if !ok || len(list) == 0 {
 		return nil, 0, errAnswer(fnLeases, v)
 	}
-	// Another replication id: a failover may have forgotten what was confirmed.
+	// After a failover or a FLUSHALL.
 	if since, ok := list[0].(int64); ok && since >= 0 {
 		restarted = min(restarted, time.Duration(since)*time.Millisecond)
 	}
