@@ -345,6 +345,33 @@ func TestCallsWaitForTheServer(t *testing.T) {
 	}
 }
 
+// TestCloseWithoutServer: a settlement that cannot be sent does not keep Close,
+// whose ctx has no end of its own.
+func TestCloseWithoutServer(t *testing.T) {
+	link := testbroker.Proxy(t, testbroker.URL(t, "redis"))
+	conn, _ := dial(t, link.URL())
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 10)
+	held := expect(t, sub, "a")
+	link.Refuse(true)
+	link.Cut()
+	settle(t, sub, driver.Ack, held...)
+	done := make(chan error, 1)
+	go func() { done <- sub.Close(context.Background()) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, driver.ErrUnconfirmed) {
+			t.Errorf("Close: %v", err)
+		}
+	case <-time.After(3 * closeTimeout):
+		t.Fatal("Close has not ended")
+	}
+	link.Refuse(false)
+}
+
 // TestStalled: ctx ends a call also while the connection is open and silent.
 func TestStalled(t *testing.T) {
 	link := testbroker.Proxy(t, testbroker.URL(t, "redis"))

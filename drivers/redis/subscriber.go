@@ -17,6 +17,9 @@ const (
 	group = "polymq"
 	// ackDelay is how long a settlement waits for a fetch to ride along with.
 	ackDelay = 2 * time.Millisecond
+	// closeTimeout bounds how long the end of a subscription waits for a
+	// connection to come back.
+	closeTimeout = 5 * time.Second
 	// maxSettle bounds the settlements of one call, for Lua's unpack.
 	maxSettle = 2000
 )
@@ -181,6 +184,8 @@ func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emula
 
 // Drain stops the reader and gives back what the application has not seen.
 func (c *consumer) Drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
 	if err := c.halt(ctx); err != nil {
 		return err
 	}
@@ -217,6 +222,8 @@ func (c *consumer) halt(ctx context.Context) error {
 }
 
 func (c *consumer) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
 	if err := c.halt(ctx); err != nil {
 		c.cancel()
 		return err
