@@ -40,30 +40,29 @@ type outbox struct {
 	ids [1 << 14]uint32
 }
 
+// item is a publishing with what is still wanted of it when its caller may
+// have given up, and owns the message again.
 type item struct {
-	p        *driver.Publishing // nil once resolved
+	p        *driver.Publishing // nil once its publisher was closed
 	from     *publisher
-	id       string
+	id, key  string
 	mark     int64 // the value of headerReturn; 0: none
 	slot     int32 // in outbox.ids; -1: not counted
 	tried    bool  // an earlier try had an unknown outcome
 	returned bool
-	confirm  *amqp091.DeferredConfirmation
+	confirm  *amqp091.DeferredConfirmation // nil unless in flight
 }
 
-// session is the life of one confirming channel.
-type session struct {
-	conn    *amqp091.Connection
-	wire    *wire
-	ch      *amqp091.Channel
-	returns chan amqp091.Return
-	closed  chan *amqp091.Error
-	check   *channel
-	known   map[string]bool // exchanges that were there
+func (o *outbox) item(from *publisher, p *driver.Publishing) item {
+	it := item{p: p, from: from, id: p.ID, key: p.Message.Key, slot: -1}
+	if p.Message.ID != "" { // else it is a generated one, which nobody repeats
+		it.slot = int32(maphash.String(o.seed, it.id) % uint64(len(o.ids)))
+	}
+	return it
 }
 
-// maxReturns is more than one read of amqp091's 4 KiB buffer can hold.
-const maxReturns = 256
+// forsaken reports that nobody waits for the outcome any more.
+func (it *item) forsaken() bool { return it.p == nil || it.p.Resolved() }
 
 // A queue of 3.10 can fall into refusing everything on a channel; so many
 // refusals in a row, over so long, make a new one.
@@ -74,75 +73,6 @@ const (
 
 func newOutbox(c *Conn) *outbox {
 	return &outbox{c: c, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
-}
-
-func (o *outbox) prepare(w *wire) {
-	w.onRead = o.sweep
-	w.onRoom = func() { signal(o.wake) }
-}
-
-func (o *outbox) connected(conn *amqp091.Connection, w *wire) {
-	o.mu.Lock()
-	o.next = &session{conn: conn, wire: w}
-	o.mu.Unlock()
-	signal(o.wake)
-}
-
-// run is the outbox's goroutine.
-func (o *outbox) run() {
-	var closed chan *amqp091.Error
-	var again <-chan time.Time
-	for {
-		select {
-		case <-o.wake:
-		case <-again:
-		case err := <-closed:
-			closed = nil
-			o.ended(err)
-		case <-o.c.ctx.Done():
-			return
-		}
-		again = nil
-		o.mu.Lock()
-		s, next := o.session, o.next
-		stuck := s != nil && o.nacks >= maxNacks && time.Since(o.nacked) > nackPeriod
-		o.mu.Unlock()
-		if stuck {
-			s.ch.Close()
-			continue
-		}
-		if s == nil && next != nil {
-			if err := next.open(); err != nil {
-				if !next.conn.IsClosed() {
-					o.c.cfg.Logger.Warn("polymq: no channel to publish on", "scheme", "amqp", "error", err)
-					again = time.After(minPause)
-				}
-				continue
-			}
-			closed = next.closed
-			o.mu.Lock()
-			o.session, o.nacks = next, 0
-			o.mu.Unlock()
-		}
-		o.pump()
-	}
-}
-
-func (s *session) open() error {
-	ch, err := s.conn.Channel()
-	if err != nil {
-		return err
-	}
-	s.returns = ch.NotifyReturn(make(chan amqp091.Return, maxReturns))
-	s.closed = ch.NotifyClose(make(chan *amqp091.Error, 1))
-	if err := ch.Confirm(false); err != nil {
-		ch.Close()
-		return err
-	}
-	s.ch = ch
-	s.check = &channel{conn: s.conn}
-	s.known = map[string]bool{"": true, "amq.direct": true, "amq.fanout": true, "amq.topic": true, "amq.headers": true, "amq.match": true}
-	return nil
 }
 
 // publish takes a batch over; it does not block.
@@ -161,13 +91,22 @@ func (o *outbox) publish(from *publisher, batch []*driver.Publishing) {
 			}
 			continue
 		}
+		var failed []failure
 		for _, p := range part {
-			it := item{p: p, from: from, id: p.ID, slot: -1}
-			if len(o.queue) > 0 || !o.sendable(from.exchange) || !o.send(&it) {
-				if it.p != nil {
-					o.push(it)
-					queued = true
-				}
+			it := o.item(from, p)
+			if len(o.queue) > 0 || !o.sendable(from.exchange) {
+				o.push(it)
+				queued = true
+				continue
+			}
+			sent, err := o.send(&it)
+			switch {
+			case err != nil:
+				failed = append(failed, failure{p, err})
+				continue
+			case !sent:
+				o.push(it)
+				queued = true
 				continue
 			}
 			select {
@@ -177,6 +116,9 @@ func (o *outbox) publish(from *publisher, batch []*driver.Publishing) {
 			}
 		}
 		o.mu.Unlock()
+		for _, f := range failed {
+			f.p.Resolve(f.err)
+		}
 		if ready {
 			o.sweep()
 		}
@@ -193,23 +135,34 @@ func (o *outbox) ending(from *publisher) error {
 	return o.end
 }
 
+// failure is an outcome that is to be told when the mutex is free again.
+type failure struct {
+	p   *driver.Publishing
+	err error
+}
+
 // push queues an item; what callers have given up on is taken out now and
 // then, so that a long outage does not gather it.
 func (o *outbox) push(it item) {
 	if len(o.queue) >= 2*o.pruned+1024 {
-		kept := o.queue[:0]
-		for i, q := range o.queue {
-			if !q.p.Resolved() {
-				kept = append(kept, q)
-			} else if i < o.careful {
-				o.careful--
-			}
-		}
-		clear(o.queue[len(kept):])
-		o.queue = kept
-		o.pruned = len(kept)
+		o.filter(func(q *item) bool { return !q.forsaken() })
+		o.pruned = len(o.queue)
 	}
 	o.queue = append(o.queue, it)
+}
+
+// filter keeps in the queue what is to be kept.
+func (o *outbox) filter(keep func(*item) bool) {
+	kept, careful := o.queue[:0], o.careful
+	for i := range o.queue {
+		if keep(&o.queue[i]) {
+			kept = append(kept, o.queue[i])
+		} else if i < careful {
+			o.careful--
+		}
+	}
+	clear(o.queue[len(kept):])
+	o.queue = kept
 }
 
 // sendable reports whether an item for the exchange may be sent now.
@@ -219,30 +172,27 @@ func (o *outbox) sendable(exchange string) bool {
 }
 
 // send writes an item on the channel and puts it in flight; false where the
-// channel has ended. The caller holds the mutex.
-func (o *outbox) send(it *item) bool {
+// channel has ended, an error where the item cannot be sent at all. The caller
+// holds the mutex.
+func (o *outbox) send(it *item) (sent bool, err error) {
 	s := o.session
 	p := publishingOf(it.p.Message, it.id)
-	if it.p.Message.ID != "" {
-		it.slot = int32(maphash.String(o.seed, it.id) % uint64(len(o.ids)))
-		if o.ids[it.slot] > 0 {
-			o.seq++
-			it.mark = o.seq
-			p.Headers = maps.Clone(p.Headers)
-			if p.Headers == nil {
-				p.Headers = amqp091.Table{}
-			}
-			p.Headers[headerReturn] = it.mark
+	it.mark = 0
+	if it.slot >= 0 && o.ids[it.slot] > 0 {
+		o.seq++
+		it.mark = o.seq
+		p.Headers = maps.Clone(p.Headers)
+		if p.Headers == nil {
+			p.Headers = amqp091.Table{}
 		}
+		p.Headers[headerReturn] = it.mark
 	}
-	confirm, err := s.ch.PublishWithDeferredConfirm(it.from.exchange, it.p.Message.Key, !it.from.drop, false, p)
+	confirm, err := s.ch.PublishWithDeferredConfirm(it.from.exchange, it.key, !it.from.drop, false, p)
 	if err != nil {
 		if s.ch.IsClosed() || s.conn.IsClosed() || lost(err) && !errors.Is(err, amqp091.ErrFieldType) {
-			return false
+			return false, nil
 		}
-		it.p.Resolve(wrap(err))
-		it.p = nil
-		return false
+		return false, refused(*it, wrap(err))
 	}
 	it.confirm = confirm
 	it.returned = false
@@ -250,7 +200,7 @@ func (o *outbox) send(it *item) bool {
 		o.ids[it.slot]++
 	}
 	o.flight = append(o.flight, *it)
-	return true
+	return true, nil
 }
 
 // pump sends what is queued, as far as that is possible now.
@@ -258,7 +208,7 @@ func (o *outbox) pump() {
 	for n := 0; ; n++ {
 		o.mu.Lock()
 		s := o.session
-		for len(o.queue) > 0 && o.queue[0].p.Resolved() {
+		for len(o.queue) > 0 && o.queue[0].forsaken() {
 			o.pop()
 		}
 		if s == nil || len(o.queue) == 0 || s.wire.congested() || o.careful > 0 && len(o.flight) > 0 {
@@ -274,12 +224,14 @@ func (o *outbox) pump() {
 			continue
 		}
 		it := o.queue[0]
-		sent := o.send(&it)
-		if sent || it.p == nil {
+		sent, err := o.send(&it)
+		if sent || err != nil {
 			o.pop()
 		}
 		o.mu.Unlock()
-		if !sent && it.p != nil {
+		if err != nil {
+			it.p.Resolve(err)
+		} else if !sent {
 			return
 		}
 		if n%64 == 0 {
@@ -315,7 +267,7 @@ func (o *outbox) lookUp(s *session, exchange string) bool {
 		o.mu.Unlock()
 		return true
 	}
-	if lost(err) || len(o.queue) == 0 || o.queue[0].from.exchange != exchange {
+	if lost(err) || len(o.queue) == 0 || o.queue[0].forsaken() || o.queue[0].from.exchange != exchange {
 		o.mu.Unlock()
 		return !s.conn.IsClosed() && !s.ch.IsClosed()
 	}
@@ -341,19 +293,25 @@ func (o *outbox) fail(err error) {
 	o.abandon(nil, err)
 }
 
-// abandon resolves what is pending from one publisher, or from all.
+// abandon resolves what is pending from one publisher, or from all. First it
+// takes that out: once resolved, a publishing may be another message's.
 func (o *outbox) abandon(from *publisher, err error) {
 	var pending []*driver.Publishing
+	take := func(it *item) bool {
+		if it.p == nil || from != nil && it.from != from {
+			return false
+		}
+		pending = append(pending, it.p)
+		it.p = nil
+		return true
+	}
 	o.mu.Lock()
 	if from != nil {
 		from.closed = true
 	}
-	for _, items := range [][]item{o.queue, o.flight} {
-		for _, it := range items {
-			if it.p != nil && (from == nil || it.from == from) {
-				pending = append(pending, it.p)
-			}
-		}
+	o.filter(func(it *item) bool { return !take(it) })
+	for i := range o.flight {
+		take(&o.flight[i]) // in flight it stays: what comes back may be about it
 	}
 	o.mu.Unlock()
 	for _, p := range pending {

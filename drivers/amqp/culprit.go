@@ -1,0 +1,120 @@
+package amqp
+
+import (
+	"strings"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+)
+
+// ended takes in the end of the session: err is the channel's error, nil when
+// the connection was lost. What is unresolved goes back to the queue's head,
+// but for what the error is about.
+func (o *outbox) ended(err *amqp091.Error) {
+	o.sweep()
+	o.mu.Lock()
+	s := o.session
+	o.session = nil
+	if s == nil {
+		o.mu.Unlock()
+		return
+	}
+	if !s.conn.IsClosed() && o.next != nil && o.next.conn == s.conn {
+		o.next = &session{conn: s.conn, wire: s.wire}
+	}
+	var back []item
+	for i := range o.flight {
+		if it := o.flight[i]; it.confirm != nil {
+			o.land(&o.flight[i])
+			it.confirm = nil
+			back = append(back, it)
+		}
+	}
+	o.flight = nil
+	var guilty []item
+	careful := false
+	if soft(err) {
+		back, guilty, careful = attribute(err, back)
+	}
+	// Only now: the error may be about one that its caller has given up on.
+	back, guilty = awaitedOnly(back), awaitedOnly(guilty)
+	for i := range back {
+		back[i].tried = true
+	}
+	if careful || o.careful > 0 {
+		o.careful += len(back)
+	}
+	o.queue = append(back, o.queue...)
+	o.mu.Unlock()
+	for _, it := range guilty {
+		it.p.Resolve(refused(it, wrap(err)))
+	}
+	signal(o.wake)
+}
+
+func awaitedOnly(items []item) []item {
+	kept := items[:0]
+	for _, it := range items {
+		if !it.forsaken() {
+			kept = append(kept, it)
+		}
+	}
+	return kept
+}
+
+// soft reports an error that a message brought upon its channel.
+func soft(err *amqp091.Error) bool {
+	if err == nil || !err.Server {
+		return false
+	}
+	switch err.Code {
+	case amqp091.ContentTooLarge, amqp091.AccessRefused, amqp091.NotFound, amqp091.ResourceLocked, amqp091.PreconditionFailed:
+		return !nodeDown(err)
+	}
+	return false
+}
+
+// attribute finds, in all that was in flight, the items that a channel error is
+// about. Where it cannot, the items are to be sent again one at a time.
+func attribute(err *amqp091.Error, items []item) (rest, guilty []item, careful bool) {
+	if len(items) == 1 {
+		return nil, items, false
+	}
+	var exchange string
+	switch err.Code {
+	case amqp091.NotFound:
+		exchange = between(err.Reason, "no exchange '", "' in vhost")
+	case amqp091.AccessRefused:
+		exchange = between(err.Reason, "access to exchange '", "' in vhost")
+	}
+	last := -1
+	for i, it := range items {
+		if exchange != "" && it.from.exchange == exchange {
+			last = i
+		}
+	}
+	if last < 0 {
+		return items, nil, true
+	}
+	for i, it := range items {
+		// Only the last one to the exchange is known not to be stored: those
+		// before it may have been, while the exchange was there, or allowed.
+		switch {
+		case i == last:
+			guilty = append(guilty, it)
+		case err.Code == amqp091.AccessRefused && it.from.exchange == exchange:
+			it.tried = true
+			guilty = append(guilty, it)
+		default: // to a vanished exchange too: it is looked up before
+			rest = append(rest, it)
+		}
+	}
+	return rest, guilty, false
+}
+
+func between(s, before, after string) string {
+	_, s, ok := strings.Cut(s, before)
+	if i := strings.LastIndex(s, after); ok && i >= 0 {
+		return s[:i]
+	}
+	return ""
+}
