@@ -94,18 +94,22 @@ func backends(urls map[string]string) []backend {
 		bs = append(bs, backend{"rabbitmq-" + kind, ops, []opener{
 			{"raw", func(ctx context.Context) (contender, error) { return newRawAMQP(ctx, amqpURL, kind) }},
 			{"polymq", func(ctx context.Context) (contender, error) { return newPolymq(ctx, amqpURL, kind) }},
+			{"watermill", func(ctx context.Context) (contender, error) { return newWatermillAMQP(ctx, amqpURL, kind) }},
 		}})
 	}
 	return append(bs,
 		backend{"jetstream", ops, []opener{
 			{"raw", func(ctx context.Context) (contender, error) { return newRawNATS(ctx, urls["nats"]) }},
 			{"polymq", func(ctx context.Context) (contender, error) { return newPolymq(ctx, urls["nats"], "") }},
+			{"watermill", func(ctx context.Context) (contender, error) { return newWatermillNATS(ctx, urls["nats"]) }},
 		}},
 		backend{"redis", ops, []opener{
 			{"raw", func(ctx context.Context) (contender, error) { return newRawRedis(ctx, urls["redis"]) }},
 			{"polymq", func(ctx context.Context) (contender, error) { return newPolymq(ctx, urls["redis"], "") }},
+			{"watermill", func(ctx context.Context) (contender, error) { return newWatermillRedis(ctx, urls["redis"]) }},
 		}},
-		backend{"memory", []operation{memoryLoop, consumeAck}, []opener{
+		backend{"memory", []operation{memoryLoop}, []opener{
+			{"watermill", newWatermillMemory},
 			{"polymq", func(ctx context.Context) (contender, error) { return newPolymq(ctx, "mem://bench", "") }},
 		}})
 }
@@ -154,7 +158,7 @@ func cell(ctx context.Context, b backend, op operation, size, rounds int, span t
 		ratio, rlow, rhigh := median(ratios[i])
 		a, _, _ := median(allocs[i])
 		cpu, _, _ := median(cpus[i])
-		fmt.Printf("%-14s %-17s %4d B  %-8s %9.0f/s (%.0f-%.0f)  ratio %.2f (%.2f-%.2f)  %5.1f allocs  %5.2f us cpu\n",
+		fmt.Printf("%-14s %-17s %4d B  %-9s %9.0f/s (%.0f-%.0f)  ratio %.2f (%.2f-%.2f)  %5.1f allocs  %5.2f us cpu\n",
 			op, b.name, size, o.name, rate, low, high, ratio, rlow, rhigh, a, cpu)
 	}
 	return nil
