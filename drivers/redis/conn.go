@@ -26,6 +26,7 @@ const (
 	dedupWindow     = 20 * time.Second
 	maxMessageBytes = 16 << 20
 	maxBlock        = time.Second // the longest that a read blocks
+	endTime         = time.Second // for telling the server of the end
 )
 
 // config is what the URL says.
@@ -276,16 +277,23 @@ func (s *store) Health(ctx context.Context) error {
 func (s *store) Close(ctx context.Context) error {
 	s.mu.Lock()
 	was := s.closed.Swap(true)
-	s.mu.Unlock()
-	if was {
-		return s.ended(ctx)
+	if !was {
+		s.wg.Go(s.end)
 	}
+	s.mu.Unlock()
+	return s.ended(ctx)
+}
+
+// end has all that is under way end; calls do when their connections do.
+func (s *store) end() {
 	s.stop()
 	for _, l := range s.lanes {
 		l.close()
 	}
-	// What is still under way ends when its connection does.
-	return errors.Join(s.client.Close(), s.blocks.Close(), s.ended(ctx))
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	s.leave(ctx)
+	_, _ = s.client.Close(), s.blocks.Close() // they close but sockets
 }
 
 // ended waits for the goroutines, which end at their timeouts at the latest.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type lane struct {
 	busy  bool    // somebody sends: a caller, or the lane's goroutine once it is kicked
 	ended bool    // the lane's goroutine is gone
 	seq   uint64
+	used  map[string]bool // queues that know the lane
 	conns map[net.Conn]struct{}
 
 	// Of whoever is busy.
@@ -47,11 +49,12 @@ type call struct {
 	args  []any
 	items []*item
 	cmd   *goredis.Cmd
+	sent  bool
 	done  bool
 }
 
 func newLane(s *store) *lane {
-	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), conns: map[net.Conn]struct{}{}}
+	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), used: map[string]bool{}, conns: map[net.Conn]struct{}{}}
 	o := s.cfg.options()
 	o.PoolSize = 1
 	dial := o.Dialer
@@ -206,7 +209,7 @@ func (l *lane) take() {
 	l.seq++
 	l.mu.Unlock()
 	for _, c := range l.calls {
-		c.items, c.done = c.items[:0], false
+		c.items, c.sent, c.done = c.items[:0], false, false
 	}
 	l.calls = l.calls[:0]
 	for _, it := range l.batch {
@@ -249,10 +252,12 @@ func (l *lane) send() error {
 		if c.done {
 			continue
 		}
-		c.args = append(c.args[:0], "FCALL", fnAppend, "1", &c.key, &l.name, seq, &window)
+		c.args = append(c.args[:0], "FCALL", fnAppend, "1", &c.key, &l.name, seq, flag(c.sent), &window)
 		some := false
 		for _, it := range c.items {
 			if it.parcel == nil {
+				// It keeps its place: the server answers by it.
+				c.args = append(c.args, "", "0")
 				continue
 			}
 			some = true
@@ -266,8 +271,10 @@ func (l *lane) send() error {
 			c.done = true
 			continue
 		}
+		c.sent = true
 		c.cmd = goredis.NewCmd(ctx, c.args...)
 		left = append(left, c)
+		l.use(c.key)
 	}
 	l.left = left
 	var err error
@@ -298,14 +305,56 @@ func (l *lane) send() error {
 	if noFunction(reply(err)) {
 		_ = loadLibrary(ctx, l.s.client)
 	}
-	// Whoever has given up need not be kept.
+	l.shed(err)
+	return err
+}
+
+// shed lets go of the messages of those who have given up.
+func (l *lane) shed(err error) {
 	for _, it := range l.batch {
 		if it.parcel != nil && it.parcel.Abandoned() {
 			it.parcel.Done(unconfirmed(err))
 			it.parcel = nil
 		}
 	}
-	return err
+	var shed []*item
+	l.mu.Lock()
+	l.queue = slices.DeleteFunc(l.queue, func(it *item) bool {
+		if !it.parcel.Abandoned() {
+			return false
+		}
+		shed = append(shed, it)
+		return true
+	})
+	l.mu.Unlock()
+	for _, it := range shed {
+		it.parcel.Done(unconfirmed(err))
+		it.free()
+	}
+}
+
+// use notes a queue that is told of the lane. Of very many, those it had before
+// forget it by themselves.
+func (l *lane) use(key string) {
+	l.mu.Lock()
+	if len(l.used) == 1000 {
+		clear(l.used)
+	}
+	l.used[key] = true
+	l.mu.Unlock()
+}
+
+// leave has the queues forget the lanes.
+func (s *store) leave(ctx context.Context) {
+	pipe := s.client.Pipeline()
+	for _, l := range s.lanes {
+		l.mu.Lock()
+		for key := range l.used {
+			pipe.HDel(ctx, key+":lanes", l.name)
+		}
+		l.mu.Unlock()
+	}
+	_, _ = pipe.Exec(ctx) // else they forget them by and by
 }
 
 // resolve tells the parcels of a call their outcome; an error means that it is
@@ -343,19 +392,14 @@ func (l *lane) resolve(c *call) error {
 
 // partly notes which messages the server would not store.
 func (l *lane) partly(c *call, failures []any) {
-	sent := 0
 	at := map[int64]string{}
 	for i := 0; i+1 < len(failures); i += 2 {
 		n, _ := failures[i].(int64)
 		at[n], _ = failures[i+1].(string)
 	}
-	for _, it := range c.items {
-		if it.parcel == nil {
-			continue
-		}
-		if text, ok := at[int64(sent)]; ok {
+	for i, it := range c.items {
+		if text, ok := at[int64(i)]; ok {
 			it.failed = refused(errors.New(text))
 		}
-		sent++
 	}
 }

@@ -157,43 +157,67 @@ local function create(keys, args)
   return 1
 end
 
--- append: lane, sequence number of the batch, window in ms, then of each
--- message the ID to deduplicate by or '', the number of arguments that its
--- fields are, and those. Returns 0 when the queue is gone, 1 when all are
--- stored, else a list of the index and the error of each that is not.
+-- append: lane, number of the batch, 1 if it is sent again, window in ms, then
+-- of each message the ID to deduplicate by or '', the number of arguments that
+-- its fields are, and those; 0: the message is not to be stored any more. A batch
+-- that is sent again has as many messages. Returns 0 when the queue is gone, 1
+-- when all are stored, else a list of the index and the error of each that is
+-- not.
 local function append(keys, args)
   local p = keys[1]
-  if gone(p) then return 0 end
-  local lane = p .. ':lane:' .. args[1]
-  local last = redis.call('GET', lane)
-  if last and tonumber(last) >= tonumber(args[2]) then return 1 end
-  local failed
-  local i, index = 4, 0
-  while i <= #args do
+  local lanes = p .. ':lanes'
+  if args[3] == '1' then
+    local v = redis.call('HGET', lanes, args[1])
+    local seq, failed = string.match(v or '', '^(%d+) %S+ ?(.*)$')
+    if seq and tonumber(seq) >= tonumber(args[2]) then
+      return failed == '' and 1 or cjson.decode(failed)
+    end
+  end
+  local last, failed
+  local i, index, count = 5, 0, #args
+  while i <= count do
     local id, n = args[i], tonumber(args[i + 1])
-    local known = id ~= '' and redis.call('EXISTS', p .. ':id:' .. id) == 1
-    if not known then
+    local key = id ~= '' and p .. ':id:' .. id
+    if n > 0 and not (key and redis.call('EXISTS', key) == 1) then
       local r
       if n > 6000 then
         r = {err = 'ERR too many fields'}
       else
-        r = redis.pcall('XADD', p, '*', unpack(args, i + 2, i + 1 + n))
+        r = redis.pcall('XADD', p, 'NOMKSTREAM', '*', unpack(args, i + 2, i + 1 + n))
       end
-      if type(r) == 'table' and r.err then
+      if not r then return 0 end
+      if type(r) == 'table' then
         failed = failed or {}
         failed[#failed + 1] = index
         failed[#failed + 1] = r.err
-      elseif id ~= '' then
-        redis.call('SET', p .. ':id:' .. id, '', 'PX', args[3])
+      else
+        last = r
+        if key then redis.call('SET', key, '', 'PX', args[4]) end
       end
     end
     i = i + 2 + n
     index = index + 1
   end
-  -- Long enough for a retry after any outage that people sit out; one key per
-  -- producer and queue.
-  redis.call('SET', lane, args[2], 'PX', 3600000)
+  if not last then
+    if gone(p) then return 0 end
+    last = ms(now())
+  end
+  local v = args[2] .. ' ' .. last
+  if failed then v = v .. ' ' .. cjson.encode(failed) end
+  redis.call('HSET', lanes, args[1], v)
   return failed or 1
+end
+
+-- forget drops the records of lanes that ended without a word. A batch is sent
+-- again after any outage that people sit out.
+local function forget(p, t)
+  local lanes = redis.call('HGETALL', p .. ':lanes')
+  for i = 1, #lanes, 2 do
+    local at = string.match(lanes[i + 1], '^%d+ (%d+)')
+    if not at or tonumber(at) + 3600000 < t then
+      redis.call('HDEL', p .. ':lanes', lanes[i])
+    end
+  end
 end
 
 local function wake(p)
@@ -231,7 +255,8 @@ end
 
 -- sweep strikes consumers of the group that are not among the living: a read
 -- that was under way when its consumer was struck can leave one.
-local function sweep(p)
+local function sweep(p, t)
+  forget(p, t)
   for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', p, GROUP)) do
     local name
     for i = 1, #info, 2 do
@@ -331,7 +356,7 @@ local function fetch(keys, args)
   if not alive(p, consumer, args[2], t) then return -1 end
   settle(p, consumer, args, 6, t)
   local room = tonumber(args[3])
-  if args[4] == '1' then sweep(p) end
+  if args[4] == '1' then sweep(p, t) end
   if args[5] == '1' then
     redis.call('XGROUP', 'DELCONSUMER', p .. ':wake', GROUP, consumer)
     redis.call('XTRIM', p .. ':wake', 'MAXLEN', 0)
@@ -479,7 +504,7 @@ local function delete(keys, args)
     if args[1] == '1' and redis.call('ZCARD', p .. ':consumers') > 0 then return 0 end
     if args[2] == '1' and count(p) > 0 then return 0 end
   end
-  redis.call('UNLINK', p, p .. ':wake', p .. ':delayed', p .. ':consumers')
+  redis.call('UNLINK', p, p .. ':wake', p .. ':delayed', p .. ':consumers', p .. ':lanes')
   return 1
 end
 

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"unsafe"
@@ -17,6 +18,8 @@ const (
 	// maxBatch and maxBatchBytes bound a batch.
 	maxBatch      = 512
 	maxBatchBytes = 1 << 20
+	// maxFields is how many fields beside the body Lua can take.
+	maxFields = 2999
 )
 
 // queue is what Attach keeps of a queue.
@@ -90,14 +93,24 @@ func (l *lane) append(ctx context.Context, self int, parcels []*emulate.Parcel, 
 		}
 		return
 	}
+	var many []*item
 	for _, p := range parcels {
 		if q := p.Queue.Handle.(*queue); q.lane == self {
-			l.queue = append(l.queue, newItem(p, q))
+			it := newItem(p, q)
+			if len(it.fields) > maxFields {
+				many = append(many, it)
+				continue
+			}
+			l.queue = append(l.queue, it)
 		}
 	}
 	lead := !l.busy
 	l.busy = true
 	l.mu.Unlock()
+	for _, it := range many {
+		it.parcel.Done(fmt.Errorf("%w: %d headers and properties: Redis takes %d", driver.ErrTooLarge, len(it.fields), maxFields))
+		it.free()
+	}
 	switch {
 	case lead && wait && ctx.Err() == nil:
 		if ctx.Done() == nil {
