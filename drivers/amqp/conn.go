@@ -37,7 +37,6 @@ type Conn struct {
 	mu          sync.Mutex
 	closed      bool
 	subscribers map[*subscriber]struct{}
-	kinds       map[string]queueKind // of queues that this process declared
 
 	stateMu   sync.Mutex
 	lastState driver.State
@@ -51,7 +50,6 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 		management:  m,
 		cfg:         cfg,
 		subscribers: map[*subscriber]struct{}{},
-		kinds:       map[string]queueKind{},
 		delays:      newDelays(),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -229,7 +227,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		c.cancel()
 		c.out.fail(driver.ErrUnconfirmed)
 		var ends sync.WaitGroup
-		half, cancel := context.WithTimeout(ctx, 5*time.Second)
+		half, cancel := context.WithTimeout(ctx, share(ctx))
 		defer cancel()
 		ends.Go(func() { c.publish.close(half) })
 		ends.Go(func() { c.consume.close(half) })
@@ -251,18 +249,27 @@ func (c *Conn) Close(ctx context.Context) error {
 	return nil
 }
 
-// closeSubscribers gives back what is held. A broker that does not answer gets
-// half of the time, since the end of the connections gives it back as well.
+// closeSubscribers gives back what is held. Where the broker does not answer,
+// the end of its connection does.
 func (c *Conn) closeSubscribers(ctx context.Context, subs []*subscriber) {
-	limit := 5 * time.Second
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)/2)
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, share(ctx))
 	defer cancel()
 	var ends sync.WaitGroup
 	for _, s := range subs {
-		ends.Go(func() { s.Close(ctx) })
+		ends.Go(func() {
+			if s.Close(ctx) != nil {
+				s.breakOff()
+			}
+		})
 	}
 	ends.Wait()
+}
+
+// share is how long one step of Close may wait for the broker: half of the
+// time that is left, and no more than answerTime.
+func share(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(answerTime, time.Until(deadline)/2)
+	}
+	return answerTime
 }

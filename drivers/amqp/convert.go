@@ -1,7 +1,6 @@
 package amqp
 
 import (
-	"fmt"
 	"math/big"
 	"strconv"
 	"strings"
@@ -12,13 +11,20 @@ import (
 	"github.com/polymq/polymq/driver"
 )
 
-// The driver's own headers; they never reach the application.
+// The driver's own headers; they never reach the application, and those of the
+// application that have such a name travel under another.
 const (
+	prefixOwn     = "polymq-"
+	prefixEscaped = prefixOwn + "app-"
+
 	// headerReturn tells two publishes in flight apart that carry one ID.
 	headerReturn = "polymq-return"
 	// headerDeath keeps an x-death that was published, or that a message had
 	// when it was delayed: the broker would take it for its own.
 	headerDeath = "polymq-death"
+	// headerOwnCount and headerOwnAcquired keep a count that was published.
+	headerOwnCount    = "polymq-delivery-count"
+	headerOwnAcquired = "polymq-acquired-count"
 	// What a delayed copy was before.
 	headerQueue    = "polymq-queue"
 	headerExchange = "polymq-exchange"
@@ -34,10 +40,11 @@ const (
 	prefixLast      = "x-last-death-"
 )
 
-// publishingOf is m as amqp091 sends it.
-func publishingOf(m *driver.Message, id string) amqp091.Publishing {
+// publishingOf is m as amqp091 sends it; own says that its header's names are
+// the driver's already.
+func publishingOf(m *driver.Message, id string, own bool) amqp091.Publishing {
 	p := amqp091.Publishing{
-		Headers:         tableOf(m.Header),
+		Headers:         tableOf(m.Header, own),
 		ContentType:     m.ContentType,
 		ContentEncoding: m.ContentEncoding,
 		DeliveryMode:    amqp091.Persistent,
@@ -58,28 +65,73 @@ func publishingOf(m *driver.Message, id string) amqp091.Publishing {
 }
 
 // tableOf is a header as amqp091 sends it: the same map where it can be.
-func tableOf(header map[string]any) amqp091.Table {
+func tableOf(header map[string]any, own bool) amqp091.Table {
 	if len(header) == 0 {
 		return nil
 	}
-	_, rename := header[headerXDeath]
-	for _, v := range header {
+	same := true
+	for k, v := range header {
 		switch v.(type) {
 		case map[string]any, []any:
-			rename = true
+			same = false
+		}
+		if keptName(k) != k || !own && strings.HasPrefix(k, prefixOwn) {
+			same = false
 		}
 	}
-	if !rename {
+	if same {
 		return header
 	}
 	t := make(amqp091.Table, len(header)+1)
 	for k, v := range header {
-		if k == headerXDeath {
-			k = headerDeath
+		if !own {
+			k = escape(k)
 		}
-		t[k] = fieldOf(v)
+		t[keptName(k)] = fieldOf(v)
 	}
 	return t
+}
+
+// keptName is where a header travels that would be taken for the broker's.
+func keptName(header string) string {
+	switch header {
+	case headerXDeath:
+		return headerDeath
+	case headerDelivered:
+		return headerOwnCount
+	case headerAcquired:
+		return headerOwnAcquired
+	}
+	return header
+}
+
+// escape is the name under which an application's header travels.
+func escape(name string) string {
+	if rest, ok := strings.CutPrefix(name, prefixOwn); ok {
+		return prefixEscaped + rest
+	}
+	return name
+}
+
+// unescape gives an application's headers their names back.
+func unescape(header map[string]any) {
+	var escaped []string
+	for k := range header {
+		if strings.HasPrefix(k, prefixEscaped) {
+			escaped = append(escaped, k)
+		}
+	}
+	if escaped == nil {
+		return
+	}
+	values := make([]any, len(escaped))
+	for i, k := range escaped {
+		values[i] = header[k]
+		delete(header, k)
+	}
+	for i, k := range escaped {
+		header[prefixOwn+k[len(prefixEscaped):]] = values[i]
+	}
 }
 
 func fieldOf(v any) any {
@@ -98,50 +150,6 @@ func fieldOf(v any) any {
 		return l
 	}
 	return v
-}
-
-// headerRoom is what a message's properties may take: they travel in one
-// frame, and what does not fit ends the connection.
-const headerRoom = 131072 - 4096
-
-// unfit says why the broker could not carry a message at all; nil when it can.
-func unfit(m *driver.Message, id string) error {
-	for _, s := range [...]struct{ name, value string }{
-		{"ID", id}, {"key", m.Key}, {"content type", m.ContentType}, {"content encoding", m.ContentEncoding},
-		{"correlation ID", m.CorrelationID}, {"reply-to", m.ReplyTo}, {"type", m.Type}, {"app ID", m.AppID}, {"user ID", m.UserID},
-	} {
-		if len(s.value) > 255 {
-			return fmt.Errorf("%w: the %s has %d bytes: AMQP takes 255", driver.ErrTooLarge, s.name, len(s.value))
-		}
-	}
-	if len(m.Header) > 0 {
-		if n := fieldSize(map[string]any(m.Header)); n > headerRoom {
-			return fmt.Errorf("%w: the header has %d bytes: AMQP takes %d, since it travels in one frame", driver.ErrTooLarge, n, headerRoom)
-		}
-	}
-	return nil
-}
-
-func fieldSize(v any) int {
-	switch v := v.(type) {
-	case string:
-		return 5 + len(v)
-	case []byte:
-		return 5 + len(v)
-	case map[string]any:
-		n := 5
-		for k, e := range v {
-			n += 1 + len(k) + fieldSize(e)
-		}
-		return n
-	case []any:
-		n := 5
-		for _, e := range v {
-			n += fieldSize(e)
-		}
-		return n
-	}
-	return 9
 }
 
 // message fills m from a delivery whose header table nobody else has.

@@ -12,29 +12,40 @@ func (d *delivery) restore() {
 	if len(h) == 0 {
 		return
 	}
-	origin, delayed := h[headerExchange].(string)
-	if delayed && d.Exchange == exchangeIn {
-		d.Exchange = origin
-		if n, ok := h[headerAttempts].(int64); ok && h[headerQueue] == d.Queue && d.Attempt > 0 {
-			d.Attempt += int(n)
+	newer, _ := h[headerXDeath].([]any)
+	// Only the broker makes a copy that comes from the delay levels: headers
+	// like a copy's on anything else are the publisher's own.
+	delayed := d.Exchange == exchangeIn || wasDelayed(newer)
+	before, kept := h[headerDeath]
+	delete(h, headerDeath)
+	delete(h, headerReturn)
+	for _, name := range [...]string{headerDelivered, headerAcquired} {
+		if v, ok := h[keptName(name)]; ok {
+			delete(h, keptName(name))
+			h[name] = v
 		}
 	}
-	if user, ok := h[headerUser].(string); ok {
-		d.Message.UserID = user
-	}
-	before, kept := h[headerDeath]
+	origin := d.Exchange
+	var first, last any
 	if delayed {
+		origin, _ = h[headerExchange].(string)
+		if d.Exchange == exchangeIn {
+			d.Exchange = origin
+			if n, ok := h[headerAttempts].(int64); ok && h[headerQueue] == d.Queue && d.Attempt > 0 {
+				d.Attempt += int(n)
+			}
+		}
+		if user, ok := h[headerUser].(string); ok {
+			d.Message.UserID = user
+		}
+		first, last = h[headerFirst], h[headerLast]
 		for k := range h {
-			if strings.HasPrefix(k, headerBit) {
+			if strings.HasPrefix(k, prefixOwn) && !strings.HasPrefix(k, prefixEscaped) {
 				delete(h, k)
 			}
 		}
 	}
-	first, last := h[headerFirst], h[headerLast]
-	for _, k := range [...]string{headerReturn, headerDeath, headerQueue, headerExchange, headerAttempts, headerUser, headerFirst, headerLast} {
-		delete(h, k)
-	}
-	newer, _ := h[headerXDeath].([]any)
+	unescape(h)
 	if !delayed && !kept {
 		return
 	}
@@ -61,6 +72,18 @@ func (d *delivery) restore() {
 	}
 	putEnd(h, prefixFirst, first)
 	putEnd(h, prefixLast, last)
+}
+
+// wasDelayed reports whether deaths tell of the delay levels.
+func wasDelayed(deaths []any) bool {
+	for _, v := range deaths {
+		if t, ok := v.(map[string]any); ok {
+			if q, _ := t["queue"].(string); strings.HasPrefix(q, delayPrefix) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // endFields are what the headers of the first and the last death tell.

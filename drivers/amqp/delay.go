@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"math/bits"
 	"strconv"
 	"time"
@@ -201,7 +200,7 @@ func (s *subscriber) settleLater(ctx context.Context, in *delivery, delay time.D
 	if err := s.Extend(ctx, &in.Delivery); err != nil {
 		return err
 	}
-	if s.kind.limit > 0 && in.Attempt >= s.kind.limit {
+	if in.life.kind.limit > 0 && in.Attempt >= in.life.kind.limit {
 		return s.settle(in, driver.Nack) // the last attempt: the broker dead-letters
 	}
 	units := uint64((delay + delayUnit - 1) / delayUnit)
@@ -223,9 +222,11 @@ func (s *subscriber) settleLater(ctx context.Context, in *delivery, delay time.D
 }
 
 func (c *Conn) publishCopy(ctx context.Context, in *delivery, units uint64) error {
-	m := in.Message
+	m := in.sent
 	h := make(driver.Header, len(m.Header)+8)
-	maps.Copy(h, m.Header) // its x-death goes into headerDeath, as with any message
+	for k, v := range m.Header {
+		h[escape(k)] = v // its x-death goes into headerDeath, as with any message
+	}
 	for prefix, keep := range map[string]string{prefixFirst: headerFirst, prefixLast: headerLast} {
 		if t := takeEnd(h, prefix); t != nil {
 			h[keep] = t
@@ -246,7 +247,7 @@ func (c *Conn) publishCopy(ctx context.Context, in *delivery, units uint64) erro
 	m.Header = h
 	owner := make(awaited, 1)
 	p := &driver.Publishing{Message: &m, ID: m.ID, Owner: owner}
-	from := &publisher{out: c.out, exchange: levelExchange(bits.Len64(units) - 1)}
+	from := &publisher{out: c.out, own: true, exchange: levelExchange(bits.Len64(units) - 1)}
 	from.Publish(ctx, []*driver.Publishing{p}, true)
 	select {
 	case <-owner:

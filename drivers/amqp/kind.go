@@ -3,10 +3,13 @@ package amqp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/polymq/polymq/driver"
 )
 
 // queueKind is what a subscriber must know of its queue and AMQP does not say.
@@ -15,22 +18,17 @@ type queueKind struct {
 	limit int    // MaxAttempts; 0: none
 }
 
-// kindOf learns a queue's kind: from this process's own declaration, from the
-// management API, or else from the broker's own complaints.
+// kindOf asks for a queue's kind each time, since another process may have made
+// the queue anew: the management API where there is one that answers, else the
+// broker's own complaints.
 func (c *Conn) kindOf(ctx context.Context, queue string) (queueKind, error) {
-	c.mu.Lock()
-	k, known := c.kinds[queue]
-	c.mu.Unlock()
-	if known {
-		return k, nil
-	}
 	if c.management != nil {
 		q, err := c.management.queue(ctx, queue)
-		if err != nil {
-			return k, err
+		if err == nil || errors.Is(err, driver.ErrNotFound) || ctx.Err() != nil {
+			return q.kind(), err
 		}
-		return q.kind(), nil
 	}
+	var k queueKind
 	err := c.do(ctx, func(ch *channel) error {
 		var err error
 		k, err = learnKind(ch, queue)
@@ -39,9 +37,9 @@ func (c *Conn) kindOf(ctx context.Context, queue string) (queueKind, error) {
 	return k, err
 }
 
-// nonsense is no queue type, so that a declaration with it makes nothing: what
-// is missing is refused, and what exists is compared, argument by argument,
-// and the first difference named with the value that it has.
+// nonsense is neither a delivery limit nor a queue type, so that a declaration with it makes nothing:
+// what is missing is refused, and what exists is compared, argument by
+// argument, and the first difference named with the value that it has.
 const nonsense = "polymq"
 
 func learnKind(ch *channel, queue string) (queueKind, error) {
@@ -50,7 +48,11 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 	}
 	var k queueKind
 	durable, autoDelete := true, false
-	args := amqp091.Table{argQueueType: nonsense}
+	args := amqp091.Table{
+		argQueueType:     typeQuorum,
+		argDeliveryLimit: nonsense,
+		argMaxPriority:   nonsense, // refused when made, not compared on a quorum queue
+	}
 	for range 24 { // more than there are arguments
 		if err := ch.reopen(); err != nil {
 			return k, err
@@ -61,6 +63,9 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 		}
 		var e *amqp091.Error
 		errors.As(err, &e)
+		if e.Code == amqp091.AccessRefused {
+			return k, fmt.Errorf("Attempt is 0 and MaxAttempts does not see attempts that ended in a delay: give the user the configure permission for the queue, or the URL the management option: %w", err)
+		}
 		arg := between(e.Reason, "inequivalent arg '", "' for queue")
 		value, set := currentValue(e.Reason)
 		switch arg {
@@ -68,22 +73,22 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 			durable = !durable
 		case "auto_delete":
 			autoDelete = !autoDelete
+		case argMaxPriority: // no quorum queue: what is it?
+			args[argQueueType] = nonsense
+			delete(args, argDeliveryLimit)
+			delete(args, argMaxPriority)
+			if set {
+				args[argMaxPriority] = number(value)
+			}
 		case argQueueType:
 			k.kind = typeClassic
 			if set {
 				k.kind, _ = value.(string)
 			}
-			if k.kind != typeQuorum {
-				return k, nil
-			}
-			args[argQueueType] = k.kind
-			args[argDeliveryLimit] = nonsense
-			args[argMaxPriority] = nonsense // refused when made, not compared on a quorum queue
+			return k, nil
 		case argDeliveryLimit:
-			if text, ok := value.(string); ok {
-				value, _ = strconv.ParseInt(text, 10, 64)
-			}
-			if n, ok := value.(int64); ok && set && n >= 0 {
+			k.kind = typeQuorum
+			if n, ok := number(value).(int64); ok && set && n >= 0 {
 				k.limit = int(n) + 1
 			}
 			return k, nil
@@ -95,6 +100,16 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 		}
 	}
 	return k, nil
+}
+
+// number is an integer that the broker named without its type.
+func number(v any) any {
+	if text, ok := v.(string); ok {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return n
+		}
+	}
+	return v
 }
 
 // currentValue reads "… but current is the value '5' of type 'signedint'",

@@ -85,26 +85,19 @@ func TestDelayedNack(t *testing.T) {
 
 func TestMaxAttempts(t *testing.T) {
 	c := open(t)
-	for _, mode := range []string{"declared", "probed", "managed"} {
+	managed := c.management
+	for _, mode := range []string{"probed", "managed"} {
 		for limit := 1; limit <= 3; limit++ {
 			q, dlq := mode+string(rune('0'+limit)), mode+"dead"+string(rune('0'+limit))
 			check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
 				{Name: q, MaxAttempts: limit, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: dlq}, {Name: dlq},
 			}}))
-			switch mode {
-			case "probed":
-				check(t, c.do(ctxOf(t), func(ch *channel) error {
-					k, err := learnKind(ch, q)
-					if want := (queueKind{typeQuorum, limit}); k != want {
-						t.Errorf("learned %+v, want %+v", k, want)
-					}
-					return err
-				}))
-				fallthrough
-			case "managed":
-				c.mu.Lock()
-				clear(c.kinds)
-				c.mu.Unlock()
+			if c.management = managed; mode == "probed" {
+				c.management = nil
+			}
+			k, err := c.kindOf(ctxOf(t), q)
+			if want := (queueKind{typeQuorum, limit}); k != want || err != nil {
+				t.Errorf("learned %+v, %v; want %+v", k, err, want)
 			}
 			check(t, publish(t, publisherOf(t, c, ""), driver.Message{ID: "m", Key: q}))
 			s := subscribe(t, c, q, 5)
@@ -136,14 +129,14 @@ func TestLearnKind(t *testing.T) {
 	c.management = nil
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
 		{Name: "classic", Type: typeClassic}, {Name: "transient", Transient: true},
+		{Name: "priorities", Type: typeClassic, Args: map[string]any{"x-max-priority": 5}},
 		{Name: "full", MaxAttempts: 7, DeadLetterExchange: "dlx'", DeadLetterKey: "it's", Args: map[string]any{"x-max-length": 5, "x-expires": 100000, "x-message-ttl": 50000, "x-single-active-consumer": true}},
 	}}))
 	check(t, c.do(ctxOf(t), func(ch *channel) error {
 		_, err := ch.QueueDeclare("old", true, false, false, false, nil)
 		return err
 	}))
-	clear(c.kinds)
-	for name, want := range map[string]queueKind{"classic": {typeClassic, 0}, "transient": {typeClassic, 0}, "old": {typeClassic, 0}, "full": {typeQuorum, 7}} {
+	for name, want := range map[string]queueKind{"classic": {typeClassic, 0}, "priorities": {typeClassic, 0}, "transient": {typeClassic, 0}, "old": {typeClassic, 0}, "full": {typeQuorum, 7}} {
 		if k, err := c.kindOf(ctxOf(t), name); k != want || err != nil {
 			t.Errorf("%s: %+v, %v; want %+v", name, k, err, want)
 		}
@@ -153,7 +146,7 @@ func TestLearnKind(t *testing.T) {
 	}
 	// The questions make nothing, even where the queue vanishes in between.
 	check(t, c.do(ctxOf(t), func(ch *channel) error {
-		for _, args := range []map[string]any{{argQueueType: nonsense}, {argQueueType: typeQuorum, argDeliveryLimit: nonsense, argMaxPriority: nonsense}} {
+		for _, args := range []map[string]any{{argQueueType: typeQuorum, argDeliveryLimit: nonsense, argMaxPriority: nonsense}} {
 			if _, err := ch.QueueDeclare("missing", true, false, false, false, args); err == nil {
 				t.Errorf("%v made a queue", args)
 			}

@@ -20,7 +20,6 @@ const ackDelay = 2 * time.Millisecond
 type subscriber struct {
 	c        *Conn
 	queue    string
-	kind     queueKind
 	prefetch int
 
 	ctx     context.Context // ends with Close
@@ -30,22 +29,16 @@ type subscriber struct {
 	drained chan struct{} // closed when nothing is taken in any more
 	done    chan struct{} // closed when the goroutine has ended
 	timer   *time.Timer
+	warn    sync.Once // of what cannot be learned of the queue
 
 	mu     sync.Mutex
-	life   *life       // nil while there is no channel
-	local  []*delivery // taken in, not yet handed out
-	armed  bool        // the timer is set
-	closed bool        // by Drain or Close
-	err    error       // why Receive ends once local is empty
-}
-
-// life is one channel of a subscriber; delivery tags belong to it.
-type life struct {
-	ch         *amqp091.Channel
-	deliveries <-chan amqp091.Delivery
-	canceled   chan string
-	acks       *acks
-	held       map[uint64]*delivery // not settled, by tag
+	asked  *amqp091.Connection // the one that consumes, or was asked to
+	life   *life               // nil while there is no channel
+	local  []*delivery         // taken in, not yet handed out
+	armed  bool                // the timer is set
+	closed bool                // by Drain or Close
+	late   *time.Timer         // set by Close
+	err    error               // why Receive ends once local is empty
 }
 
 // delivery is what Delivery.Tag leads back to.
@@ -53,20 +46,20 @@ type delivery struct {
 	driver.Delivery
 	life *life
 	tag  uint64
+	// sent is the message as it was delivered: a delayed copy must not carry
+	// what a handler has made of it.
+	sent driver.Message
+	// count is what the broker has counted, without attempts before a delay.
+	count int
 	// handed says that Receive returned it; guarded by the subscriber's mutex.
 	handed bool
 }
 
 // Subscriber implements driver.Conn.
 func (c *Conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
-	kind, err := c.kindOf(ctx, cfg.Queue)
-	if err != nil {
-		return nil, err
-	}
 	s := &subscriber{
 		c:        c,
 		queue:    cfg.Queue,
-		kind:     kind,
 		prefetch: max(cfg.Prefetch, 1),
 		ready:    make(chan struct{}, 1),
 		drain:    make(chan struct{}),
@@ -75,55 +68,30 @@ func (c *Conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (dri
 		timer:    time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
-	err = c.do(ctx, func(ch *channel) error {
-		l, err := s.consume(ch.conn)
-		if err == nil && ctx.Err() != nil {
-			l.ch.Close() // nobody waits for it any more
-			return ctx.Err()
-		}
-		s.life = l
-		return err
-	})
+	l, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.begin(); err != nil {
-		s.life.ch.Close()
-		return nil, err
-	}
+	s.life = l
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	c.mu.Lock()
 	c.subscribers[s] = struct{}{}
 	c.mu.Unlock()
-	go s.run(s.life)
+	go s.run(l)
 	return s, nil
 }
-
-// consume opens a channel and starts to consume on it.
-func (s *subscriber) consume(conn *amqp091.Connection) (*life, error) {
-	ch, err := conn.Channel()
-	if err != nil {
-		return nil, err
-	}
-	l := &life{ch: ch, acks: newAcks(ch), held: make(map[uint64]*delivery, min(s.prefetch, 1024))}
-	l.canceled = ch.NotifyCancel(make(chan string, 1))
-	if err = ch.Qos(s.prefetch, 0, false); err == nil {
-		l.deliveries, err = ch.Consume(s.queue, consumerTag, false, false, false, false, nil)
-	}
-	if err != nil {
-		ch.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
-// consumerTag can be the same for all: each has its channel to itself.
-const consumerTag = "polymq"
 
 // run is the subscriber's goroutine.
 func (s *subscriber) run(l *life) {
 	defer s.c.tasks.Done()
-	defer close(s.done)
+	defer func() {
+		close(s.done)
+		s.mu.Lock()
+		if s.late != nil {
+			s.late.Stop()
+		}
+		s.mu.Unlock()
+	}()
 	for l != nil && s.serve(l) {
 		l = s.again()
 	}
@@ -161,9 +129,10 @@ func (s *subscriber) serve(l *life) bool {
 
 func (s *subscriber) put(l *life, d *amqp091.Delivery) {
 	in := s.deliver(l, d)
-	if s.kind.limit > 0 && in.Attempt > s.kind.limit {
+	if limit := l.kind.limit; limit > 0 && in.Attempt > limit && in.count < limit {
 		// Attempts before a delay, which the broker does not know of, have
-		// used the limit up: only its own count makes it dead-letter.
+		// used the limit up: only its own count makes it dead-letter. A count
+		// that is there already shows that the limit is not.
 		s.mu.Lock()
 		l.acks.add()
 		l.ch.Reject(in.tag, true)
@@ -179,43 +148,6 @@ func (s *subscriber) put(l *life, d *amqp091.Delivery) {
 	signal(s.ready)
 }
 
-// again brings about the next life: nil when there is none.
-func (s *subscriber) again() *life {
-	s.mu.Lock()
-	last := s.life
-	s.life = nil
-	s.local = nil // the broker delivers them again
-	s.mu.Unlock()
-	last.ch.Close() // still open where only the consumer was cancelled
-	for {
-		conn, err := s.c.consume.get(s.ctx)
-		if err != nil {
-			return nil
-		}
-		select {
-		case <-s.drain:
-			return nil
-		default:
-		}
-		l, err := s.consume(conn)
-		if err == nil {
-			s.mu.Lock()
-			s.life = l
-			s.mu.Unlock()
-			return l
-		}
-		if !lost(err) {
-			s.fail(wrap(err))
-			return nil
-		}
-		select {
-		case <-time.After(minPause):
-		case <-s.ctx.Done():
-			return nil
-		}
-	}
-}
-
 // fail ends the subscriber: Receive returns err when nothing is left to take.
 func (s *subscriber) fail(err error) {
 	s.mu.Lock()
@@ -224,38 +156,6 @@ func (s *subscriber) fail(err error) {
 	}
 	s.mu.Unlock()
 	signal(s.ready)
-}
-
-// giveBack ends the consumer and returns what was only prefetched.
-func (s *subscriber) giveBack(l *life) {
-	l.ch.Cancel(consumerTag, false)
-	for d := range l.deliveries {
-		s.put(l, &d)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, d := range s.local {
-		// Not counted as an attempt, where the broker can tell.
-		l.ch.Nack(d.tag, false, true)
-		l.acks.gone(d.tag)
-		delete(l.held, d.tag)
-	}
-	s.local = nil
-	l.acks.flush()
-}
-
-// leave returns what was handed out and is still held, and ends the channel.
-func (s *subscriber) leave(l *life) {
-	s.mu.Lock()
-	s.life = nil
-	l.acks.flush()
-	for tag := l.acks.base; tag < l.acks.next(); tag++ {
-		if l.held[tag] != nil {
-			l.ch.Reject(tag, true)
-		}
-	}
-	s.mu.Unlock()
-	l.ch.Close() // answered after what was sent before
 }
 
 // Receive implements driver.Subscriber.
@@ -367,11 +267,19 @@ func (s *subscriber) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Close implements driver.Subscriber.
+// answerTime is how long the broker may take to answer a subscriber that
+// closes. After that the connection is broken off, which gives back what is
+// held as well.
+const answerTime = 5 * time.Second
+
+// Close implements driver.Subscriber. It goes on when ctx has ended.
 func (s *subscriber) Close(ctx context.Context) error {
 	s.mu.Lock()
 	again := s.closed
 	s.closed = true
+	if s.late == nil {
+		s.late = time.AfterFunc(answerTime, s.breakOff)
+	}
 	s.mu.Unlock()
 	if !again {
 		close(s.drain)
@@ -389,6 +297,20 @@ func (s *subscriber) Close(ctx context.Context) error {
 	}
 }
 
+// breakOff ends the connection under a subscriber whose goroutine waits for an
+// answer that does not come.
+func (s *subscriber) breakOff() {
+	select {
+	case <-s.done:
+		return
+	default:
+	}
+	s.mu.Lock()
+	conn := s.asked
+	s.mu.Unlock()
+	s.c.consume.breakOff(conn)
+}
+
 // deliver is d as the application sees it.
 func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 	in := &delivery{life: l, tag: d.DeliveryTag}
@@ -397,17 +319,30 @@ func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 	in.Exchange = d.Exchange
 	in.Redelivered = d.Redelivered
 	message(&in.Message, d)
-	count, counted := in.Message.Header[headerDelivered].(int64)
-	if counted {
-		delete(in.Message.Header, headerDelivered)
-		delete(in.Message.Header, headerAcquired)
-	}
-	if counted || s.kind.kind == typeQuorum {
-		in.Attempt = int(count) + 1
-	}
+	in.counted(l.kind.kind)
 	in.restore()
 	if len(in.Message.Header) == 0 {
 		in.Message.Header = nil
 	}
+	in.sent = in.Message
 	return in
+}
+
+// counted reads the broker's count of earlier deliveries. A header of that name
+// is the broker's only on what it delivers again, and only from a queue that
+// counts; else somebody has published it.
+func (d *delivery) counted(kind string) {
+	if kind != typeQuorum && kind != "" {
+		return
+	}
+	count, ok := d.Message.Header[headerDelivered].(int64)
+	ok = ok && d.Redelivered
+	if ok {
+		d.count = int(max(count, 0))
+		delete(d.Message.Header, headerDelivered)
+		delete(d.Message.Header, headerAcquired)
+	}
+	if ok || kind == typeQuorum {
+		d.Attempt = d.count + 1
+	}
 }

@@ -174,6 +174,20 @@ func (l *link) close(ctx context.Context) {
 	conn.CloseDeadline(deadline)
 }
 
+// breakOff closes the socket of conn, if that is still the link's: what waits
+// for an answer learns that none will come.
+func (l *link) breakOff(conn *amqp091.Connection) {
+	l.mu.Lock()
+	w := l.wire
+	if l.conn != conn {
+		w = nil
+	}
+	l.mu.Unlock()
+	if w != nil {
+		w.Conn.Close()
+	}
+}
+
 func (l *link) state() driver.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -33,7 +33,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	err := c.do(ctx, func(ch *channel) error {
+	return c.do(ctx, func(ch *channel) error {
 		for i, e := range t.Exchanges {
 			if err := ch.ExchangeDeclare(e.Name, string(e.Kind), !e.Transient, false, false, false, exchanges[i]); err != nil {
 				return fmt.Errorf("exchange %q: %w", e.Name, err)
@@ -51,14 +51,6 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 		}
 		return nil
 	})
-	if err == nil {
-		c.mu.Lock()
-		for i, q := range t.Queues {
-			c.kinds[q.Name] = queueKind{queues[i].kind, q.MaxAttempts}
-		}
-		c.mu.Unlock()
-	}
-	return err
 }
 
 // transientRefused explains what RabbitMQ 4.3 and newer refuse by default.
@@ -151,9 +143,6 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	delete(c.kinds, name)
-	c.mu.Unlock()
 	return c.forgetDelay(ctx, name)
 }
 
