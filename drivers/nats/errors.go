@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -17,6 +18,7 @@ const (
 	codeStreamNotFound    = 10059
 	codeConsumerNotFound  = 10014
 	codeMessageNotFound   = 10037
+	codeDeleteFailed      = 10057
 	codeStreamExists      = 10058
 	codeWrongLastSequence = 10071
 	// codeBusy is what a clustered stream says to a second condition on a
@@ -42,11 +44,14 @@ func (e *apiError) Error() string {
 	return fmt.Sprintf("nats: %s (%d)", e.Description, e.ErrCode)
 }
 
-// again tries once more to create what another client may have been creating
-// at the same moment.
+// again tries for some seconds to create what another client may be creating
+// at the same moment, which a busy server can take its time for.
 func again(ctx context.Context, create func() error) error {
 	err := create()
-	if hasCode(err, codeStoreFailed) && wait(ctx, 50*time.Millisecond) == nil {
+	for pause := 20 * time.Millisecond; hasCode(err, codeStoreFailed) && pause < 2*time.Second; pause *= 2 {
+		if wait(ctx, pause) != nil {
+			break
+		}
 		err = create()
 	}
 	return err
@@ -71,6 +76,12 @@ func hasCode(err error, codes ...int) bool {
 		}
 	}
 	return false
+}
+
+// isMessageGone reports that a message that was to be deleted is not there: the
+// server has a code for it only where it looks before it tries.
+func isMessageGone(err error) bool {
+	return hasCode(err, codeMessageNotFound) || hasCode(err, codeDeleteFailed) && strings.Contains(err.Error(), "no message found")
 }
 
 func isStreamGone(err error) bool { return hasCode(err, codeStreamNotFound) }

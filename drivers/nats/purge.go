@@ -21,23 +21,29 @@ const purgeBatch = 1000
 func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
 	h := s.newHandle(q)
 	n := 0
+	var removed []uint64 // in every try
 	err := s.do(ctx, "purging the queue", func(ctx context.Context) error {
 		if _, err := s.js.Stream(ctx, h.stream); err != nil {
 			return err
 		}
 		for {
 			took, err := s.takeAway(ctx, h)
-			n += took
+			n += len(took)
+			removed = append(removed, took...)
 			if err != nil {
 				return err
 			}
-			if took == 0 {
+			if len(took) == 0 {
 				break
 			}
 		}
-		deleted, err := s.deleteDelayed(ctx, h)
-		n += deleted
-		return err
+		deleted, err := s.deleteDelayed(ctx, h, removed)
+		n += len(deleted)
+		removed = append(removed, deleted...)
+		if err != nil || len(removed) == 0 {
+			return err
+		}
+		return s.forgetRecords(ctx, h, removed)
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0, fmt.Errorf("%w: %w", emulate.ErrGone, err)
@@ -46,73 +52,78 @@ func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
 }
 
 // takeAway takes one batch of messages and acknowledges it.
-func (s *store) takeAway(ctx context.Context, h *handle) (n int, err error) {
+func (s *store) takeAway(ctx context.Context, h *handle) (took []uint64, err error) {
 	inbox := s.nc.NewInbox()
 	sub, err := s.nc.SubscribeSync(inbox)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer sub.Unsubscribe()
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return 0, err
+		return nil, err
 	}
 	req := fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, purgeBatch)
 	if err := s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+h.stream+"."+consumerName, inbox, req); err != nil {
-		return 0, err
+		return nil, err
 	}
-	for n < purgeBatch {
+	for len(took) < purgeBatch {
 		m, err := sub.NextMsgWithContext(ctx)
 		if err != nil {
-			return n, err
+			return took, err
 		}
 		if m.Reply == "" {
 			switch m.Header.Get("Status") {
 			case "404", "408":
-				return n, s.nc.FlushWithContext(ctx)
+				return took, s.nc.FlushWithContext(ctx)
 			case "503":
-				return n, natsgo.ErrNoResponders
+				return took, natsgo.ErrNoResponders
 			}
-			return n, fmt.Errorf("nats: taking messages: %s %s", m.Header.Get("Status"), m.Header.Get("Description"))
+			return took, fmt.Errorf("nats: taking messages: %s %s", m.Header.Get("Status"), m.Header.Get("Description"))
+		}
+		seq, _, ok := parseAckSubject(m.Reply)
+		if !ok {
+			return took, fmt.Errorf("nats: a message with an acknowledgement subject of unknown form: %s", m.Reply)
 		}
 		if err := s.nc.Publish(m.Reply, ackBody); err != nil {
-			return n, err
+			return took, err
 		}
-		n++
+		took = append(took, seq)
 	}
-	return n, s.nc.FlushWithContext(ctx)
+	return took, s.nc.FlushWithContext(ctx)
 }
 
 // deleteDelayed deletes the messages that were delivered once and that nobody
 // holds. While a subscriber that has died may still hold some, it deletes none.
-func (s *store) deleteDelayed(ctx context.Context, h *handle) (n int, err error) {
+// Of those that were taken the server may not have removed all yet.
+func (s *store) deleteDelayed(ctx context.Context, h *handle, taken []uint64) (deleted []uint64, err error) {
 	consumer, err := s.js.Consumer(ctx, h.stream, consumerName)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	state := consumer.CachedInfo()
 	if state.NumAckPending == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	holders, err := s.holders(ctx, h)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var held []uint64
+	spared := slices.Clone(taken)
 	for _, seqs := range holders {
 		if seqs == nil {
-			return 0, nil
+			return nil, nil
 		}
-		held = append(held, seqs...)
+		spared = append(spared, seqs...)
 	}
-	slices.Sort(held)
+	slices.Sort(spared)
 	var left []uint64
 	for from, more := uint64(1), true; more; {
 		if from, more, err = s.page(ctx, h.stream, getRequest{Seq: from, NextFor: h.subject}, func(e stored) {
-			if _, ok := slices.BinarySearch(held, e.seq); !ok && e.seq <= state.Delivered.Stream {
+			if _, ok := slices.BinarySearch(spared, e.seq); !ok && e.seq <= state.Delivered.Stream {
 				left = append(left, e.seq)
 			}
 		}); err != nil {
-			return 0, err
+			return nil, err
 		}
 		more = more && from <= state.Delivered.Stream
 	}
@@ -121,11 +132,12 @@ func (s *store) deleteDelayed(ctx context.Context, h *handle) (n int, err error)
 			Seq     uint64 `json:"seq"`
 			NoErase bool   `json:"no_erase"`
 		}{seq, true}, &struct{}{})
-		if err == nil {
-			n++
-		} else if !hasCode(err, codeMessageNotFound) {
-			return n, err
+		switch {
+		case err == nil:
+			deleted = append(deleted, seq)
+		case !isMessageGone(err):
+			return deleted, err
 		}
 	}
-	return n, nil
+	return deleted, nil
 }

@@ -19,10 +19,14 @@ type handle struct {
 	prefix  string // of the stream's subjects
 	subject string // of its messages
 	held    string // asks its consumers what they hold
+	probe   string // ends a hold that does not exist
 }
 
 // consumerName is the durable consumer that all subscribers of a queue share.
 const consumerName = "subscribers"
+
+// noSequence is one that no message will have.
+const noSequence = "4611686018427387904"
 
 // maxAckPending does not bound a queue: what subscribers hold is bounded by
 // their prefetch, and delayed messages count as pending too.
@@ -35,6 +39,7 @@ func (s *store) newHandle(q *emulate.Queue) *handle {
 		prefix:  prefix,
 		subject: prefix + ".m",
 		held:    s.names.held(q.Incarnation),
+		probe:   "$JS.ACK." + s.names.queueStream(q.Incarnation) + "." + consumerName + ".1." + noSequence + ".0.0.0",
 	}
 }
 

@@ -1,0 +1,302 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/polymq/polymq/driver"
+)
+
+const (
+	pullExpires   = 30 * time.Second // of one request for messages
+	pullHeartbeat = 5 * time.Second  // two missed ones: the request is dead
+
+	// messagesTo ends the subject of a link that its requests name; the others
+	// are its probes.
+	messagesTo = ".m"
+)
+
+// link is one subscription for messages and the requests that name it. A
+// request can outlive the connection that it was made on, since nats.go
+// subscribes again; so each connection gets a link of its own, and the room
+// that was promised on an old one is not promised again before it is drained.
+type link struct {
+	c     *consumer
+	inbox string
+	sub   *natsgo.Subscription
+
+	// promised is how many messages the open requests may still bring. Which
+	// request a message belongs to is not told: the server takes turns.
+	promised int
+	heard    time.Time // of the server
+
+	// fresh is a time before which nothing was sent of what arrives now. A
+	// message may have been on its way for long, and its lease with it: the
+	// lease counts from fresh. It is when the last probe left to which the echo
+	// is here.
+	fresh  time.Time
+	probes map[uint64]time.Time // without an echo yet, by their number
+	probed uint64
+}
+
+// arrival is a message that waits to be put into the inbox.
+type arrival struct {
+	l *link
+	h *hold
+}
+
+// ask requests as many messages as there is room for and none is asked for. A
+// result above 0 is how long to wait before the next try.
+func (c *consumer) ask() time.Duration {
+	if !c.s.isLive() {
+		return 0 // relink follows
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0
+	}
+	if wait := time.Until(c.pause); wait > 0 {
+		return wait
+	}
+	// What Settle is just giving back must be back before more is asked for, or
+	// a message behind it comes first.
+	room := min(c.in.Room(), c.in.Prefetch()-len(c.holds)-len(c.naks))
+	for l := range c.links {
+		room -= l.promised
+	}
+	c.short = room <= 0 && c.in.Room() > 0
+	if room <= 0 {
+		return 0
+	}
+	l := c.link
+	if l == nil {
+		var err error
+		if l, err = c.newLink(); err != nil {
+			c.s.cfg.Logger.Warn("nats: cannot subscribe", "queue", c.q.Name, "error", err)
+			return time.Second
+		}
+	}
+	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, room, pullExpires, pullHeartbeat)
+	err := c.s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+c.h.stream+"."+consumerName, l.inbox+messagesTo, body)
+	if err != nil {
+		return 0 // the connection is gone: relink follows
+	}
+	l.promised += room
+	l.heard = time.Now()
+	return 0
+}
+
+func (c *consumer) newLink() (*link, error) {
+	l := &link{c: c, inbox: c.s.nc.NewInbox(), fresh: time.Now(), probes: map[uint64]time.Time{}}
+	sub, err := c.s.nc.Subscribe(l.inbox+".*", l.receive)
+	if err != nil {
+		return nil, err
+	}
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	l.sub = sub
+	sub.SetClosedHandler(func(string) { c.drained(l) })
+	c.link = l
+	c.links[l] = struct{}{}
+	return l, nil
+}
+
+// retire drains the current link if dead says so: what is on its way still
+// arrives, and the server forgets its requests.
+func (c *consumer) retire(dead func(*link) bool) {
+	c.mu.Lock()
+	l := c.link
+	if l == nil || !dead(l) {
+		c.mu.Unlock()
+		return
+	}
+	c.link = nil
+	c.mu.Unlock()
+	l.sub.Drain()
+}
+
+func (c *consumer) drained(l *link) {
+	c.mu.Lock()
+	delete(c.links, l)
+	if c.link == l {
+		c.link = nil
+	}
+	c.mu.Unlock()
+	signal(c.drop)
+}
+
+// receive is the callback of a link's subscription.
+func (l *link) receive(m *natsgo.Msg) {
+	if !strings.HasPrefix(m.Reply, "$JS.ACK.") {
+		number, err := strconv.ParseUint(m.Subject[len(l.inbox)+1:], 10, 64)
+		if err != nil || m.Header.Get("Status") != "" {
+			l.status(m)
+		} else {
+			l.echo(number)
+		}
+		return
+	}
+	c := l.c
+	seq, delivered, ok := parseAckSubject(m.Reply)
+	if !ok {
+		c.s.cfg.Logger.Error("nats: a message with an acknowledgement subject of unknown form", "subject", m.Reply)
+		return
+	}
+	h := &hold{ack: m.Reply}
+	h.Delivery.Queue = c.q.Name
+	h.Attempt = delivered
+	h.Redelivered = delivered > 1
+	h.Seq, h.Gen, h.Ref = seq, uint64(delivered), h
+	if err := read(&h.Delivery.Delivery, m); err != nil {
+		c.s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", c.q.Name, "sequence", seq, "error", err)
+	}
+	now := time.Now()
+	c.mu.Lock()
+	l.heard = now
+	h.until = l.fresh.Add(c.s.opt.lease)
+	if delivered > 1 || c.counting {
+		// Whether all its deliveries count is looked up elsewhere; what comes
+		// after it waits for its turn.
+		c.uncounted = append(c.uncounted, arrival{l, h})
+		c.counting = true
+		c.mu.Unlock()
+		signal(c.count)
+		return
+	}
+	late := c.place(l, h, now)
+	c.mu.Unlock()
+	if late {
+		signal(c.drop)
+	}
+}
+
+// place puts a message into the inbox, and reports whether it is late instead:
+// its lease may have ended on the way, and who settled it now might settle the
+// delivery that another subscriber got meanwhile. The caller holds the mutex.
+func (c *consumer) place(l *link, h *hold, now time.Time) (late bool) {
+	c.failed = 0
+	if !now.Before(h.until) {
+		l.promised--
+		return true
+	}
+	c.holds[h.Seq] = h
+	c.in.Put(&h.Delivery) // with the room it was promised still taken, in ask's eyes
+	l.promised--
+	return false
+}
+
+// probe makes a new estimate of how old what arrives can be. The queue's
+// consumer answers to the end of a hold that does not exist, in line with the
+// messages that it sends, and by the same way.
+func (c *consumer) probe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.link
+	if l == nil || len(l.probes) >= maxProbes {
+		return
+	}
+	l.probed++
+	sent := time.Now()
+	if c.s.nc.PublishRequest(c.h.probe, l.inbox+"."+strconv.FormatUint(l.probed, 10), progressBody) == nil {
+		l.probes[l.probed] = sent
+	}
+}
+
+// maxProbes bounds what is kept of probes that nobody answers.
+const maxProbes = 100
+
+// echo hears the answer to a probe.
+func (l *link) echo(number uint64) {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	l.heard = time.Now()
+	sent, ok := l.probes[number]
+	if !ok {
+		return
+	}
+	l.fresh = sent
+	for n := range l.probes {
+		if n <= number {
+			delete(l.probes, n)
+		}
+	}
+}
+
+// status handles what the server says about a request. One that is over says
+// how many messages it has not brought. Where that is not said, the requests
+// are given up together: the link is drained, and another one made.
+func (l *link) status(m *natsgo.Msg) {
+	c := l.c
+	status, text := m.Header.Get("Status"), m.Header.Get("Description")
+	left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
+	c.mu.Lock()
+	l.heard = time.Now()
+	switch {
+	case status == "100": // heartbeat
+		c.mu.Unlock()
+		return
+	case err == nil && left >= 0:
+		l.promised = max(0, l.promised-left)
+		c.mu.Unlock()
+		signal(c.drop)
+		return
+	}
+	c.failed++
+	c.pause = l.heard.Add(min(10*time.Millisecond<<min(c.failed, 7), time.Second))
+	c.mu.Unlock()
+	c.retire(func(cur *link) bool { return cur == l })
+	if status == "503" || strings.Contains(text, "Deleted") {
+		c.examine(fmt.Errorf("nats: %s %s", status, text))
+	}
+	signal(c.drop)
+}
+
+// examine ends the inbox if the queue or its consumer are gone.
+func (c *consumer) examine(cause error) {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	defer cancel()
+	err := c.s.once(ctx, func(ctx context.Context) error {
+		_, err := c.s.js.Consumer(ctx, c.h.stream, consumerName)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+		c.in.Fail(fmt.Errorf("%w: %w", driver.ErrNotFound, err))
+	} else if err != nil {
+		c.s.cfg.Logger.Warn("nats: the queue's consumer does not answer", "queue", c.q.Name, "cause", cause, "error", err)
+	}
+}
+
+// parseAckSubject takes the stream sequence and the count of deliveries from
+// $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<…>.<time>.<pending>, or
+// the newer form, which has domain and account hash before the stream.
+func parseAckSubject(subject string) (seq uint64, deliveries int, ok bool) {
+	var tokens [16]string
+	n := 0
+	for t := range strings.SplitSeq(subject, ".") {
+		if n == len(tokens) {
+			return 0, 0, false
+		}
+		tokens[n] = t
+		n++
+	}
+	at := 4
+	switch {
+	case n == 9:
+	case n >= 11:
+		at = 6
+	default:
+		return 0, 0, false
+	}
+	deliveries, err1 := strconv.Atoi(tokens[at])
+	seq, err2 := strconv.ParseUint(tokens[at+1], 10, 64)
+	return seq, deliveries, err1 == nil && err2 == nil && deliveries > 0
+}
