@@ -120,13 +120,25 @@ func (o *outbox) takeReturns(s *session) {
 	}
 }
 
+// markReturned finds what came back. Where no mark agrees, as when somebody on
+// the way took it out, the oldest with the ID is as good as any.
 func (o *outbox) markReturned(r *amqp091.Return) {
 	mark, _ := r.Headers[headerReturn].(int64)
+	var oldest *item
 	for i := range o.flight {
 		it := &o.flight[i]
-		if it.confirm != nil && !it.returned && it.mark == mark && it.id == r.MessageId && it.from.exchange == r.Exchange {
+		if it.confirm == nil || it.returned || it.id != r.MessageId || it.from.exchange != r.Exchange {
+			continue
+		}
+		if it.mark == mark {
 			it.returned = true
 			return
 		}
+		if oldest == nil {
+			oldest = it
+		}
+	}
+	if oldest != nil {
+		oldest.returned = true
 	}
 }

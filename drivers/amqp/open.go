@@ -70,6 +70,9 @@ func (Driver) Open(ctx context.Context, u *driver.URL, cfg driver.Config) (drive
 	return newConn(ctx, s, m, cfg)
 }
 
+// frameSize is RabbitMQ's default; a broker may ask for less.
+const frameSize = 131072
+
 // dial makes one connection to one host. The wire's hooks are set by prepare,
 // before the first byte is read.
 func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wire)) (*amqp091.Connection, *patient, error) {
@@ -99,7 +102,7 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 		SASL:      []amqp091.Authentication{&amqp091.PlainAuth{Username: s.user, Password: s.password}},
 		Vhost:     s.vhost,
 		Heartbeat: s.heartbeat,
-		FrameSize: 131072,
+		FrameSize: frameSize,
 		Locale:    "en_US",
 		Properties: amqp091.Table{
 			"product":         "polymq",

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -22,6 +23,8 @@ type outbox struct {
 	c    *Conn
 	seed maphash.Seed
 	wake chan struct{} // cap 1
+	// frame is the frame size of the last connection.
+	frame atomic.Int64
 
 	mu      sync.Mutex
 	session *session // nil while there is no channel
@@ -176,7 +179,7 @@ func (o *outbox) sendable(exchange string) bool {
 // holds the mutex.
 func (o *outbox) send(it *item) (sent bool, err error) {
 	s := o.session
-	p := publishingOf(it.p.Message, it.id)
+	p := publishingOf(it.p.Message, it.id, it.from.own)
 	it.mark = 0
 	if it.slot >= 0 && o.ids[it.slot] > 0 {
 		o.seq++
@@ -224,7 +227,14 @@ func (o *outbox) pump() {
 			continue
 		}
 		it := o.queue[0]
-		sent, err := o.send(&it)
+		sent := false
+		// The connection it was accepted on may have had larger frames.
+		err := unfit(it.p.Message, it.id, s.conn.Config.FrameSize, it.from.own)
+		if err == nil {
+			sent, err = o.send(&it)
+		} else {
+			err = refused(it, err)
+		}
 		if sent || err != nil {
 			o.pop()
 		}

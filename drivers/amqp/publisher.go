@@ -11,6 +11,7 @@ type publisher struct {
 	out      *outbox
 	exchange string
 	drop     bool
+	own      bool // what it publishes has headers of the driver's
 	closed   bool // guarded by the outbox's mutex
 }
 
@@ -24,16 +25,16 @@ func (c *Conn) Publisher(ctx context.Context, cfg driver.PublisherConfig) (drive
 
 // Publish never blocks, whatever the state of the connection.
 func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wait bool) {
+	frame := int(p.out.frame.Load())
+	fit := 0
 	for i, m := range batch {
-		if err := unfit(m.Message, m.ID); err != nil {
-			// Rare: the batch goes on without it, in order.
-			p.out.publish(p, batch[:i])
+		if err := unfit(m.Message, m.ID, frame, p.own); err != nil {
+			p.out.publish(p, batch[fit:i]) // in order
+			fit = i + 1
 			m.Resolve(err)
-			p.Publish(ctx, batch[i+1:], wait)
-			return
 		}
 	}
-	p.out.publish(p, batch)
+	p.out.publish(p, batch[fit:])
 }
 
 // Close implements driver.Publisher.

@@ -43,6 +43,7 @@ func (o *outbox) prepare(w *wire) {
 }
 
 func (o *outbox) connected(conn *amqp091.Connection, w *wire) {
+	o.frame.Store(int64(conn.Config.FrameSize))
 	o.mu.Lock()
 	o.next = &session{conn: conn, wire: w}
 	o.mu.Unlock()
