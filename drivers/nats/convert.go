@@ -24,7 +24,11 @@ type writer struct {
 	values []string
 	names  map[string]string // field name to header name
 	msg    natsgo.Msg
+	size   int // of the headers of msg, as they are sent
 }
+
+// headerExtra is what a header takes beside its name and value.
+const headerExtra = len(": \r\n")
 
 // maxNames bounds the names that a writer remembers.
 const maxNames = 256
@@ -47,10 +51,13 @@ func (w *writer) write(p *emulate.Parcel) *natsgo.Msg {
 	}
 	w.values = append(w.values[:0], escape(p.DedupID, valueSafe))
 	w.msg.Header[headerMsgID] = w.values[0:1:1]
+	w.size = len("NATS/1.0\r\n\r\n") + len(headerMsgID) + len(w.values[0]) + headerExtra
 	for _, f := range w.fields {
 		n := len(w.values)
 		w.values = append(w.values, escape(f.Value, valueSafe))
-		w.msg.Header[w.name(f.Name)] = w.values[n : n+1 : n+1]
+		name := w.name(f.Name)
+		w.size += len(name) + len(w.values[n]) + headerExtra
+		w.msg.Header[name] = w.values[n : n+1 : n+1]
 	}
 	w.msg.Data = p.Publishing.Message.Body
 	return &w.msg

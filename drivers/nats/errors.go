@@ -24,14 +24,59 @@ const (
 	// codeBusy is what a clustered stream says to a second condition on a
 	// subject while the first is on its way through Raft; it says nothing about
 	// the condition itself.
-	codeBusy            = 10164
-	codeMessageTooLarge = 10054
-	// codeStoreFailed is also what one of two clients can get that create the
+	codeBusy = 10164
+	// codeCreateFailed is also what one of two clients can get that create the
 	// same stream at the same moment.
-	codeStoreFailed  = 10049
-	codeNotLeader    = 10009
-	codeNotAvailable = 10008
+	codeCreateFailed    = 10049
+	codeNotLeader       = 10009
+	codeNotAvailable    = 10008
+	codeMessageTooLarge = 10054
+	codeHeaderTooLarge  = 10097
+	codeStoreFailed     = 10077
 )
+
+// publishCodes says what the answers to a publish mean that are not a refusal.
+// They are those of nats-server 2.15. A refusal is certain and stays one: the
+// account's or the server's storage is used up (10002, 10023, 10028, 10047,
+// 10053), the stream is sealed (10109), or the message has headers of the
+// server's own that the queue's stream does not allow, which polymq does not
+// send (10060, 10070, 10071, 10111, 10165 to 10171, 10174 to 10212, 10223,
+// 10227). Where the stream is not found the queue is looked for. codeStoreFailed is a refusal too (a limit that somebody set on the
+// stream), except where the stream was just being closed.
+var publishCodes = map[int]error{
+	codeMessageTooLarge: driver.ErrTooLarge,
+	codeHeaderTooLarge:  driver.ErrTooLarge,
+	codeNotAvailable:    driver.ErrUnconfirmed, // no leader
+	codeNotLeader:       driver.ErrUnconfirmed,
+	10035:               driver.ErrUnconfirmed, // the account is being loaded or unloaded
+	10039:               driver.ErrUnconfirmed, // JetStream is, for the account
+	10076:               driver.ErrUnconfirmed, // or the server
+	10096:               driver.ErrUnconfirmed, // the stream is
+	10118:               driver.ErrUnconfirmed, // or is offline
+	10194:               driver.ErrUnconfirmed, // likewise
+	10158:               driver.ErrUnconfirmed, // an earlier try is on its way through Raft
+	10163:               driver.ErrUnconfirmed, // the leader is new
+	codeBusy:            driver.ErrUnconfirmed,
+	10167:               driver.ErrUnconfirmed, // the stream's queue is full
+}
+
+// published is the outcome of a publish that was answered with err. What is
+// unknown is sent again; so is what no code speaks for.
+func published(err error) error {
+	var answer *apiError
+	if !errors.As(err, &answer) {
+		return fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err)
+	}
+	outcome := publishCodes[answer.ErrCode]
+	switch {
+	case outcome != nil:
+	case answer.ErrCode == codeStoreFailed && strings.Contains(answer.Description, "store is closed"):
+		outcome = driver.ErrUnconfirmed
+	default:
+		outcome = driver.ErrRejected
+	}
+	return fmt.Errorf("%w: %w", outcome, err)
+}
 
 // apiError is an error that the server put into a reply.
 type apiError struct {
@@ -48,7 +93,7 @@ func (e *apiError) Error() string {
 // at the same moment, which a busy server can take its time for.
 func again(ctx context.Context, create func() error) error {
 	err := create()
-	for pause := 20 * time.Millisecond; hasCode(err, codeStoreFailed) && pause < 2*time.Second; pause *= 2 {
+	for pause := 20 * time.Millisecond; hasCode(err, codeCreateFailed) && pause < 2*time.Second; pause *= 2 {
 		if wait(ctx, pause) != nil {
 			break
 		}
@@ -107,7 +152,7 @@ func wrap(err error) error {
 		errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired),
 		errors.Is(err, natsgo.ErrPermissionViolation):
 		return fmt.Errorf("%w: %w", driver.ErrPermission, err)
-	case errors.Is(err, natsgo.ErrMaxPayload), hasCode(err, codeMessageTooLarge):
+	case errors.Is(err, natsgo.ErrMaxPayload), hasCode(err, codeMessageTooLarge, codeHeaderTooLarge):
 		return fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
 	case hasCode(err, codeStreamNotFound, codeConsumerNotFound):
 		return fmt.Errorf("%w: %w", driver.ErrNotFound, err)

@@ -57,6 +57,9 @@ const (
 	// deduplication window, so that the retry leaves no second copy.
 	answerTimeout = 5 * time.Second
 	sweepInterval = time.Second
+
+	// maxHeader is the server's limit for a message's headers.
+	maxHeader = 1<<16 - 1
 )
 
 func (p *publisher) start(s *store) error {
@@ -92,6 +95,10 @@ func (s *store) Append(ctx context.Context, parcels []*emulate.Parcel, wait bool
 
 func (p *publisher) send(w *writer, parcel *emulate.Parcel, now time.Time) {
 	m := w.write(parcel)
+	if w.size > maxHeader {
+		parcel.Done(fmt.Errorf("%w: the properties take %d bytes, of which NATS keeps at most %d", driver.ErrTooLarge, w.size, maxHeader))
+		return
+	}
 	m.Subject = handleOf(parcel.Queue).subject
 	sl, err := p.take(parcel, now)
 	if err != nil {
@@ -228,12 +235,8 @@ func (p *publisher) answer(m *natsgo.Msg) {
 		parcel.Done(nil)
 	case isStreamGone(err):
 		p.suspect(parcel, err)
-	case hasCode(err, codeBusy, codeNotLeader, codeNotAvailable):
-		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
-	case hasCode(err, codeMessageTooLarge):
-		parcel.Done(wrap(err))
 	default:
-		parcel.Done(fmt.Errorf("%w: %w", driver.ErrRejected, err))
+		parcel.Done(published(err))
 	}
 }
 
