@@ -104,7 +104,8 @@ func backends(urls map[string]string) []backend {
 			{"watermill", func(ctx context.Context) (contender, error) { return newWatermillNATS(ctx, urls["nats"]) }},
 		}},
 		backend{"redis", ops, []opener{
-			{"raw", func(ctx context.Context) (contender, error) { return newRawRedis(ctx, urls["redis"]) }},
+			{"raw", func(ctx context.Context) (contender, error) { return newRawRedis(ctx, urls["redis"], false) }},
+			{"raw-same", func(ctx context.Context) (contender, error) { return newRawRedis(ctx, urls["redis"], true) }},
 			{"polymq", func(ctx context.Context) (contender, error) { return newPolymq(ctx, urls["redis"], "") }},
 			{"watermill", func(ctx context.Context) (contender, error) { return newWatermillRedis(ctx, urls["redis"]) }},
 		}},

@@ -61,7 +61,7 @@ func round(ctx context.Context, c contender, op operation, n int, body []byte) (
 	took := time.Since(start)
 	used := processCPU() - cpu
 	runtime.ReadMemStats(&after)
-	if op != consumeAck && op != memoryLoop {
+	if op != memoryLoop {
 		if err := c.purge(ctx); err != nil {
 			return sample{}, fmt.Errorf("empty the queue: %w", err)
 		}

@@ -10,26 +10,43 @@ import (
 )
 
 // rawRedis is go-redis as most people write it: XADD of a field with the body,
-// XREADGROUP, XACK and XDEL. It keeps no duplicates out.
+// XREADGROUP, XACK and XDEL. It keeps no duplicates out, and makes a stream that
+// is gone anew. With dedup it does neither, by a script, as polymq's contract
+// wants it.
 type rawRedis struct {
 	c      *goredis.Client
 	stream string
+	dedup  bool
 }
+
+// A retry with the same ID within the window leaves no second copy.
+var addOnce = goredis.NewScript(`
+if redis.call('SET', KEYS[2], '', 'NX', 'PX', 20000) then
+  return redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', unpack(ARGV))
+end
+return ''`)
 
 const rawGroup = "g"
 
-func newRawRedis(ctx context.Context, url string) (contender, error) {
+func newRawRedis(ctx context.Context, url string, dedup bool) (contender, error) {
 	o, err := goredis.ParseURL(url)
 	if err != nil {
 		return nil, err
 	}
 	o.PoolSize = 64
-	r := &rawRedis{c: goredis.NewClient(o), stream: "bench:raw"}
+	r := &rawRedis{c: goredis.NewClient(o), stream: "bench:raw", dedup: dedup}
 	r.c.Del(ctx, r.stream)
+	if err := addOnce.Load(ctx, r.c).Err(); err != nil {
+		return nil, err
+	}
 	return r, r.c.XGroupCreateMkStream(ctx, r.stream, rawGroup, "0").Err()
 }
 
-func (r *rawRedis) add(ctx context.Context, p goredis.Cmdable, body []byte) *goredis.StringCmd {
+func (r *rawRedis) add(ctx context.Context, p goredis.Cmdable, body []byte) goredis.Cmder {
+	if r.dedup {
+		id := nextID()
+		return p.EvalSha(ctx, addOnce.Hash(), []string{r.stream, r.stream + ":" + id}, "id", id, "body", body)
+	}
 	return p.XAdd(ctx, &goredis.XAddArgs{Stream: r.stream, Values: []any{"id", nextID(), "body", body}})
 }
 
@@ -96,7 +113,28 @@ func (r *rawRedis) purge(ctx context.Context) error {
 	if err := r.c.Del(ctx, r.stream).Err(); err != nil {
 		return err
 	}
+	if r.dedup {
+		if err := r.forget(ctx); err != nil {
+			return err
+		}
+	}
 	return r.c.XGroupCreateMkStream(ctx, r.stream, rawGroup, "0").Err()
+}
+
+// forget takes away the IDs, which would burden whoever is measured next.
+func (r *rawRedis) forget(ctx context.Context) error {
+	for it := r.c.Scan(ctx, 0, r.stream+":*", 10000).Iterator(); ; {
+		var keys []string
+		for len(keys) < 10000 && it.Next(ctx) {
+			keys = append(keys, it.Val())
+		}
+		if len(keys) == 0 {
+			return it.Err()
+		}
+		if err := r.c.Unlink(ctx, keys...).Err(); err != nil {
+			return err
+		}
+	}
 }
 
 func (r *rawRedis) close() { r.c.Close() }
