@@ -43,6 +43,12 @@ func (s *store) newHandle(q *emulate.Queue) *handle {
 	}
 }
 
+// subjects are those of the queue's stream.
+func (h *handle) subjects() []string { return append([]string{h.subject}, h.besides()...) }
+
+// besides are the subjects of the records beside the messages.
+func (h *handle) besides() []string { return []string{h.prefix + ".c.*", h.prefix + ".r.*"} }
+
 func (s *store) Attach(q *emulate.Queue) { q.Handle = s.newHandle(q) }
 
 func handleOf(q *emulate.Queue) *handle { return q.Handle.(*handle) }
@@ -57,7 +63,7 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 		cfg := jetstream.StreamConfig{
 			Name:        h.stream,
 			Description: "polymq: queue " + describe(q.Name),
-			Subjects:    []string{h.subject, h.prefix + ".c.*", h.prefix + ".r.*"},
+			Subjects:    h.subjects(),
 			Retention:   jetstream.WorkQueuePolicy,
 			Storage:     storage,
 			Replicas:    s.opt.replicas,
@@ -100,49 +106,6 @@ func describe(name string) string {
 		return name[:255]
 	}
 	return name
-}
-
-func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error) {
-	exists := true
-	err := s.do(ctx, "looking for the queue's stream", func(ctx context.Context) error {
-		_, err := s.js.Stream(ctx, s.newHandle(q).stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			exists = false
-			return nil
-		}
-		return err
-	})
-	return exists, err
-}
-
-func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.DeleteOptions) error {
-	h := s.newHandle(q)
-	if o.IfUnused || o.IfEmpty {
-		info, err := s.Inspect(ctx, q)
-		switch {
-		case errors.Is(err, emulate.ErrGone):
-			return nil
-		case err != nil:
-			return err
-		case o.IfUnused && info.Consumers > 0:
-			return fmt.Errorf("%w: the queue has %d subscribers", driver.ErrInUse, info.Consumers)
-		case o.IfEmpty && info.Ready > 0:
-			return fmt.Errorf("%w: the queue has %d ready messages", driver.ErrInUse, info.Ready)
-		}
-	}
-	err := s.do(ctx, "deleting the queue's stream", func(ctx context.Context) error {
-		err := s.js.DeleteStream(ctx, h.stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
-		}
-		return err
-	})
-	if err == nil {
-		// Consumers whose inbox is full have no request open by which the
-		// server could tell them.
-		s.nc.Publish(h.held, nil)
-	}
-	return err
 }
 
 // Inspect counts what the stream has, and asks the subscribers what they hold

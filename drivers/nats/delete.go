@@ -1,0 +1,134 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// A queue that is deleted on a condition is closed first: its stream loses the
+// messages' subject, so that nothing is confirmed between the look and the
+// deletion, and publishers, who find nobody listening and the queue there, try
+// again. It is then deleted or opened again, within closedTime. A program that
+// dies in between leaves it closed; who finds it closed for longer than
+// reopenTime opens it.
+const (
+	metaClosed = "polymq-closed" // since when, by the server's clock
+	closedTime = 10 * time.Second
+	reopenTime = 30 * time.Second
+)
+
+// QueueExists also opens a queue that was left closed.
+func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error) {
+	h := s.newHandle(q)
+	exists := true
+	err := s.do(ctx, "looking for the queue's stream", func(ctx context.Context) error {
+		stream, err := s.js.Stream(ctx, h.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			exists = false
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		info := stream.CachedInfo()
+		if at, closed := info.Config.Metadata[metaClosed]; closed {
+			since, err := time.Parse(time.RFC3339Nano, at)
+			if err != nil || info.TimeStamp.Sub(since) > reopenTime {
+				s.cfg.Logger.Warn("nats: a queue that a program was about to delete, and did not, takes messages again", "queue", q.Name)
+				return s.reopen(ctx, h)
+			}
+		}
+		return nil
+	})
+	return exists, err
+}
+
+func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.DeleteOptions) error {
+	h := s.newHandle(q)
+	if !o.IfUnused && !o.IfEmpty {
+		return s.deleteStream(ctx, h)
+	}
+	ctx, cancel := context.WithTimeout(ctx, closedTime)
+	defer cancel()
+	err := s.do(ctx, "closing the queue", func(ctx context.Context) error { return s.shut(ctx, h) })
+	var info driver.QueueInfo
+	if err == nil {
+		info, err = s.Inspect(ctx, q)
+	}
+	switch {
+	case errors.Is(err, emulate.ErrGone), isStreamGone(err):
+		return nil
+	case err != nil:
+	case o.IfUnused && info.Consumers > 0:
+		err = fmt.Errorf("%w: the queue has %d subscribers", driver.ErrInUse, info.Consumers)
+	case o.IfEmpty && info.Ready > 0:
+		err = fmt.Errorf("%w: the queue has %d ready messages", driver.ErrInUse, info.Ready)
+	default:
+		if err = s.deleteStream(ctx, h); err == nil {
+			return nil
+		}
+	}
+	again, stop := context.WithTimeout(context.WithoutCancel(ctx), closedTime)
+	defer stop()
+	if oerr := s.do(again, "opening the queue", func(ctx context.Context) error { return s.reopen(ctx, h) }); oerr != nil && !isStreamGone(oerr) {
+		s.cfg.Logger.Warn("nats: a queue that was not deleted takes messages again only later", "queue", q.Name, "error", oerr)
+	}
+	return err
+}
+
+func (s *store) deleteStream(ctx context.Context, h *handle) error {
+	err := s.do(ctx, "deleting the queue's stream", func(ctx context.Context) error {
+		err := s.js.DeleteStream(ctx, h.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		return err
+	})
+	if err == nil {
+		// Consumers whose inbox is full have no request open by which the
+		// server could tell them.
+		s.nc.Publish(h.held, nil)
+	}
+	return err
+}
+
+// shut takes the messages' subject from the stream, and returns when what the
+// server had received for it is stored.
+func (s *store) shut(ctx context.Context, h *handle) error {
+	stream, err := s.js.Stream(ctx, h.stream)
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	cfg := info.Config
+	cfg.Subjects = h.besides()
+	cfg.Metadata[metaClosed] = info.TimeStamp.Format(time.RFC3339Nano)
+	if _, err := s.js.UpdateStream(ctx, cfg); err != nil {
+		return err
+	}
+	_, err = s.publishOne(ctx, h.record(0, 0)) // behind it
+	return err
+}
+
+func (s *store) reopen(ctx context.Context, h *handle) error {
+	stream, err := s.js.Stream(ctx, h.stream)
+	if err != nil {
+		return err
+	}
+	cfg := stream.CachedInfo().Config
+	if slices.Contains(cfg.Subjects, h.subject) {
+		return nil
+	}
+	cfg.Subjects = h.subjects()
+	delete(cfg.Metadata, metaClosed)
+	_, err = s.js.UpdateStream(ctx, cfg)
+	return err
+}
