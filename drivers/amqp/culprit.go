@@ -30,11 +30,8 @@ func (o *outbox) ended(err *amqp091.Error) {
 		}
 	}
 	o.flight = nil
-	var guilty []item
-	careful := false
-	if soft(err) {
-		back, guilty, careful = attribute(err, back)
-	}
+	o.solo = false
+	back, guilty, careful := blame(err, back)
 	// Only now: the error may be about one that its caller has given up on.
 	back, guilty = awaitedOnly(back), awaitedOnly(guilty)
 	for i := range back {
@@ -59,6 +56,39 @@ func awaitedOnly(items []item) []item {
 		}
 	}
 	return kept
+}
+
+// blame says which of the items that were in flight the session's end is about,
+// and whether the rest is to be sent again one at a time.
+func blame(err *amqp091.Error, items []item) (rest, guilty []item, careful bool) {
+	switch {
+	case soft(err):
+		return attribute(err, items)
+	case !hard(err):
+		return items, nil, false
+	}
+	if len(items) == 1 {
+		if items[0].deaths++; items[0].deaths >= maxDeaths {
+			return nil, items, false
+		}
+	}
+	return items, nil, true
+}
+
+// maxDeaths is with how many connections a message goes down, alone, until it
+// is given up, so that the others get through.
+const maxDeaths = 3
+
+// hard reports an error that a message may have brought upon its connection.
+func hard(err *amqp091.Error) bool {
+	if err == nil || !err.Server {
+		return false
+	}
+	switch err.Code {
+	case amqp091.FrameError, amqp091.SyntaxError, amqp091.CommandInvalid, amqp091.ChannelError, amqp091.UnexpectedFrame, amqp091.NotImplemented, amqp091.InternalError:
+		return true
+	}
+	return false
 }
 
 // soft reports an error that a message brought upon its channel.

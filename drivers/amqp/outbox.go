@@ -33,6 +33,7 @@ type outbox struct {
 	pruned  int      // length of queue when resolved items were last taken out
 	flight  []item   // sent, in the order of their delivery tags
 	careful int      // so many items at the queue's head go one at a time
+	solo    bool     // what is in flight is one of them
 	seq     int64
 	nacks   int       // in a row
 	nacked  time.Time // the first of them
@@ -53,6 +54,7 @@ type item struct {
 	slot     int32 // in outbox.ids; -1: not counted
 	tried    bool  // an earlier try had an unknown outcome
 	returned bool
+	deaths   uint8                         // connections that ended on it
 	confirm  *amqp091.DeferredConfirmation // nil unless in flight
 }
 
@@ -171,7 +173,7 @@ func (o *outbox) filter(keep func(*item) bool) {
 // sendable reports whether an item for the exchange may be sent now.
 func (o *outbox) sendable(exchange string) bool {
 	s := o.session
-	return s != nil && o.careful == 0 && s.known[exchange] && !s.wire.congested()
+	return s != nil && o.careful == 0 && !o.solo && s.known[exchange] && !s.wire.congested()
 }
 
 // send writes an item on the channel and puts it in flight; false where the
@@ -214,7 +216,7 @@ func (o *outbox) pump() {
 		for len(o.queue) > 0 && o.queue[0].forsaken() {
 			o.pop()
 		}
-		if s == nil || len(o.queue) == 0 || s.wire.congested() || o.careful > 0 && len(o.flight) > 0 {
+		if s == nil || len(o.queue) == 0 || s.wire.congested() || (o.careful > 0 || o.solo) && len(o.flight) > 0 {
 			o.mu.Unlock()
 			return
 		}
@@ -236,6 +238,7 @@ func (o *outbox) pump() {
 			err = refused(it, err)
 		}
 		if sent || err != nil {
+			o.solo = sent && o.careful > 0
 			o.pop()
 		}
 		o.mu.Unlock()

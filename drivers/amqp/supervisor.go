@@ -13,10 +13,13 @@ import (
 	"github.com/polymq/polymq/driver"
 )
 
-// The bounds of the pause between two rounds through the hosts.
+// The bounds of the pause between two rounds through the hosts. It begins anew
+// when a connection has lasted: one that is lost at once, as by a message that
+// the broker cannot read, must not be made again in a loop.
 const (
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
+	lasting  = time.Second
 )
 
 // link is one supervised connection: made again, for as long as it takes,
@@ -27,7 +30,9 @@ type link struct {
 	prepare func(*wire)
 	onUp    func(*amqp091.Connection, *wire) // on the link's goroutine
 
-	next int // the host to try first
+	// Of the link's goroutine.
+	next  int           // the host to try first
+	pause time.Duration // before the next round
 
 	mu      sync.Mutex
 	conn    *amqp091.Connection // nil while down
@@ -61,16 +66,21 @@ func (l *link) open(ctx context.Context) error {
 			continue
 		}
 		l.next = (l.next + i) % len(addrs)
-		l.start(conn, w, p)
-		return nil
+		return l.start(conn, w, p)
 	}
 	return errors.Join(errs...)
 }
 
-func (l *link) start(conn *amqp091.Connection, w *wire, p *patient) {
+func (l *link) start(conn *amqp091.Connection, w *wire, p *patient) error {
 	closed := conn.NotifyClose(make(chan *amqp091.Error, 1))
 	blocked := conn.NotifyBlocked(make(chan amqp091.Blocking, 16))
 	l.mu.Lock()
+	if l.c.ctx.Err() != nil { // Close has not seen this one
+		l.mu.Unlock()
+		w.Conn.Close()
+		conn.Close()
+		return driver.ErrClosed
+	}
 	l.conn, l.wire, l.blocked = conn, w, false
 	close(l.up)
 	l.mu.Unlock()
@@ -78,11 +88,13 @@ func (l *link) start(conn *amqp091.Connection, w *wire, p *patient) {
 		l.onUp(conn, w)
 	}
 	l.c.tasks.Go(func() { l.run(p, closed, blocked) })
+	return nil
 }
 
 // run watches one connection until it ends, and then brings about the next.
 func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.Blocking) {
 	var cause error
+	began := time.Now()
 	for cause == nil {
 		select {
 		case b, ok := <-blocked:
@@ -115,7 +127,16 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 	}
 	l.c.cfg.Logger.Warn("polymq: connection lost", "scheme", "amqp", "role", l.role, "error", cause)
 	l.c.report(wrap(cause))
-	for pause := minPause; ; pause = min(2*pause, maxPause) {
+	if time.Since(began) >= lasting {
+		l.pause = 0
+	}
+	for {
+		select {
+		case <-time.After(l.pause/2 + rand.N(l.pause+1)):
+		case <-l.c.ctx.Done():
+			return
+		}
+		l.pause = min(max(2*l.pause, minPause), maxPause)
 		err := l.open(l.c.ctx)
 		if err == nil {
 			l.c.cfg.Logger.Info("polymq: connection is back", "scheme", "amqp", "role", l.role)
@@ -126,11 +147,6 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 			return
 		}
 		l.c.report(err)
-		select {
-		case <-time.After(pause/2 + rand.N(pause)):
-		case <-l.c.ctx.Done():
-			return
-		}
 	}
 }
 
