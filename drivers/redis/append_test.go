@@ -132,7 +132,7 @@ func TestLanesAreForgotten(t *testing.T) {
 	if err := s.client.Do(ctx, "FCALL", fnJoin, "1", key, "c", "1000").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.client.Do(ctx, "FCALL", fnFetch, "1", key, "c", "1000", "0", "1", "0", "0").Err(); err != nil {
+	if err := s.client.Do(ctx, "FCALL", fnTend, "1", key, "c", "1000", "1", "0", "0", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
 	left := s.client.HGetAll(ctx, keys[0]).Val()

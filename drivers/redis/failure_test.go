@@ -59,7 +59,7 @@ func TestLostFetchIsNotCounted(t *testing.T) {
 	p := newLossy(t, testbroker.URL(t, "redis"))
 	conn, _ := dial(t, p.url)
 	declare(t, conn, "q")
-	for _, word := range []string{fnFetch, "XREADGROUP"} {
+	for _, word := range []string{fnTend, "XREADGROUP"} {
 		sub := subscribe(t, conn, "q", 10)
 		if err := publish(t, conn, "q", text("held")); err != nil {
 			t.Fatal(err)

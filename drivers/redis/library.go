@@ -30,6 +30,7 @@ const (
 	fnJoin    = libraryName + "_join"
 	fnExtend  = libraryName + "_extend"
 	fnSettle  = libraryName + "_settle"
+	fnTend    = libraryName + "_tend"
 	fnFetch   = libraryName + "_fetch"
 	fnRename  = libraryName + "_rename"
 	fnLeave   = libraryName + "_leave"

@@ -321,10 +321,34 @@ local function alive(p, consumer, lease, t)
   return true
 end
 
--- join: consumer, lease in ms.
+-- release gives back what a consumer holds but for the entries in keep, which
+-- go to the consumer heir, or are given back counted when there is none.
+local function release(p, consumer, kept, heir)
+  local keep = {}
+  for _, id in ipairs(kept) do keep[id] = true end
+  local from = '-'
+  while true do
+    local pending = redis.call('XPENDING', p, GROUP, from, '+', CHUNK, consumer)
+    if #pending == 0 then break end
+    for _, e in ipairs(pending) do
+      if not keep[e[1]] then
+        redis.call('XCLAIM', p, GROUP, READY, 0, e[1], 'RETRYCOUNT', math.max(e[4] - 1, 0), 'JUSTID')
+      else
+        redis.call('XCLAIM', p, GROUP, heir or READY, 0, e[1], 'JUSTID')
+      end
+    end
+    from = '(' .. pending[#pending][1]
+  end
+  strike(p, consumer)
+  wake(p)
+end
+
+-- join: consumer, lease in ms, and, where it was struck, its name until then:
+-- what a read that followed the blow took under that goes back uncounted.
 local function join(keys, args)
   local p = keys[1]
   if gone(p) then return 0 end
+  if args[3] then release(p, args[3], {}, nil) end
   redis.call('ZADD', p .. ':consumers', ms(now() + args[2]), args[1])
   redis.call('XGROUP', 'CREATECONSUMER', p, GROUP, args[1])
   return 1
@@ -347,22 +371,53 @@ local function settle_only(keys, args)
   return 1
 end
 
--- fetch: consumer, lease in ms, room, 1 to sweep, 1 after a wake-up, then as
--- settle. Returns what extend returns when that is not 1, else {how long to
--- wait at most, the counts of the redelivered entries, these, new ones}.
-local function fetch(keys, args)
-  local p, consumer, t = keys[1], args[1], now()
+-- attend is what a consumer does before it reads: args are the consumer, lease
+-- in ms, 1 to sweep, 1 after a wake-up, room, then as settle. Returns what extend
+-- returns, and how long to wait at most for what comes by time.
+local function attend(p, args, t)
   if gone(p) then return 0 end
+  local consumer = args[1]
   if not alive(p, consumer, args[2], t) then return -1 end
   settle(p, consumer, args, 6, t)
-  local room = tonumber(args[3])
-  if args[4] == '1' then sweep(p, t) end
-  if args[5] == '1' then
+  if args[3] == '1' then sweep(p, t) end
+  if args[4] == '1' then
     redis.call('XGROUP', 'DELCONSUMER', p .. ':wake', GROUP, consumer)
     redis.call('XTRIM', p .. ':wake', 'MAXLEN', 0)
   end
   due(p, t)
   expire(p, t)
+  local wait = 1000
+  local next = redis.call('ZRANGE', p .. ':delayed', 0, 0, 'WITHSCORES')[2]
+  if next then wait = math.min(wait, tonumber(next) - t) end
+  next = redis.call('ZRANGE', p .. ':consumers', 0, 0, 'WITHSCORES')[2]
+  if next then wait = math.min(wait, tonumber(next) - t + 1) end
+  return 1, math.max(wait, 1)
+end
+
+-- left is 1 when something that was given back waits.
+local function left(p)
+  return #redis.call('XPENDING', p, GROUP, '-', '+', 1, READY)
+end
+
+-- tend: as attend. Goes before an XREADGROUP in one pipeline, which is far
+-- cheaper than to pass entries through here. Returns what extend returns when
+-- that is not 1, else {how long to wait at most, 1 if something that was given
+-- back waits: it goes before what XREADGROUP brings}.
+local function tend(keys, args)
+  local p = keys[1]
+  local state, wait = attend(p, args, now())
+  if state ~= 1 then return state end
+  return {wait, left(p)}
+end
+
+-- fetch: as attend. Takes what was given back first. Returns what extend returns
+-- when that is not 1, else {as tend, the counts of the redelivered entries,
+-- these, new ones}.
+local function fetch(keys, args)
+  local p, consumer = keys[1], args[1]
+  local state, wait = attend(p, args, now())
+  if state ~= 1 then return state end
+  local room = tonumber(args[5])
   local counts, old, new = {}, {}, {}
   if room > 0 then
     local pending = redis.call('XPENDING', p, GROUP, '-', '+', room, READY)
@@ -381,38 +436,11 @@ local function fetch(keys, args)
     if taken < room then
       local r = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', room - taken, 'STREAMS', p, '>')
       if r then new = r[1][2] end
-    elseif #redis.call('XPENDING', p, GROUP, '-', '+', 1, READY) > 0 then
-      wake(p)
     end
   end
-  local wait = 1000
-  local next = redis.call('ZRANGE', p .. ':delayed', 0, 0, 'WITHSCORES')[2]
-  if next then wait = math.min(wait, tonumber(next) - t) end
-  next = redis.call('ZRANGE', p .. ':consumers', 0, 0, 'WITHSCORES')[2]
-  if next then wait = math.min(wait, tonumber(next) - t + 1) end
-  return {math.max(wait, 1), counts, old, new}
-end
-
--- release gives back what a consumer holds but for the entries in keep, which
--- go to the consumer heir, or are given back counted when there is none.
-local function release(p, consumer, kept, heir)
-  local keep = {}
-  for _, id in ipairs(kept) do keep[id] = true end
-  local from = '-'
-  while true do
-    local pending = redis.call('XPENDING', p, GROUP, from, '+', CHUNK, consumer)
-    if #pending == 0 then break end
-    for _, e in ipairs(pending) do
-      if not keep[e[1]] then
-        redis.call('XCLAIM', p, GROUP, READY, 0, e[1], 'RETRYCOUNT', math.max(e[4] - 1, 0), 'JUSTID')
-      else
-        redis.call('XCLAIM', p, GROUP, heir or READY, 0, e[1], 'JUSTID')
-      end
-    end
-    from = '(' .. pending[#pending][1]
-  end
-  strike(p, consumer)
-  wake(p)
+  local waits = left(p)
+  if waits > 0 then wake(p) end
+  return {wait, waits, counts, old, new}
 end
 
 -- rename: old name, new name, lease in ms, then the entries that it knows to
@@ -523,6 +551,7 @@ register('append', append, {})
 register('join', join, {'allow-oom'})
 register('extend', extend, {'allow-oom'})
 register('settle', settle_only, {'allow-oom'})
+register('tend', tend, {'allow-oom'})
 register('fetch', fetch, {'allow-oom'})
 register('rename', rename, {'allow-oom'})
 register('leave', leave, {'allow-oom'})

@@ -9,6 +9,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
 )
 
 // read is the consumer's goroutine that fills the inbox. A fetch takes what is
@@ -98,10 +99,12 @@ type fetch struct {
 	alive        bool
 	more         bool // it took as much as it asked for: there may be more
 	full         bool // and asked for all that there was room for
+	again        bool // something that was given back waits: it goes first
 	size         int  // of an entry, as of late; 0: unknown
 	wait         time.Duration
-	args         []any
-	ds           []*hold
+	args, read   []any
+	holds        []*hold
+	ds           []*emulate.Delivery
 }
 
 // connect makes sure of a connection of the reader's own.
@@ -141,7 +144,21 @@ func (c *consumer) do(args []any) (answer, error) {
 	return answer{b: cmd.Val()}, nil
 }
 
-// fetch settles, takes what is there and renews the lease.
+// both sends two commands in one go.
+func (c *consumer) both(first, second []any) (a, b answer, err error) {
+	pipe := c.conn.Pipeline()
+	one, two := goredis.NewRawCmd(c.ctx, first...), goredis.NewRawCmd(c.ctx, second...)
+	_, _ = pipe.Process(c.ctx, one), pipe.Process(c.ctx, two)
+	_, err = pipe.Exec(c.ctx)
+	if err != nil && !errors.Is(err, goredis.Nil) {
+		return a, b, err
+	}
+	return answer{b: one.Val()}, answer{b: two.Val()}, nil
+}
+
+// fetch settles, takes what is there and renews the lease. New entries it reads
+// natively, in one pipeline with a function that does the rest; where something
+// that was given back waits, the function fetch takes that first.
 func (c *consumer) fetch(r *fetch, room int) error {
 	if err := c.connect(); err != nil {
 		return err
@@ -150,16 +167,33 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		return err
 	}
 	defer c.call.unlock()
-	ask := r.ask(room)
-	args := append(r.args[:0], "FCALL", fnFetch, "1", c.key, c.name, c.lease(), ask, flag(r.sweep), flag(r.woken))
-	args, batch := c.settlements(args)
+	ask, name := r.ask(room), c.name
+	args := append(r.args[:0], "FCALL", fnTend, "1", c.key, name, c.lease(), flag(r.sweep), flag(r.woken), ask)
+	args, batch, back := c.settlements(args)
 	r.args = args
-	a, err := c.do(args)
+	whole := ask > 0 && (r.again || back)
+	var a, read answer
+	var err error
+	switch {
+	case whole:
+		args[1] = fnFetch
+		a, err = c.do(args)
+	case ask == 0:
+		a, err = c.do(args)
+	default:
+		r.read = append(r.read[:0], "XREADGROUP", "GROUP", group, name, "COUNT", ask, "STREAMS", c.key, ">")
+		a, read, err = c.both(args, r.read)
+	}
 	if err == nil {
 		err = a.peek()
 	}
 	if err != nil {
 		c.unsettled(batch)
+		if read.b != nil { // the function is missing, say, and the read went on
+			r.clear()
+			r.takeRead(&read)
+			c.unread(r)
+		}
 		if answer := reply(err); answer != "" && !transient(answer) {
 			err = mapped(err)
 		}
@@ -171,33 +205,46 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		if c.isGone() {
 			return driver.ErrNotFound
 		}
-		return c.rejoin()
+		return c.rejoin(name)
 	}
 	r.alive = true
-	size := len(a.b)
+	size := len(a.b) + len(read.b)
 	a.array()
 	r.wait = time.Duration(a.integer()) * time.Millisecond
-	counts := make([]int, a.array())
-	for i := range counts {
-		counts[i] = int(a.integer())
-	}
-	r.ds = r.ds[:0]
-	for i := range a.array() {
-		if i >= len(counts) {
-			a.fail()
-			break
+	r.again = a.integer() > 0
+	r.clear()
+	if whole {
+		counts := make([]int, a.array())
+		for i := range counts {
+			counts[i] = int(a.integer())
 		}
-		r.take(&a, counts[i], true)
+		r.takeAll(&a, counts)
+		r.takeAll(&a, nil)
+	} else if read.b != nil && a.err == nil {
+		r.takeRead(&read)
+		a.err = read.err
 	}
-	for range a.array() {
-		r.take(&a, 1, false)
-	}
-	if n := len(r.ds); n > 0 {
+	n := len(r.holds)
+	if n > 0 {
 		r.size = size/n + 1
 	}
-	r.more = ask > 0 && len(r.ds) >= ask
+	if r.again && !whole && ask > 0 {
+		// The next fetch returns these, and takes them in their place again.
+		c.unread(r)
+		r.more, r.full = true, false
+		return r.failed(&a)
+	}
+	r.more = ask > 0 && n >= ask
 	r.full = r.more && ask == room
 	c.put(r)
+	return r.failed(&a)
+}
+
+// failed is the error of an answer, of the server or malformed.
+func (r *fetch) failed(a *answer) error {
+	if answer := reply(a.err); answer != "" && !transient(answer) {
+		return mapped(a.err)
+	}
 	return a.err
 }
 
@@ -244,17 +291,14 @@ func (c *consumer) block(r *fetch) error {
 	if len(a.b) == 0 || a.b[0] != '*' {
 		return nil
 	}
-	r.ds = r.ds[:0]
+	r.clear()
 	for range a.array() {
 		a.array()
-		ours := string(a.text()) == c.key
-		for range a.array() {
-			if ours {
-				r.take(&a, 1, false)
-			} else {
-				a.skip()
-				r.woken = true
-			}
+		if string(a.text()) == c.key {
+			r.takeAll(&a, nil)
+		} else {
+			a.skip()
+			r.woken = true
 		}
 	}
 	if err := c.call.lock(c.ctx); err != nil {
@@ -278,32 +322,74 @@ func (a *answer) peek() error {
 	return nil
 }
 
-// take reads an entry into a delivery.
-func (r *fetch) take(a *answer, count int, again bool) {
-	h := &hold{count: count}
-	a.entry(h)
-	if a.err != nil {
-		return
+func (r *fetch) clear() {
+	clear(r.holds)
+	clear(r.ds)
+	r.holds, r.ds = r.holds[:0], r.ds[:0]
+}
+
+// takeRead reads the answer to an XREADGROUP of one stream.
+func (r *fetch) takeRead(a *answer) {
+	if a.peek() == nil && a.array() > 0 {
+		a.array()
+		a.skip()
+		r.takeAll(a, nil)
 	}
-	h.Attempt, h.Redelivered, h.Ref = count, again, h
-	h.Seq = h.id.ms<<22 | h.id.seq&(1<<22-1) // no server makes 4 million entries in a millisecond
-	r.ds = append(r.ds, h)
+}
+
+// takeAll reads a list of entries into deliveries. Without counts they are new.
+func (r *fetch) takeAll(a *answer, counts []int) {
+	for i := range a.array() {
+		h := &hold{count: 1}
+		if counts != nil {
+			if i >= len(counts) {
+				a.fail()
+				return
+			}
+			h.count = counts[i]
+		}
+		a.entry(h)
+		if a.err != nil {
+			return
+		}
+		h.Attempt, h.Redelivered, h.Ref = h.count, h.count > 1, h
+		h.Seq = h.id.ms<<22 | h.id.seq&(1<<22-1) // no server makes 4 million entries in a millisecond
+		r.holds = append(r.holds, h)
+		r.ds = append(r.ds, &h.Delivery)
+	}
 }
 
 // put hands deliveries to the inbox.
 func (c *consumer) put(r *fetch) {
 	until := time.Now().Add(c.s.cfg.lease)
 	c.mu.Lock()
-	for _, h := range r.ds {
+	for _, h := range r.holds {
 		h.life, h.until = c.life, until
 		h.prev, h.next = c.holds.prev, &c.holds
 		h.prev.next, h.next.prev = h, h
 	}
 	c.mu.Unlock()
-	for _, h := range r.ds {
-		c.in.Put(&h.Delivery)
+	over := c.in.Put(r.ds...)
+	if len(over) > 0 {
+		c.mu.Lock()
+		for _, d := range over {
+			c.add(d.Ref.(*hold), false, unseen)
+		}
+		c.mu.Unlock()
+		c.wake()
 	}
-	clear(r.ds)
+	r.clear()
+}
+
+// unread gives back, uncounted, what was read.
+func (c *consumer) unread(r *fetch) {
+	c.mu.Lock()
+	for _, h := range r.holds {
+		c.todo = append(c.todo, settlement{h.id, h.count, false, unseen})
+	}
+	c.mu.Unlock()
+	c.wake()
+	r.clear()
 }
 
 func (c *consumer) isGone() bool {
@@ -312,9 +398,10 @@ func (c *consumer) isGone() bool {
 	return c.gone
 }
 
-// rejoin begins a life under the present name.
-func (c *consumer) rejoin() error {
-	a, err := c.do([]any{"FCALL", fnJoin, "1", c.key, c.name, c.lease()})
+// rejoin begins a life under the present name. A read under the old one may have
+// come after that was struck.
+func (c *consumer) rejoin(old string) error {
+	a, err := c.do([]any{"FCALL", fnJoin, "1", c.key, c.name, c.lease(), old})
 	if err == nil {
 		err = a.peek()
 	}
@@ -363,7 +450,7 @@ func (c *consumer) recover() error {
 	if c.isGone() {
 		return driver.ErrNotFound
 	}
-	return c.rejoin()
+	return c.rejoin(old)
 }
 
 // str is b as a string without a copy; b must not change.

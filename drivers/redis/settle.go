@@ -69,11 +69,11 @@ func (h *hold) unlink() {
 }
 
 // settlements takes what is to be settled, oldest first, and appends it to the
-// arguments of a call.
-func (c *consumer) settlements(args []any) ([]any, []settlement) {
+// arguments of a call. Back: some of it is given back.
+func (c *consumer) settlements(args []any) (all []any, batch []settlement, back bool) {
 	c.mu.Lock()
 	n := min(len(c.todo), maxSettle)
-	batch := c.todo[:n:n]
+	batch = c.todo[:n:n]
 	c.todo = c.todo[n:]
 	c.mu.Unlock()
 	acks := 0
@@ -97,7 +97,7 @@ func (c *consumer) settlements(args []any) ([]any, []settlement) {
 			args = append(args, st.id.String(), st.count, ms)
 		}
 	}
-	return args, batch
+	return args, batch, acks < n
 }
 
 // unsettled puts back what a call that failed was to settle. Twice is harmless.
@@ -138,7 +138,7 @@ func (c *consumer) Flush(ctx context.Context) error {
 			c.call.unlock()
 			return nil
 		}
-		args, batch := c.settlements([]any{"FCALL", fnSettle, "1", c.key, c.name, c.lease()})
+		args, batch, _ := c.settlements([]any{"FCALL", fnSettle, "1", c.key, c.name, c.lease()})
 		v, err := c.s.await(ctx, func() (any, error) { return c.s.client.Do(ctx, args...).Result() })
 		switch {
 		case err == nil:
