@@ -22,21 +22,25 @@ import (
 // alternate) to exchange k-1; queue k dead-letters to exchange k-1, and level 0
 // to exchangeOut. These are headers exchanges: the routing key stays the
 // application's. From exchangeOut a message goes to a relay of its queue, and
-// from there through exchangeIn to the queue itself: a queue that is full or
-// refuses holds up its own relay only. What finds its queue deleted is dropped
-// as the queue's other messages were.
+// from there through exchangeIn to the queue itself: a queue that is full,
+// refuses or is missing holds up its own relay only, which keeps the message
+// and tries again. What finds no relay, since its queue was deleted, is kept in
+// goneName for goneTime.
 //
 // All of it is durable, and moves by the broker's confirmed dead-lettering.
 const (
 	delayPrefix = "polymq.delay."
 	exchangeOut = delayPrefix + "out"
 	exchangeIn  = delayPrefix + "in"
-	goneName    = delayPrefix + "gone" // an exchange and a queue that drops all
+	goneName    = delayPrefix + "gone" // an exchange and its queue
 	headerBit   = "polymq-delay-"
 
 	delayUnit   = 10 * time.Millisecond
 	delayLevels = 28
 	maxDelay    = (1<<delayLevels - 1) * delayUnit // a month
+
+	goneTime = 7 * 24 * time.Hour
+	goneMost = 100_000 // messages
 )
 
 func levelExchange(k int) string {
@@ -57,50 +61,59 @@ func relayQueue(queue string) string {
 	return name
 }
 
-// delays is what a connection knows to stand of it.
+// delays is what a connection knows to stand of it. What leads back to a queue
+// is known by each life of a subscriber, since it goes with the queue.
 type delays struct {
-	turn      chan struct{}   // cap 1: held while declaring
-	levels    uint64          // bit k: queue k
-	exchanges int             // exchanges 0 to exchanges-1
-	targets   map[string]bool // queues with a relay
+	turn      chan struct{} // cap 1: held while declaring
+	levels    uint64        // bit k: queue k
+	exchanges int           // exchanges 0 to exchanges-1
+	ends      bool          // what declareEnds makes
+	looked    bool          // for the ends, when a life began
 }
 
-func newDelays() delays {
-	return delays{turn: make(chan struct{}, 1), targets: map[string]bool{}}
-}
+func newDelays() delays { return delays{turn: make(chan struct{}, 1)} }
 
-// ensure declares what a delay of so many units to the queue needs.
-func (c *Conn) ensureDelay(ctx context.Context, units uint64, queue string, anew bool) error {
-	d := &c.delays
+// lock waits for the turn to declare; the caller ends it with the function.
+func (d *delays) lock(ctx context.Context) (unlock func(), err error) {
 	select {
 	case d.turn <- struct{}{}:
+		return func() { <-d.turn }, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	defer func() { <-d.turn }()
+}
+
+// ensureDelay declares what a delay of so many units needs, back to the queue
+// that a life consumes.
+func (c *Conn) ensureDelay(ctx context.Context, units uint64, queue string, l *life, anew bool) error {
+	d := &c.delays
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if anew {
-		d.levels, d.exchanges = 0, 0
-		clear(d.targets)
+		d.levels, d.exchanges, d.ends, l.relayed = 0, 0, false, false
 	}
 	count := bits.Len64(units)
-	if d.levels&units == units && d.exchanges >= count && d.targets[queue] {
+	if d.ends && d.levels&units == units && d.exchanges >= count && l.relayed {
 		return nil
 	}
-	have, exchanges, target := d.levels, d.exchanges, d.targets[queue]
-	err := c.do(ctx, func(ch *channel) error {
-		if have == 0 {
+	known, relayed := *d, l.relayed
+	err = c.do(ctx, func(ch *channel) error {
+		if !known.ends {
 			if err := declareEnds(ch); err != nil {
 				return err
 			}
 		}
-		for k := exchanges; k < count; k++ {
+		for k := known.exchanges; k < count; k++ {
 			args := amqp091.Table{argAlternate: levelExchange(k - 1)}
 			if err := ch.ExchangeDeclare(levelExchange(k), "headers", true, false, false, false, args); err != nil {
 				return err
 			}
 		}
 		for k := range count {
-			if units&^have&(1<<k) == 0 {
+			if units&^known.levels&(1<<k) == 0 {
 				continue
 			}
 			args := safeLetters(levelExchange(k-1), delayUnit<<k)
@@ -112,51 +125,92 @@ func (c *Conn) ensureDelay(ctx context.Context, units uint64, queue string, anew
 				return err
 			}
 		}
-		if target {
+		if relayed {
 			return nil
 		}
-		match := amqp091.Table{"x-match": "all", headerQueue: queue}
-		if err := ch.QueueBind(queue, "", exchangeIn, false, match); err != nil {
+		if err := bindReturn(ch, queue); err != nil {
 			return err
 		}
 		relay := relayQueue(queue)
 		if _, err := ch.QueueDeclare(relay, true, false, false, false, safeLetters(exchangeIn, 0)); err != nil {
 			return err
 		}
-		return ch.QueueBind(relay, "", exchangeOut, false, match)
+		return ch.QueueBind(relay, "", exchangeOut, false, returnMatch(queue))
 	})
+	if errors.Is(err, driver.ErrPermission) {
+		return fmt.Errorf("a Nack with a delay needs the permissions configure, write and read on %s*, and write on the queue: grant them, or use a delay of 0: %w", delayPrefix, err)
+	}
 	if err != nil {
 		return fmt.Errorf("declare the delay levels: %w", err)
 	}
 	d.levels |= units
 	d.exchanges = max(d.exchanges, count)
-	d.targets[queue] = true
+	d.ends, l.relayed = true, true
 	return nil
 }
 
-// forgetDelay removes the relay of a queue that was deleted.
+func returnMatch(queue string) amqp091.Table {
+	return amqp091.Table{"x-match": "all", headerQueue: queue}
+}
+
+// bindReturn is the last part of the way back, which goes with the queue.
+func bindReturn(ch *channel, queue string) error {
+	return ch.QueueBind(queue, "", exchangeIn, false, returnMatch(queue))
+}
+
+// restoreReturn binds a queue that a life begins to consume: it may have been
+// made anew, while copies of messages for it waited. Where the vhost had no
+// delays when the connection first looked, or the user may not bind, the first
+// delayed Nack finds out.
+func (c *Conn) restoreReturn(ctx context.Context, queue string) error {
+	d := &c.delays
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if d.looked && !d.ends {
+		return nil
+	}
+	ends := d.ends
+	err = c.do(ctx, func(ch *channel) error {
+		if !ends {
+			if err := ch.ExchangeDeclarePassive(exchangeIn, "headers", true, false, false, false, nil); err != nil {
+				return err
+			}
+		}
+		return bindReturn(ch, queue)
+	})
+	if err == nil || errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrPermission) {
+		d.looked, d.ends = true, err == nil
+		return nil
+	}
+	return err
+}
+
+// forgetDelay removes the relay of a queue that was deleted, unless the queue
+// has been made anew meanwhile: then the relay serves it.
 func (c *Conn) forgetDelay(ctx context.Context, queue string) error {
+	relay := relayQueue(queue)
 	err := c.do(ctx, func(ch *channel) error {
-		_, err := ch.QueueDelete(relayQueue(queue), false, false, false)
+		_, err := ch.QueueDeclarePassive(relay, true, false, false, false, nil)
+		if err == nil {
+			_, err = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+			if missing(err) {
+				if err = ch.reopen(); err == nil {
+					_, err = ch.QueueDelete(relay, false, false, false)
+				}
+			}
+		}
 		if missing(err) {
 			return nil
 		}
 		return err
 	})
 	if errors.Is(err, driver.ErrPermission) {
-		return nil // then it was never made either
+		return nil // whoever may make relays removes it
 	}
-	if err != nil {
-		return err
-	}
-	select {
-	case c.delays.turn <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	delete(c.delays.targets, queue)
-	<-c.delays.turn
-	return nil
+	return err
 }
 
 // declareEnds makes the exchanges at the levels' end and what takes the rest.
@@ -164,19 +218,18 @@ func declareEnds(ch *channel) error {
 	if err := ch.ExchangeDeclare(goneName, "fanout", true, false, false, false, nil); err != nil {
 		return err
 	}
-	args := amqp091.Table{argQueueType: typeClassic, "x-message-ttl": int64(0), "x-max-length": int64(1)}
+	args := amqp091.Table{argQueueType: typeQuorum, "x-message-ttl": goneTime.Milliseconds(), "x-max-length": int64(goneMost)}
 	if _, err := ch.QueueDeclare(goneName, true, false, false, false, args); err != nil {
 		return err
 	}
 	if err := ch.QueueBind(goneName, "", goneName, false, nil); err != nil {
 		return err
 	}
-	for _, name := range [...]string{exchangeOut, exchangeIn} {
-		if err := ch.ExchangeDeclare(name, "headers", true, false, false, false, amqp091.Table{argAlternate: goneName}); err != nil {
-			return err
-		}
+	if err := ch.ExchangeDeclare(exchangeOut, "headers", true, false, false, false, amqp091.Table{argAlternate: goneName}); err != nil {
+		return err
 	}
-	return nil
+	// No alternate: a relay keeps what does not find its queue.
+	return ch.ExchangeDeclare(exchangeIn, "headers", true, false, false, false, nil)
 }
 
 // safeLetters are the arguments of a queue that hands everything on, confirmed,
@@ -206,7 +259,7 @@ func (s *subscriber) settleLater(ctx context.Context, in *delivery, delay time.D
 	units := uint64((delay + delayUnit - 1) / delayUnit)
 	var err error
 	for try := range 2 {
-		if err = s.c.ensureDelay(ctx, units, s.queue, try > 0); err != nil {
+		if err = s.c.ensureDelay(ctx, units, s.queue, in.life, try > 0); err != nil {
 			return err
 		}
 		err = s.c.publishCopy(ctx, in, units)

@@ -41,10 +41,13 @@
 // Quorum queues count attempts, classic queues do not: their Attempt is 0, and
 // MaxAttempts is refused. Before RabbitMQ 4.3 messages that were only
 // prefetched and given back count as well (Features.CountsReturned). Which
-// kind a queue is, AMQP does not tell: a subscriber knows from this
-// connection's own Declare, else from the management API, else it provokes
-// the broker's complaint about a declaration that differs (which leaves some
-// lines in the broker's log and changes nothing).
+// kind a queue is, AMQP does not tell: whenever a subscriber begins to consume,
+// at first and after a lost connection, it asks the management API, or else
+// provokes the broker's complaint about a declaration that differs (which
+// leaves some lines in the broker's log and changes nothing). The second needs
+// the configure permission for the queue: a user who has neither is told so in
+// the log, sees Attempt 0 on what comes for the first time, and attempts that
+// ended in a delay do not count towards MaxAttempts.
 //
 // Attempts that end in Nack with a delay are counted by the library, since the
 // broker counts those of one copy only.
@@ -58,8 +61,21 @@
 // acknowledged. It waits in durable queues of the vhost named polymq.delay.*,
 // made when first needed and shared by everybody: one for each power of two of
 // 10 ms, so that delays are exact to 10 ms and end after a month, and one relay
-// for each queue that a message was ever delayed for. DeleteQueue removes the
-// relay; a queue deleted by other means leaves it behind, empty.
+// for each queue that a message was ever delayed for. The user needs the
+// permissions configure, write and read on them, and write on the queue: the
+// broker refuses the delay otherwise (ErrPermission), and the message can still
+// be settled in another way. The copy is the message as it was delivered: fields
+// that a handler has set are not stored, but what it has changed inside Header
+// or Body is.
+//
+// A copy whose queue is missing when it is due waits in the relay, as does one
+// that the queue refuses (reject-publish, and full): it holds up others of that
+// queue only. The broker tries again every three minutes, so that it can be so
+// late. A queue made anew gets its copies once a subscriber begins to consume
+// it, or nacks with a delay. DeleteQueue removes the relay with the queue: copies
+// under way then end, as do the queue's other messages, but can be had for a
+// week in the queue polymq.delay.gone, their queue in the header polymq-queue.
+// A queue deleted by other means leaves its relay behind.
 //
 // # What the management API is needed for
 //

@@ -22,6 +22,9 @@ type life struct {
 	// with its queue: it is of the queue that this life consumes, which
 	// another process may have made anew since the last one.
 	kind queueKind
+	// relayed says that the way of a delayed copy back to that queue was
+	// declared; guarded by the turn of Conn.delays.
+	relayed bool
 }
 
 // consumerTag can be the same for all: each has its channel to itself.
@@ -91,6 +94,9 @@ func (s *subscriber) consume(ctx context.Context, conn *amqp091.Connection) (*li
 			})
 			err = nil
 		}
+	}
+	if err == nil {
+		err = s.c.restoreReturn(ctx, s.queue)
 	}
 	if err != nil {
 		ch.Close()

@@ -1,9 +1,12 @@
 package amqp
 
 import (
+	"maps"
 	"reflect"
 	"testing"
 	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
@@ -154,4 +157,50 @@ func TestLearnKind(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// TestOwnHeaders: headers named like the driver's own are a message's like any
+// others, and give it no user id, before a delay and after it.
+func TestOwnHeaders(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
+	want := driver.Header{"polymq-user": "root", "polymq-delay-1": "x", "polymq-exchange": "y", "polymq-attempts": int64(9), "polymq-queue": "q", "x-delivery-count": int64(4)}
+	foreign := amqp091.Table{"polymq-user": "root", "polymq-delay-1": "x", "polymq-exchange": "y", "x-delivery-count": int64(4)}
+	s := subscribe(t, c, "q", 1)
+	for _, want := range []driver.Header{want, driver.Header(foreign)} {
+		if want["polymq-queue"] != nil {
+			check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "q", Header: maps.Clone(want)}))
+		} else {
+			check(t, c.do(ctxOf(t), func(ch *channel) error {
+				return ch.Publish("", "q", true, false, amqp091.Publishing{Headers: foreign})
+			}))
+		}
+		var d *driver.Delivery
+		for attempt := 1; attempt <= 3; attempt++ {
+			d = receive(t, s)
+			if !reflect.DeepEqual(d.Message.Header, want) || d.Message.UserID != "" || d.Exchange != "" || d.Attempt != attempt {
+				t.Errorf("attempt %d: %+v, want %v", attempt, d, want)
+			}
+			if attempt < 3 {
+				nackLater(t, s, d, 10*time.Millisecond)
+			}
+		}
+		settle(t, s, d, driver.Ack)
+	}
+}
+
+// TestChangedDelivery: what comes back is what was delivered, whatever the
+// handler has made of it.
+func TestChangedDelivery(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
+	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "q", Body: []byte("packed"), ContentEncoding: "gzip", Header: driver.Header{"h": "v"}}))
+	s := subscribe(t, c, "q", 1)
+	d := receive(t, s)
+	want := d.Message
+	d.Message.Body, d.Message.ContentEncoding, d.Message.Header, d.Message.Key = []byte("unpacked"), "", nil, "k"
+	nackLater(t, s, d, 10*time.Millisecond)
+	if got := receive(t, s).Message; !reflect.DeepEqual(got, want) {
+		t.Errorf("came back as %+v, was %+v", got, want)
+	}
 }

@@ -1,0 +1,125 @@
+package amqp
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+var plainQ = routing.Topology{Queues: []routing.Queue{{Name: "q"}}}
+
+// TestDelayInQueueMadeAnew: another connection deletes and declares a queue to
+// which this one has delayed messages before.
+func TestDelayInQueueMadeAnew(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	a, b := openURL(t, url), openURL(t, url)
+	check(t, a.Declare(ctxOf(t), plainQ))
+	p := publisherOf(t, a, "")
+	for round := range 2 {
+		s := subscribe(t, a, "q", 10)
+		check(t, publish(t, p, driver.Message{Key: "q", ID: "m"}))
+		nackLater(t, s, receive(t, s), 20*time.Millisecond)
+		d := receive(t, s)
+		if d.Attempt != 2 {
+			t.Errorf("round %d: %+v", round, d)
+		}
+		settle(t, s, d, driver.Ack)
+		check(t, s.Close(ctxOf(t)))
+		check(t, b.DeleteQueue(ctxOf(t), "q", driver.DeleteOptions{}))
+		check(t, b.Declare(ctxOf(t), plainQ))
+	}
+}
+
+// TestDelayOutlivesQueue: copies become due while their queue is missing.
+func TestDelayOutlivesQueue(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), plainQ))
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "sentinel"}}}))
+	p := publisherOf(t, c, "")
+	s, behind := subscribe(t, c, "q", 10), subscribe(t, c, "sentinel", 1)
+	delayOne := func(s driver.Subscriber, queue, id string) {
+		check(t, publish(t, p, driver.Message{Key: queue, ID: id}))
+		nackLater(t, s, receive(t, s), 200*time.Millisecond)
+	}
+	ready := func(queue string) int {
+		n := 0
+		err := c.do(ctxOf(t), func(ch *channel) error {
+			q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+			n = q.Messages
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	// Deleted without this library, it leaves its relay, which keeps them.
+	delayOne(s, "q", "kept")
+	check(t, c.do(ctxOf(t), func(ch *channel) error {
+		_, err := ch.QueueDelete("q", false, false, false)
+		return err
+	}))
+	delayOne(behind, "sentinel", "behind it")
+	receive(t, behind)
+	check(t, c.Declare(ctxOf(t), plainQ))
+	s = subscribe(t, c, "q", 10)
+	if d := receive(t, s); d.Message.ID != "kept" || d.Attempt != 2 {
+		t.Errorf("got %+v", d)
+	} else {
+		settle(t, s, d, driver.Ack)
+	}
+	// DeleteQueue deletes the way back; what was under way can still be had.
+	delayOne(s, "q", "gone")
+	check(t, c.DeleteQueue(ctxOf(t), "q", driver.DeleteOptions{}))
+	until(t, "the copy is among what has nowhere to go", func() bool { return ready(goneName) == 1 })
+}
+
+// manage asks the broker's management API for a change.
+func manage(t *testing.T, broker *url.URL, path, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctxOf(t), http.MethodPut, broker.Query().Get("management")+path, strings.NewReader(body))
+	check(t, err)
+	password, _ := broker.User.Password()
+	req.SetBasicAuth(broker.User.Username(), password)
+	req.Close = true
+	res, err := http.DefaultClient.Do(req)
+	check(t, err)
+	text, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	if res.StatusCode >= 300 {
+		t.Fatalf("PUT %s: %s: %s", path, res.Status, text)
+	}
+}
+
+// TestDelayWithoutPermission: whoever may consume only hears what is missing
+// for a delay, and can settle the message in another way.
+func TestDelayWithoutPermission(t *testing.T) {
+	u, err := url.Parse(testbroker.URL(t, "amqp"))
+	check(t, err)
+	c := openURL(t, u.String())
+	check(t, c.Declare(ctxOf(t), plainQ))
+	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "q"}))
+	name := "limited-" + u.Path[1:]
+	manage(t, u, "/api/users/"+name, `{"password":"secret","tags":""}`)
+	manage(t, u, "/api/permissions/"+u.Path[1:]+"/"+name, `{"configure":"","write":".*","read":".*"}`)
+	u.User, u.RawQuery = url.UserPassword(name, "secret"), ""
+	limited := openURL(t, u.String())
+	s := subscribe(t, limited, "q", 1)
+	for range 2 {
+		d := receive(t, s)
+		err := s.Settle(ctxOf(t), d, driver.Nack, time.Second)
+		if !errors.Is(err, driver.ErrPermission) || !strings.Contains(err.Error(), "configure, write and read on polymq.delay.*") {
+			t.Errorf("Nack with a delay: %v", err)
+		}
+		check(t, s.Extend(ctxOf(t), d))
+		settle(t, s, d, driver.Nack)
+	}
+}
