@@ -21,6 +21,7 @@ var deadLetterRows = []row{
 	{promise: 17, name: "exhausted-dropped", needs: []polymq.Feature{polymq.FeatureMaxAttempts}, run: droppedExhausted},
 	{promise: 17, name: "best-effort", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadBestEffort},
 	{promise: 17, name: "many", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadMany},
+	{promise: 17, name: "nowhere-to-go", needs: []polymq.Feature{polymq.FeatureDeadLetter}, run: deadNowhere},
 }
 
 // deaths is the x-death header of a dead letter.
@@ -277,4 +278,41 @@ func deadMany(e *env) {
 			e.Errorf("message %d is there %d times, want %d", i, got[strconv.Itoa(i)], want)
 		}
 	}
+}
+
+// deadNowhere rejects messages while no queue takes their dead letters: they
+// wait for one, and hold up nobody meanwhile.
+func deadNowhere(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "dlx", Kind: routing.Fanout}, "dead", "found",
+		routing.Queue{Name: "unbound", DeadLetterExchange: "dlx"}, routing.Queue{Name: "missing", DeadLetterExchange: "not yet"})
+	var subs []*polymq.Subscriber
+	for _, q := range []string{"unbound", "missing"} {
+		e.publish(c, "", numbered(4, q, "")...)
+		s := e.subscriber(c, q, 1)
+		for range 3 {
+			e.reject(e.receive(s))
+		}
+		e.ack(e.body(s, "3"))
+		subs = append(subs, s)
+	}
+	e.must(c.Bind(e.ctx, to("dlx", "dead", "")), "Bind")
+	e.declare(c, routing.Exchange{Name: "not yet", Kind: routing.Fanout}, to("not yet", "found", ""))
+	for i, q := range []string{"dead", "found"} {
+		s := e.subscriber(c, q, 1)
+		got := map[string]bool{}
+		for len(got) < 3 {
+			// RabbitMQ looks for a route every three minutes.
+			d := e.receiveWithin(s, 20*e.b.Patience)
+			got[string(d.Body)] = true
+			e.ack(d)
+		}
+		if got["3"] {
+			e.Errorf("%q got the message that was acknowledged", q)
+		}
+		e.close(s)
+		e.close(subs[i])
+	}
+	e.has(c, "unbound")
+	e.has(c, "missing")
 }

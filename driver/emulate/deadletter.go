@@ -14,12 +14,6 @@ import (
 	"github.com/polymq/polymq/driver"
 )
 
-// Why a message was dead-lettered, in RabbitMQ's words.
-const (
-	reasonRejected = "rejected"
-	reasonLimit    = "delivery_limit"
-)
-
 // deadLetters are the messages that a subscriber is moving to its queue's
 // dead-letter exchange. The hold lasts until every target has the message,
 // then it is acknowledged: twice at worst, never none.
@@ -28,6 +22,8 @@ type deadLetters struct {
 	pub  *publisher
 	wake chan struct{} // cap 1
 	idle chan struct{} // cap 1: nothing is on its way
+
+	stuck bool // the newest had nowhere to go; the keeper's
 
 	mu   sync.Mutex
 	open map[*deadLetter]struct{}
@@ -39,7 +35,10 @@ type deadLetter struct {
 	all    *deadLetters
 	d      *Delivery
 	reason string
-	sent   bool // and its turn comes when it is resolved
+	id     string   // to deduplicate by
+	avoid  []string // queues
+	sent   bool     // and its turn comes when it is resolved
+	short  bool     // without the history that made it too large
 	tries  int
 	at     time.Time // the next try
 	pub    driver.Publishing
@@ -68,6 +67,7 @@ func (x *deadLetters) bury(ctx context.Context, d *Delivery, reason string) erro
 	m := deadMessage(&d.Delivery, x.s.q, reason, time.Now())
 	l.pub.Owner = l
 	l.pub.Reset(m, m.ID)
+	l.id, l.avoid = l.dedupID(), l.circle()
 	x.mu.Lock()
 	x.open[l] = struct{}{}
 	x.turn = append(x.turn, l)
@@ -102,26 +102,11 @@ func (x *deadLetters) step() time.Duration {
 				x.forget(l)
 			} else {
 				l.sent = true
-				send = append(send, sending{pub: x.pub, publishing: &l.pub, dedupID: l.dedupID(), avoid: l.circle()})
+				send = append(send, sending{pub: x.pub, publishing: &l.pub, dedupID: l.id, avoid: l.avoid})
 			}
 			continue
 		}
-		err := l.pub.Err()
-		switch {
-		case err == nil, errors.Is(err, driver.ErrUnroutable), errors.Is(err, driver.ErrNotFound):
-			if x.s.in.release(l.d) {
-				err = x.s.consumer.Settle(x.s.ctx, l.d, driver.Ack, 0)
-				if err != nil && !errors.Is(err, driver.ErrLost) {
-					x.s.c.cfg.Logger.Warn("a dead-lettered message could not be acknowledged; it comes again", "queue", x.s.q.Name, "error", err)
-				}
-			}
-			x.forget(l)
-		case errors.Is(err, driver.ErrClosed), errors.Is(err, driver.ErrUnconfirmed):
-			x.forget(l)
-		default:
-			if l.tries == 0 {
-				x.s.c.cfg.Logger.Warn("a message could not be dead-lettered; trying again", "queue", x.s.q.Name, "error", err)
-			}
+		if x.judge(l, l.pub.Err()) {
 			l.at = now.Add(backoff(l.tries))
 			l.tries++
 			l.sent = false
@@ -134,6 +119,66 @@ func (x *deadLetters) step() time.Duration {
 		x.send(send)
 	}
 	return wait
+}
+
+// judge reports whether one is to be tried again; otherwise it is done with.
+// Where nothing takes it, it waits, as RabbitMQ's at-least-once does, but for
+// those that would go round.
+func (x *deadLetters) judge(l *deadLetter, err error) (again bool) {
+	log, q := x.s.c.cfg.Logger, x.s.q
+	nowhere := errors.Is(err, driver.ErrUnroutable) || errors.Is(err, driver.ErrNotFound)
+	switch {
+	case err == nil:
+		x.stuck = false
+		x.leave(l, driver.Ack, 0)
+	case errors.Is(err, errCircle):
+		x.leave(l, driver.Ack, 0)
+	case errors.Is(err, driver.ErrClosed), errors.Is(err, driver.ErrUnconfirmed):
+		x.forget(l)
+	case nowhere && q.BestEffortDeadLetter:
+		x.nowhere("a dead letter had nowhere to go and was dropped, as BestEffortDeadLetter says", err)
+		x.leave(l, driver.Ack, 0)
+	case nowhere:
+		x.nowhere("a dead letter has nowhere to go and is kept until a queue takes it: "+
+			"declare its exchange and bind a queue to it, or set BestEffortDeadLetter", err)
+		if !x.s.in.setAside(l.d) && l.tries == 0 {
+			log.Error("too many dead letters have nowhere to go: this one counts in the subscriber's prefetch", "queue", q.Name)
+		}
+		return true
+	case errors.Is(err, driver.ErrTooLarge) && l.short:
+		log.Error("a message is too large to be dead-lettered and goes back to its queue: "+
+			"let the broker take larger ones, or reject it where there is no dead-letter exchange", "queue", q.Name, "id", l.pub.ID, "error", err)
+		x.leave(l, driver.Nack, time.Second<<min(max(l.d.Attempt-1, 0), 6))
+	case errors.Is(err, driver.ErrTooLarge):
+		l.short = true
+		l.pub.Message.Header = shortHistory(l.pub.Message.Header)
+		return true
+	default:
+		if l.tries == 0 {
+			log.Warn("a message could not be dead-lettered; trying again", "queue", q.Name, "error", err)
+		}
+		return true
+	}
+	return false
+}
+
+// nowhere tells of the first that has nowhere to go since one has arrived.
+func (x *deadLetters) nowhere(text string, err error) {
+	if !x.stuck {
+		x.stuck = true
+		x.s.c.cfg.Logger.Warn(text, "queue", x.s.q.Name, "dead-letter exchange", x.s.q.DeadLetterExchange, "error", err)
+	}
+}
+
+// leave settles the message that a dead letter was made of.
+func (x *deadLetters) leave(l *deadLetter, o driver.Outcome, delay time.Duration) {
+	if x.s.in.release(l.d) {
+		err := x.s.consumer.Settle(x.s.ctx, l.d, o, delay)
+		if err != nil && !errors.Is(err, driver.ErrLost) {
+			x.s.c.cfg.Logger.Warn("a dead-lettered message could not be settled; it comes again", "queue", x.s.q.Name, "error", err)
+		}
+	}
+	x.forget(l)
 }
 
 func (x *deadLetters) later(l *deadLetter) {
@@ -199,6 +244,10 @@ func (x *deadLetters) end() {
 
 const drainTime = 2 * time.Second
 
+// errCircle is the outcome of a dead letter that only queues which it must not
+// go to would take. It is dropped.
+var errCircle = fmt.Errorf("%w: it would go round for ever", driver.ErrUnroutable)
+
 // dedupID is the same for every try to move this message out of this queue,
 // also by whoever gets it next, should the acknowledgement fail.
 func (l *deadLetter) dedupID() string {
@@ -225,48 +274,4 @@ func (l *deadLetter) circle() []string {
 		}
 	}
 	return names
-}
-
-const headerDeath = "x-death"
-
-// deadMessage is the message as the dead-letter exchange gets it: with
-// RabbitMQ's headers about its deaths, newest first, one for each queue and
-// reason.
-func deadMessage(d *driver.Delivery, q *Queue, reason string, now time.Time) *driver.Message {
-	m := d.Message
-	h := maps.Clone(m.Header)
-	if h == nil {
-		h = map[string]any{}
-	}
-	m.Header = h
-	delete(h, "BCC")
-	cc, _ := h["CC"].([]any)
-	keys := append([]any{m.Key}, cc...)
-	death := map[string]any{
-		"queue": q.Name, "reason": reason, "count": int64(1), "exchange": d.Exchange,
-		"routing-keys": keys, "time": now.UTC().Truncate(time.Second),
-	}
-	before, _ := h[headerDeath].([]any)
-	deaths := []any{death}
-	for _, e := range before {
-		t, ok := e.(map[string]any)
-		if ok && t["queue"] == q.Name && t["reason"] == reason {
-			if n, ok := t["count"].(int64); ok {
-				t = maps.Clone(t)
-				t["count"] = n + 1
-				deaths[0] = t
-				continue
-			}
-		}
-		deaths = append(deaths, e)
-	}
-	h[headerDeath] = deaths
-	if _, ok := h["x-first-death-queue"]; !ok {
-		h["x-first-death-queue"], h["x-first-death-reason"], h["x-first-death-exchange"] = q.Name, reason, d.Exchange
-	}
-	if q.DeadLetterKey != "" {
-		m.Key = q.DeadLetterKey
-		delete(h, "CC")
-	}
-	return &m
 }

@@ -24,12 +24,15 @@ type Delivery struct {
 	prev, next *Delivery
 	handed     bool
 	held       bool
+	aside      bool      // held, and not counted in the prefetch
+	size       int       // of the body, if aside
 	until      time.Time // the hold is lost then, where leases end
 }
 
 // Inbox is where a store's consumer puts messages and a subscriber takes them.
-// It holds at most its prefetch of messages that are not settled. Safe for
-// concurrent use.
+// It holds at most its prefetch of messages that are not settled, not counting
+// those that wait for a queue that takes their dead letter. Safe for concurrent
+// use.
 type Inbox struct {
 	q        *Queue
 	prefetch int
@@ -37,14 +40,16 @@ type Inbox struct {
 	more     chan struct{} // cap 1: there is room worth a fetch
 	ready    chan struct{} // cap 1: something to take, or the end
 
-	mu    sync.Mutex
-	queue []*Delivery // ring of cap prefetch: put, not yet taken
-	head  int
-	n     int
-	held  int      // put and not yet released, the queued ones included
-	list  Delivery // sentinel of the ring of held deliveries, oldest first
-	err   error    // the end
-	empty bool     // drained after the end
+	mu         sync.Mutex
+	queue      []*Delivery // ring of cap prefetch: put, not yet taken
+	head       int
+	n          int
+	held       int // put and not yet released, the queued ones included
+	aside      int // of held, not counted in the prefetch
+	asideBytes int
+	list       Delivery // sentinel of the ring of held deliveries, oldest first
+	err        error    // the end
+	ended      bool     // drained after the end
 }
 
 func newInbox(q *Queue, prefetch int, lease time.Duration) *Inbox {
@@ -60,8 +65,16 @@ func newInbox(q *Queue, prefetch int, lease time.Duration) *Inbox {
 	return in
 }
 
-// Prefetch is the most that the inbox holds.
-func (in *Inbox) Prefetch() int { return in.prefetch }
+// Prefetch is the most that the inbox holds now: the subscriber's prefetch, and
+// what is not counted in it.
+func (in *Inbox) Prefetch() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.prefetch + in.aside
+}
+
+// room is how many more may be held; the caller holds the mutex.
+func (in *Inbox) room() int { return max(in.prefetch-in.held+in.aside, 0) }
 
 // Room is how many more messages may be put. Between two calls of Put by the
 // inbox's one producer it only grows; it is 0 once the inbox has ended.
@@ -71,39 +84,50 @@ func (in *Inbox) Room() int {
 	if in.err != nil {
 		return 0
 	}
-	return max(in.prefetch-in.held, 0)
+	return in.room()
 }
 
 // More receives after Room has grown so far that a fetch is worth its while:
 // to half the prefetch, or to anything at all while nothing is left to take.
 func (in *Inbox) More() <-chan struct{} { return in.more }
 
-// Put adds messages, at most Room of them, and names their queue. It does not
-// block. What is put after the end is held all the same, so that Drain returns
-// it.
-func (in *Inbox) Put(ds ...*Delivery) {
+// Put adds messages, names their queue, and returns those beyond the prefetch,
+// which the store must give back uncounted: a store that goes by Room never
+// has any. It does not block. What is put after the end is held all the same,
+// so that Drain returns it.
+func (in *Inbox) Put(ds ...*Delivery) (over []*Delivery) {
 	if len(ds) == 0 {
-		return
+		return nil
 	}
 	var until time.Time
 	if in.lease > 0 {
 		until = time.Now().Add(in.lease)
 	}
 	in.mu.Lock()
+	if room := in.room(); len(ds) > room {
+		ds, over = ds[:room], ds[room:]
+	}
 	for _, d := range ds {
-		if in.n == len(in.queue) {
-			in.mu.Unlock()
-			panic("emulate: a store put more into an inbox than there is room for")
+		i := in.head + in.n
+		if i >= len(in.queue) {
+			i -= len(in.queue)
 		}
-		in.queue[(in.head+in.n)%len(in.queue)] = d
+		in.queue[i] = d
 		in.n++
 		d.handed, d.until = false, until
 		d.Tag, d.Queue = d, in.q.Name
+		if len(d.Message.Body) == 0 {
+			d.Message.Body = empty // the same from every store
+		}
 		in.link(d)
 	}
 	in.mu.Unlock()
 	signal(in.ready)
+	return over
 }
+
+// empty is the body of a message without one, as RabbitMQ's client has it too.
+var empty = []byte{}
 
 // Fail ends the inbox: every take returns err. The first call counts.
 func (in *Inbox) Fail(err error) {
@@ -148,7 +172,7 @@ func (in *Inbox) drain(all bool) (prefetched, handed []*Delivery) {
 	}
 	clear(in.queue)
 	in.n = 0
-	in.empty = all && in.err != nil
+	in.ended = all && in.err != nil
 	return prefetched, handed
 }
 
@@ -169,7 +193,9 @@ func (in *Inbox) take(ctx context.Context, buf []*driver.Delivery) (int, error) 
 		for n < len(buf) && in.n > 0 {
 			d := in.queue[in.head]
 			in.queue[in.head] = nil
-			in.head = (in.head + 1) % len(in.queue)
+			if in.head++; in.head == len(in.queue) {
+				in.head = 0
+			}
 			in.n--
 			d.handed = true
 			if in.lease > 0 && !now.Before(d.until) {
@@ -179,7 +205,7 @@ func (in *Inbox) take(ctx context.Context, buf []*driver.Delivery) (int, error) 
 			buf[n] = &d.Delivery
 			n++
 		}
-		left, room := in.n, in.prefetch-in.held
+		left, room := in.n, in.room()
 		in.mu.Unlock()
 		if left > 0 {
 			signal(in.ready)
@@ -227,8 +253,7 @@ func (in *Inbox) release(d *Delivery) bool {
 		in.unqueue(d)
 	}
 	in.unlink(d)
-	room := in.prefetch - in.held
-	worth := room >= (in.prefetch+1)/2 || in.n == 0
+	worth := in.worth()
 	in.mu.Unlock()
 	if worth {
 		signal(in.more)
@@ -236,11 +261,44 @@ func (in *Inbox) release(d *Delivery) bool {
 	return lasted
 }
 
+// worth reports whether a fetch is worth its while.
+func (in *Inbox) worth() bool { return in.n == 0 || in.room() >= (in.prefetch+1)/2 }
+
+// The most that is held beside the prefetch.
+const (
+	maxAside      = 1000
+	maxAsideBytes = 64 << 20
+)
+
+// setAside takes a hold out of the prefetch, for as long as it lasts, unless
+// too many are: then it counts, and the subscriber may come to a stop.
+func (in *Inbox) setAside(d *Delivery) bool {
+	in.mu.Lock()
+	if !d.held || d.aside {
+		in.mu.Unlock()
+		return true
+	}
+	size := len(d.Message.Body)
+	if in.aside == maxAside || in.aside > 0 && in.asideBytes+size > maxAsideBytes {
+		in.mu.Unlock()
+		return false
+	}
+	d.aside, d.size = true, size
+	in.aside++
+	in.asideBytes += size
+	worth := in.worth()
+	in.mu.Unlock()
+	if worth {
+		signal(in.more)
+	}
+	return true
+}
+
 // restore undoes a release after a settlement that did not take place.
 func (in *Inbox) restore(d *Delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.empty && !d.held {
+	if !in.ended && !d.held {
 		in.link(d)
 	}
 }
@@ -279,6 +337,11 @@ func (in *Inbox) unlink(d *Delivery) {
 	d.prev, d.next = nil, nil
 	d.held = false
 	in.held--
+	if d.aside {
+		d.aside = false
+		in.aside--
+		in.asideBytes -= d.size
+	}
 }
 
 func signal(c chan struct{}) {

@@ -128,8 +128,11 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 	if errors.Is(err, routing.ErrNoExchange) {
 		return nil, fmt.Errorf("exchange %q: %w", s.pub.exchange, driver.ErrNotFound)
 	}
-	if err == nil && s.avoid != nil {
+	if err == nil && s.avoid != nil && len(dst) > 0 {
 		dst = slices.DeleteFunc(dst, func(name string) bool { return slices.Contains(s.avoid, name) })
+		if len(dst) == 0 {
+			return nil, errCircle
+		}
 	}
 	return dst, err
 }

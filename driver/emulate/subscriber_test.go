@@ -3,7 +3,6 @@ package emulate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,161 +177,24 @@ func TestInboxRoom(t *testing.T) {
 	}
 }
 
-// TestDeadLetters: what is rejected or exhausted arrives with its history; the
-// original is acknowledged when it has.
-func TestDeadLetters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		defer b.close()
-		b.declare(routing.Topology{
-			Exchanges: []routing.Exchange{{Name: "dlx", Kind: routing.Direct}},
-			Queues: []routing.Queue{
-				{Name: "q", DeadLetterExchange: "dlx", MaxAttempts: 2},
-				{Name: "keyed", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "grave"},
-				{Name: "grave"}, {Name: "plain"},
-			},
-			Bindings: []routing.Binding{{Exchange: "dlx", Queue: "grave", Key: "q"}, {Exchange: "dlx", Queue: "grave", Key: "cc"}},
-		})
-		s := b.subscribe("q", 10)
-		b.publish("q", "rejected", "exhausted")
-		b.settle(s, b.receive(s), driver.Reject)
-		synctest.Wait()
-		for i := range 2 {
-			d := b.receive(s)
-			if d.Attempt != i+1 {
-				t.Fatalf("attempt %d, want %d", d.Attempt, i+1)
-			}
-			b.settle(s, d, driver.Nack)
-		}
-		synctest.Wait()
-		b.want("grave", "rejected", "exhausted")
-		b.want("q")
-		for i, reason := range []string{reasonRejected, reasonLimit} {
-			m := b.queue("grave").messages[i]
-			deaths := m.Message.Header["x-death"].([]any)
-			death := deaths[0].(map[string]any)
-			at, _ := death["time"].(time.Time)
-			if len(deaths) != 1 || death["queue"] != "q" || death["reason"] != reason || death["count"] != int64(1) ||
-				death["exchange"] != "" || fmt.Sprint(death["routing-keys"]) != "[q]" || at.IsZero() {
-				t.Errorf("x-death is %v", deaths)
-			}
-			if h := m.Message.Header; h["x-first-death-queue"] != "q" || h["x-first-death-reason"] != reason || h["x-first-death-exchange"] != "" {
-				t.Errorf("first death: %v", h)
-			}
-			if m.Exchange != "dlx" || m.Message.Key != "q" {
-				t.Errorf("arrived by %q with %q", m.Exchange, m.Message.Key)
-			}
-		}
-		// A message keeps its ID, also where a copy with that ID was published
-		// to the target a moment ago.
-		m := driver.Message{ID: "same", Key: "keyed", Body: []byte("both"), Header: driver.Header{"CC": []any{"grave"}}}
-		if err := publish(t.Context(), b.publisher(""), m); err != nil {
-			t.Fatal(err)
-		}
-		s = b.subscribe("keyed", 1)
-		b.settle(s, b.receive(s), driver.Reject)
-		synctest.Wait()
-		b.want("grave", "rejected", "exhausted", "both", "both")
-		last := b.queue("grave").messages[3].Message
-		if _, there := last.Header["CC"]; there || last.Key != "grave" || last.ID != "same" {
-			t.Errorf("with a dead-letter key: %+v", last)
-		}
-		// Without an exchange it is dropped.
-		b.publish("plain", "dropped")
-		s = b.subscribe("plain", 1)
-		b.settle(s, b.receive(s), driver.Reject)
-		if q := b.queue("plain"); len(q.messages)+len(q.held) != 0 {
-			t.Error("a rejected message stays without a dead-letter exchange")
-		}
-	})
-}
-
-// TestDeadLetterNowhere: an exchange that is not there, or routes nowhere,
-// drops, as RabbitMQ's do.
-func TestDeadLetterNowhere(t *testing.T) {
-	for _, dlx := range []string{"none", "x"} {
-		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t)
-			defer b.close()
-			b.declare(plain)
-			b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", DeadLetterExchange: dlx}}})
-			b.publish("q", "m")
-			s := b.subscribe("q", 1)
-			b.settle(s, b.receive(s), driver.Reject)
-			synctest.Wait()
-			if q := b.queue("q"); len(q.messages)+len(q.held) != 0 {
-				t.Errorf("%d ready, %d held", len(q.messages), len(q.held))
-			}
-		})
+// TestInboxOver: what a store puts beyond the prefetch comes back to it.
+func TestInboxOver(t *testing.T) {
+	in := newInbox(&Queue{}, 2, 0)
+	a, b, c := &Delivery{Seq: 1}, &Delivery{Seq: 2}, &Delivery{Seq: 3}
+	if over := in.Put(a, b, c); len(over) != 1 || over[0] != c || c.held {
+		t.Errorf("%d are over", len(over))
 	}
-}
-
-// TestDeadLetterFails: while the target refuses, the message is held, and
-// tried again; a subscriber that closes gives it back.
-func TestDeadLetterFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		defer b.close()
-		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "grave"}, {Name: "grave"}}})
-		s := b.subscribe("q", 1)
-		b.publish("q", "1", "2")
-		synctest.Wait()
-		fails, ids := 0, map[string]bool{}
-		b.f.refuse = func(p *Parcel) error {
-			if p.Queue.Name != "grave" {
-				return nil
-			}
-			ids[p.DedupID] = true
-			if fails++; fails <= 3 {
-				return driver.ErrRejected
-			}
-			return nil
-		}
-		b.settle(s, b.receive(s), driver.Reject)
-		time.Sleep(10 * time.Millisecond)
-		b.want("grave")
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		b.want("grave", "1")
-		if len(ids) != 1 || fails != 4 {
-			t.Errorf("%d tries under the IDs %v", fails, ids)
-		}
-		fails = -1000
-		b.settle(s, b.receive(s), driver.Reject)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if err := s.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		b.want("q", "2")
-	})
-}
-
-// TestDeadLetterCircle: a message that only the limit moves is dropped rather
-// than sent round for ever; a rejection starts anew.
-func TestDeadLetterCircle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		defer b.close()
-		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", DeadLetterExchange: routing.DefaultExchange, MaxAttempts: 1}}})
-		b.publish("q", "m")
-		s := b.subscribe("q", 1)
-		b.settle(s, b.receive(s), driver.Reject)
-		synctest.Wait()
-		d := b.receive(s)
-		b.settle(s, d, driver.Reject)
-		synctest.Wait()
-		d = b.receive(s)
-		deaths := d.Message.Header["x-death"].([]any)
-		if len(deaths) != 1 || deaths[0].(map[string]any)["count"] != int64(2) {
-			t.Errorf("x-death after two rejections: %v", deaths)
-		}
-		b.settle(s, d, driver.Nack)
-		synctest.Wait()
-		if q := b.queue("q"); len(q.messages)+len(q.held) != 0 {
-			t.Errorf("%d ready, %d held", len(q.messages), len(q.held))
-		}
-	})
+	var buf [3]*driver.Delivery
+	if n, err := in.take(t.Context(), buf[:]); n != 2 || err != nil {
+		t.Errorf("took %d, %v", n, err)
+	}
+	if over := in.Put(c); len(over) != 1 {
+		t.Error("more than the prefetch is held, though the buffer has room")
+	}
+	in.release(a)
+	if over := in.Put(c); len(over) != 0 || buf[0].Message.Body == nil || len(buf[0].Message.Body) != 0 {
+		t.Errorf("%d are over, an empty body is %#v", len(over), buf[0].Message.Body)
+	}
 }
 
 // TestTooManyAttempts: a message that arrives exhausted is not handed out.

@@ -99,7 +99,7 @@ func (q *queue) share() {
 		for range n {
 			c.share = append(c.share, q.deliver())
 		}
-		c.put()
+		q.put(c)
 		return
 	}
 	rooms := make([]int, len(q.consumers))
@@ -121,13 +121,13 @@ func (q *queue) share() {
 		q.consumers[i].share = append(q.consumers[i].share, q.deliver())
 	}
 	for _, c := range q.consumers {
-		c.put()
+		q.put(c)
 	}
 }
 
-func (c *consumer) put() {
+func (q *queue) put(c *consumer) {
 	if len(c.share) > 0 {
-		c.in.Put(c.share...)
+		q.takeBack(c.in.Put(c.share...), false)
 		clear(c.share)
 		c.share = c.share[:0]
 	}

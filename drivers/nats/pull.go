@@ -189,8 +189,16 @@ func (c *consumer) place(l *link, h *hold, now time.Time) (late bool) {
 		return true
 	}
 	c.holds[h.Seq] = h
-	c.in.Put(&h.Delivery) // with the room it was promised still taken, in ask's eyes
+	over := c.in.Put(&h.Delivery) // with the room it was promised still taken, in ask's eyes
 	l.promised--
+	if len(over) > 0 {
+		// More than was asked for: back with it, uncounted. Should that not get
+		// through, it comes again when its lease is over.
+		delete(c.holds, h.Seq)
+		if c.s.nc.PublishMsg(c.h.record(h.Seq, h.uncounted+1)) == nil {
+			_ = c.s.nc.Publish(h.ack, nakBody)
+		}
+	}
 	return false
 }
 

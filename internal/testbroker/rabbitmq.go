@@ -68,6 +68,9 @@ log.console.level = warning
 		return fmt.Errorf("epmd: %w", err)
 	}
 	const loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+	// How often it looks for a way for dead letters that have none: three
+	// minutes by default, which no test should wait.
+	const deadLetters = " -rabbit dead_letter_worker_publisher_confirm_timeout 1000"
 	cmd := exec.Command(script)
 	cmd.Env = append(os.Environ(),
 		"HOME="+s.dir,
@@ -90,7 +93,7 @@ log.console.level = warning
 		// the process started here is the broker.
 		"RABBITMQ_ALLOW_INPUT=1",
 		// Schedulers that spin while idle would take the tests' cores.
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none "+loopback,
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none "+loopback+deadLetters,
 	)
 	return s.run(cmd)
 }

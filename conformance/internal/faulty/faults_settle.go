@@ -84,6 +84,11 @@ var settleFaults = []Fault{
 			*o = driver.Ack
 		}
 	})},
+	{Name: "drops dead letters that nobody takes", Promise: 17, declare: declaring(func(t *routing.Topology) {
+		for i := range t.Queues {
+			t.Queues[i].BestEffortDeadLetter = true
+		}
+	})},
 	{Name: "delivers rejected messages again", Promise: 17, settle: settling(func(o *driver.Outcome, _ *time.Duration) {
 		if *o == driver.Reject {
 			*o = driver.Nack
