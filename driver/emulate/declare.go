@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/polymq/polymq/driver"
@@ -169,8 +168,12 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 // binding is what of want's bindings is missing. Their ends must stand or be
 // declared beside them.
 func (t *topology) binding(want routing.Topology, there func(element string, b routing.Binding) bool) ([]routing.Binding, error) {
-	isNew := func(name string) bool {
-		return slices.ContainsFunc(want.Exchanges, func(x routing.Exchange) bool { return x.Name == name })
+	exchanges, queues := map[string]bool{}, map[string]bool{}
+	for _, x := range want.Exchanges {
+		exchanges[x.Name] = true
+	}
+	for _, q := range want.Queues {
+		queues[q.Name] = true
 	}
 	var out []routing.Binding
 	seen := map[string]bool{}
@@ -193,12 +196,11 @@ func (t *topology) binding(want routing.Topology, there func(element string, b r
 			if x == "" {
 				continue
 			}
-			if _, ok := t.exchange(x); !ok && !isNew(x) {
+			if _, ok := t.exchange(x); !ok && !exchanges[x] {
 				return nil, fmt.Errorf("exchange %q: %w", x, driver.ErrNotFound)
 			}
 		}
-		if b.Queue != "" && t.queues[b.Queue] == nil &&
-			!slices.ContainsFunc(want.Queues, func(q routing.Queue) bool { return q.Name == b.Queue }) {
+		if b.Queue != "" && t.queues[b.Queue] == nil && !queues[b.Queue] {
 			return nil, fmt.Errorf("queue %q: %w", b.Queue, driver.ErrNotFound)
 		}
 		out = append(out, b)

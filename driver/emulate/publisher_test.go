@@ -316,6 +316,51 @@ func TestParked(t *testing.T) {
 	})
 }
 
+// TestParkedGivenUp: what callers gave up does not gather while there is no
+// lease.
+func TestParkedGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(plain)
+		var down atomic.Bool
+		b.f.trouble = func(_ context.Context, call string, _ bool) error {
+			if call == "renew" && down.Load() {
+				return errors.New("down")
+			}
+			return nil
+		}
+		p := b.publisher("")
+		down.Store(true)
+		time.Sleep(LeaseTime)
+		o := make(owner, 2)
+		kept := [2]driver.Publishing{{Owner: o}, {Owner: o}}
+		for i := range kept {
+			kept[i].Reset(&driver.Message{Key: "a"}, fmt.Sprint(i))
+		}
+		p.Publish(t.Context(), []*driver.Publishing{&kept[0], &kept[1]}, false)
+		kept[1].Resolve(driver.ErrUnconfirmed)
+		for range 100 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if err := publish(ctx, p, driver.Message{Key: "a"}); !errors.Is(err, driver.ErrUnconfirmed) {
+				t.Errorf("outcome %v without a lease", err)
+			}
+			cancel()
+			r := &b.c.(*conn).retrier
+			r.mu.Lock()
+			n := len(r.parked)
+			r.mu.Unlock()
+			if n > 12 {
+				t.Fatalf("%d are parked, of which one is waited for and ten are younger than a second", n)
+			}
+		}
+		time.Sleep(2 * pruneEvery)
+		if n := p.(*publisher).parked.Load(); n != 2 {
+			t.Errorf("%d are parked, want the 2 of the batch that is waited for", n)
+		}
+	})
+}
+
 // TestCloseResolves: Close resolves what is parked or being retried, of a
 // publisher and of a connection.
 func TestCloseResolves(t *testing.T) {

@@ -22,6 +22,7 @@ type retrier struct {
 	mu     sync.Mutex
 	ended  bool
 	parked [][]sending
+	pruned time.Time // the last time
 	open   []retry
 }
 
@@ -134,6 +135,9 @@ func (r *retrier) run() {
 			}
 		}
 		wait := r.retryDue()
+		if renewed != nil {
+			wait = min(wait, r.prune())
+		}
 		timer.Reset(wait)
 		select {
 		case <-r.c.ctx.Done():
@@ -171,6 +175,32 @@ func (r *retrier) unpark() bool {
 		ss[0].pub.parked.Add(-int32(len(ss)))
 	}
 	return true
+}
+
+// pruneEvery is how long what was given up stays parked.
+const pruneEvery = time.Second
+
+// prune lets go of what is parked and was given up as a whole: whoever gives up
+// may publish again, so that without a lease there would be no end to it. It
+// returns how long until the next time.
+func (r *retrier) prune() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if wait := r.pruned.Add(pruneEvery).Sub(now); wait > 0 {
+		return wait
+	}
+	r.pruned = now
+	r.parked = slices.DeleteFunc(r.parked, func(ss []sending) bool {
+		for i := range ss {
+			if !ss[i].abandoned() {
+				return false
+			}
+		}
+		ss[0].pub.parked.Add(-int32(len(ss)))
+		return true
+	})
+	return pruneEvery
 }
 
 // retryDue tries again what is due, and says how long until more is.

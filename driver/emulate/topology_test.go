@@ -243,3 +243,28 @@ func TestNewer(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkPlanDeclare: the time for each queue must not grow with their
+// number.
+func BenchmarkPlanDeclare(b *testing.B) {
+	for _, n := range []int{1000, 20_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			c := &conn{}
+			c.topo.init(c)
+			want := routing.Topology{Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Direct}}}
+			s := storages{made: map[string]*Queue{}}
+			for i := range n {
+				q := routing.Queue{Name: fmt.Sprintf("a queue with a usual name %06d", i)}
+				want.Queues = append(want.Queues, q)
+				want.Bindings = append(want.Bindings, routing.Binding{Exchange: "x", Queue: q.Name})
+				s.made[q.Name] = &Queue{Queue: q, Incarnation: "i"}
+			}
+			for b.Loop() {
+				if _, err := c.topo.planDeclare(want, &s); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/queue")
+		})
+	}
+}
