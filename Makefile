@@ -36,6 +36,10 @@ lint: ## gofmt, go vet (also as for Windows and macOS) and staticcheck
 inforce: brokers ## Promise 9 between two processes, ROUNDS=10000 on every backend
 	$(WITH_BROKERS) env POLYMQ_INFORCE_ROUNDS=$(ROUNDS) go test -run 'TestInForce' -count=1 -v -timeout 60m ./internal/acceptance/
 
+.PHONY: bench
+bench: brokers ## polymq beside the raw clients and Watermill; BENCH='consume/redis' selects
+	cd bench && go run ./compare -run '$(BENCH)'
+
 .PHONY: fuzz
 fuzz: ## Every fuzz test, FUZZTIME=30s each
 	@for p in $$(go list ./...); do \
