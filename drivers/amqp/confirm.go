@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"fmt"
-	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -49,7 +48,8 @@ func (o *outbox) sweep() {
 			if !acked && s.ch.IsClosed() {
 				continue // amqp091 nacks what was pending when a channel ends: unknown
 			}
-			if it.p != nil {
+			o.nacks.count(it.from.exchange, acked)
+			if it.p != nil && (acked || !o.nacks.again(*it, s.connected)) {
 				outcome[n].p, outcome[n].err = it.p, o.outcome(it, acked)
 				n++
 			}
@@ -57,7 +57,7 @@ func (o *outbox) sweep() {
 			landed++
 		}
 		o.trim()
-		wake := len(o.queue) > 0 && len(o.flight) == 0 || o.nacks >= maxNacks
+		wake := len(o.queue) > 0 && len(o.flight) == 0 || len(o.nacks.later) > 0 || o.nacks.row >= maxNacks
 		o.mu.Unlock()
 		for i := range n {
 			outcome[i].p.Resolve(outcome[i].err)
@@ -74,15 +74,14 @@ func (o *outbox) sweep() {
 func (o *outbox) outcome(it *item, acked bool) error {
 	switch {
 	case !acked:
-		if o.nacks++; o.nacks == 1 {
-			o.nacked = time.Now()
-		}
 		return refused(*it, driver.ErrRejected)
 	case it.returned && !it.from.drop:
-		o.nacks = 0
-		return refused(*it, fmt.Errorf("%w: exchange %q, key %q", driver.ErrUnroutable, it.from.exchange, it.key))
+		err := fmt.Errorf("%w: exchange %q, key %q", driver.ErrUnroutable, it.from.exchange, it.key)
+		if it.nacked > 0 { // of several queues one may have taken it then
+			return fmt.Errorf("%w; sent again, it was refused: %w", driver.ErrUnconfirmed, err)
+		}
+		return refused(*it, err)
 	}
-	o.nacks = 0
 	return nil
 }
 

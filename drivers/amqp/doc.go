@@ -30,6 +30,25 @@
 // cannot be sent waits, in order, within the caller's window. What was not
 // confirmed when a connection was lost is sent again with the same ID, which
 // RabbitMQ does not recognise: a second copy is possible (DedupWindow is 0).
+// Where such a second try is refused, the error is ErrUnconfirmed and wraps why,
+// since the first may have been stored.
+//
+// A queue that is full and refuses (x-overflow=reject-publish) is ErrRejected.
+// RabbitMQ answers the same while a quorum queue has no leader, which is so for
+// a moment after a restart: within 10 s of connecting, a refused message is
+// sent up to four times, over 0.7 s, before it is ErrRejected, unless its
+// exchange was seen to refuse to the last try. Other queues that the message
+// goes to get a copy each time, and its order is lost.
+//
+// The header and properties of a message travel in one frame, 128 KiB unless
+// the broker asks for less: a larger header is ErrTooLarge, as are lists and
+// tables of more than 8192 elements, more than 8128 headers, and more than 32
+// levels, which AMQP clients do not read. NaN and infinite numbers in a header
+// are errors.ErrUnsupported. Headers whose names begin with "polymq-" travel as
+// "polymq-app-"; only other AMQP clients see that.
+//
+// A message on which the broker ends the connection is tried alone; after three
+// connections it is given up as ErrUnconfirmed, and the others go on.
 //
 // # Queues
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,9 +36,8 @@ type outbox struct {
 	careful int      // so many items at the queue's head go one at a time
 	solo    bool     // what is in flight is one of them
 	seq     int64
-	nacks   int       // in a row
-	nacked  time.Time // the first of them
-	end     error     // why nothing is accepted any more
+	nacks   nacks
+	end     error // why nothing is accepted any more
 
 	// ids counts the IDs in flight by hash, so that a publish whose ID may be
 	// in flight already is marked, and its return is told from the other's.
@@ -55,6 +55,8 @@ type item struct {
 	tried    bool  // an earlier try had an unknown outcome
 	returned bool
 	deaths   uint8                         // connections that ended on it
+	nacked   uint8                         // tries that ended in a nack
+	due      time.Time                     // of the next try, after a nack
 	confirm  *amqp091.DeferredConfirmation // nil unless in flight
 }
 
@@ -68,13 +70,6 @@ func (o *outbox) item(from *publisher, p *driver.Publishing) item {
 
 // forsaken reports that nobody waits for the outcome any more.
 func (it *item) forsaken() bool { return it.p == nil || it.p.Resolved() }
-
-// A queue of 3.10 can fall into refusing everything on a channel; so many
-// refusals in a row, over so long, make a new one.
-const (
-	maxNacks   = 50
-	nackPeriod = time.Second
-)
 
 func newOutbox(c *Conn) *outbox {
 	return &outbox{c: c, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
@@ -173,7 +168,7 @@ func (o *outbox) filter(keep func(*item) bool) {
 // sendable reports whether an item for the exchange may be sent now.
 func (o *outbox) sendable(exchange string) bool {
 	s := o.session
-	return s != nil && o.careful == 0 && !o.solo && s.known[exchange] && !s.wire.congested()
+	return s != nil && o.careful == 0 && !o.solo && o.nacks.drain.IsZero() && s.known[exchange] && !s.wire.congested()
 }
 
 // send writes an item on the channel and puts it in flight; false where the
@@ -216,7 +211,7 @@ func (o *outbox) pump() {
 		for len(o.queue) > 0 && o.queue[0].forsaken() {
 			o.pop()
 		}
-		if s == nil || len(o.queue) == 0 || s.wire.congested() || (o.careful > 0 || o.solo) && len(o.flight) > 0 {
+		if s == nil || len(o.queue) == 0 || s.wire.congested() || !o.nacks.drain.IsZero() || (o.careful > 0 || o.solo) && len(o.flight) > 0 {
 			o.mu.Unlock()
 			return
 		}
@@ -323,6 +318,7 @@ func (o *outbox) abandon(from *publisher, err error) {
 		from.closed = true
 	}
 	o.filter(func(it *item) bool { return !take(it) })
+	o.nacks.later = slices.DeleteFunc(o.nacks.later, func(it item) bool { return take(&it) })
 	for i := range o.flight {
 		take(&o.flight[i]) // in flight it stays: what comes back may be about it
 	}

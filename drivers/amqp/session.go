@@ -8,13 +8,14 @@ import (
 
 // session is the life of one confirming channel.
 type session struct {
-	conn    *amqp091.Connection
-	wire    *wire
-	ch      *amqp091.Channel
-	returns chan amqp091.Return
-	closed  chan *amqp091.Error
-	check   *channel
-	known   map[string]bool // exchanges that were there
+	conn      *amqp091.Connection
+	connected time.Time
+	wire      *wire
+	ch        *amqp091.Channel
+	returns   chan amqp091.Return
+	closed    chan *amqp091.Error
+	check     *channel
+	known     map[string]bool // exchanges that were there
 }
 
 // maxReturns is more than one read of amqp091's 4 KiB buffer can hold.
@@ -45,7 +46,8 @@ func (o *outbox) prepare(w *wire) {
 func (o *outbox) connected(conn *amqp091.Connection, w *wire) {
 	o.frame.Store(int64(conn.Config.FrameSize))
 	o.mu.Lock()
-	o.next = &session{conn: conn, wire: w}
+	o.next = &session{conn: conn, connected: time.Now(), wire: w}
+	o.nacks.refusing = nil // a restarted broker's queues may need their moment
 	o.mu.Unlock()
 	signal(o.wake)
 }
@@ -65,12 +67,34 @@ func (o *outbox) run() {
 			return
 		}
 		again = nil
+		now := time.Now()
 		o.mu.Lock()
 		s, next := o.session, o.next
-		stuck := s != nil && o.nacks >= maxNacks && time.Since(o.nacked) > nackPeriod
+		due, later := o.nacks.take(now)
+		for _, it := range due {
+			o.push(it)
+		}
+		stuck := s != nil && o.nacks.stuck()
+		switch {
+		case !stuck:
+			o.nacks.drain = time.Time{}
+		case o.nacks.drain.IsZero():
+			o.nacks.drain = now.Add(drainTime)
+		}
+		drained := len(o.flight) == 0 || now.After(o.nacks.drain)
 		o.mu.Unlock()
+		if !later.IsZero() {
+			again = time.After(later.Sub(now))
+		}
 		if stuck {
-			s.ch.Close()
+			if drained {
+				o.mu.Lock()
+				o.nacks.reopened++
+				o.mu.Unlock()
+				s.ch.Close()
+			} else {
+				again = time.After(minPause)
+			}
 			continue
 		}
 		if s == nil && next != nil {
@@ -83,7 +107,8 @@ func (o *outbox) run() {
 			}
 			closed = next.closed
 			o.mu.Lock()
-			o.session, o.nacks = next, 0
+			o.session = next
+			o.nacks.row, o.nacks.drain = 0, time.Time{}
 			o.mu.Unlock()
 		}
 		o.pump()

@@ -1,0 +1,125 @@
+package amqp
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// TestNackedAgain: on a young connection a nack is not the last word.
+func TestNackedAgain(t *testing.T) {
+	var n nacks
+	it := item{from: &publisher{exchange: "x"}, p: publishing(driver.Message{})}
+	if n.again(it, time.Now().Add(-2*settling)) {
+		t.Error("nacked on an old connection, a message is tried again")
+	}
+	tries := 1
+	for ; n.again(it, time.Now()); tries++ {
+		due, next := n.take(time.Now())
+		if len(due) != 0 || time.Until(next) > time.Second {
+			t.Fatalf("nacked %d times: %d due at once, the next %v", tries, len(due), time.Until(next))
+		}
+		if due, next = n.take(next); len(due) != 1 || !next.IsZero() || len(n.later) != 0 {
+			t.Fatalf("nacked %d times: %d due in time, the next %v", tries, len(due), next)
+		}
+		it = due[0]
+	}
+	if tries != maxTries {
+		t.Errorf("tried %d times, want %d", tries, maxTries)
+	}
+	it.nacked = 0
+	if n.again(it, time.Now()) {
+		t.Error("where one was refused to the last try, the next is tried again")
+	}
+	n.count("x", true)
+	if !n.again(it, time.Now()) {
+		t.Error("where one was taken since, the next is not tried again")
+	}
+	it.p.Resolve(driver.ErrUnconfirmed)
+	if n.again(it, time.Now()) {
+		t.Error("what its caller gave up on is tried again")
+	}
+}
+
+// TestRejectedPromptly fills queues up to their limit.
+func TestRejectedPromptly(t *testing.T) {
+	for _, kind := range []string{typeQuorum, typeClassic} {
+		c := open(t)
+		declare(t, c, routing.Queue{Name: "q", Type: kind, Args: map[string]any{"x-max-length": 1, "x-overflow": rejectPublish}})
+		p := publisherOf(t, c, "")
+		rejected := func() time.Duration {
+			t.Helper()
+			start := time.Now()
+			if err := publish(t, p, driver.Message{Key: "q"}); !errors.Is(err, driver.ErrRejected) || errors.Is(err, driver.ErrUnconfirmed) {
+				t.Fatalf("%s: publish to a full queue: %v", kind, err)
+			}
+			return time.Since(start)
+		}
+		for range 2 { // a quorum queue takes one more than its limit
+			if publish(t, p, driver.Message{Key: "q"}) != nil {
+				break
+			}
+		}
+		if took := rejected(); took > 5*time.Second {
+			t.Errorf("%s: the first refusal took %v", kind, took)
+		}
+		for range 3 {
+			if took := rejected(); took > nackPause {
+				t.Errorf("%s: a later refusal took %v", kind, took)
+			}
+		}
+		if _, err := c.Purge(ctxOf(t), "q"); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the queue takes messages again", func() bool { return publish(t, p, driver.Message{Key: "q"}) == nil })
+	}
+}
+
+// TestStuckChannelDrains: a channel that refuses everything is closed when what
+// is in flight on it has landed, which would be sent twice otherwise.
+func TestStuckChannelDrains(t *testing.T) {
+	link := testbroker.Proxy(t, testbroker.URL(t, "amqp"))
+	c := openURL(t, link.URL())
+	declare(t, c, routing.Queue{Name: "q"})
+	p := publisherOf(t, c, "")
+	check(t, publish(t, p, driver.Message{Key: "q"}))
+	channel := func(stuck bool) any {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		if stuck {
+			c.out.nacks.row, c.out.nacks.since = maxNacks, time.Now().Add(-time.Hour)
+			signal(c.out.wake)
+		}
+		if c.out.session == nil {
+			return nil
+		}
+		return c.out.session.ch
+	}
+	link.Stall(true)
+	x := publishing(driver.Message{Key: "q"})
+	p.Publish(ctxOf(t), []*driver.Publishing{x}, false)
+	before := channel(true)
+	until(t, "the outbox holds back", func() bool {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		return !c.out.nacks.drain.IsZero()
+	})
+	y := publishing(driver.Message{Key: "q"})
+	p.Publish(ctxOf(t), []*driver.Publishing{y}, false)
+	link.Stall(false)
+	check(t, wait(t, x))
+	check(t, wait(t, y))
+	if channel(false) != before {
+		t.Error("the channel was closed although it took a message")
+	}
+	if n, err := c.Purge(ctxOf(t), "q"); n != 3 || err != nil {
+		t.Errorf("%d messages of 3 are in the queue: %v", n, err)
+	}
+	channel(true)
+	until(t, "there is another channel", func() bool { now := channel(false); return now != nil && now != before })
+	check(t, publish(t, p, driver.Message{Key: "q"}))
+}
