@@ -95,3 +95,22 @@ func BenchmarkConsume(b *testing.B) {
 	}
 	b.StopTimer()
 }
+
+// BenchmarkBind binds and unbinds while two other connections publish.
+func BenchmarkBind(b *testing.B) {
+	url := testbroker.URL(b, "nats")
+	c := open(b, url)
+	declare(b, c, routing.Queue{Name: "q"})
+	for range 2 {
+		mustPublish(b, publisherOf(b, open(b, url)), "q", "m")
+	}
+	bs := []routing.Binding{{Exchange: "amq.direct", Queue: "q", Key: "k"}}
+	for b.Loop() {
+		if err := c.Bind(b.Context(), bs); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Unbind(b.Context(), bs); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

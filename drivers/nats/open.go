@@ -108,7 +108,8 @@ func openStore(ctx context.Context, u *driver.URL, cfg driver.Config) (*store, e
 		return d/2 + rand.N(d/2+1)
 	}
 	o.PingInterval, o.MaxPingsOut = pingInterval, 2
-	o.SkipSubjectValidation = true // all subjects are made here
+	o.SubChanLen = 2 * pageMessages // the default is half a megabyte for each page that is read
+	o.SkipSubjectValidation = true  // all subjects are made here
 	o.DisconnectedErrCB = func(_ *natsgo.Conn, err error) { s.down(err) }
 	o.ReconnectedCB = func(*natsgo.Conn) { s.up() }
 	o.ClosedCB = func(*natsgo.Conn) { close(s.ended) }
