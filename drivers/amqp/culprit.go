@@ -43,6 +43,7 @@ func (o *outbox) ended(err *amqp091.Error) {
 	o.queue = append(back, o.queue...)
 	o.mu.Unlock()
 	for _, it := range guilty {
+		it.tried = it.tried && !intrinsic(err)
 		it.p.Resolve(refused(it, wrap(err)))
 	}
 	signal(o.wake)
@@ -101,6 +102,12 @@ func soft(err *amqp091.Error) bool {
 		return !nodeDown(err)
 	}
 	return false
+}
+
+// intrinsic reports an error about what the message is and who sends it, which
+// any try before has met as well: none was stored.
+func intrinsic(err *amqp091.Error) bool {
+	return err.Code == amqp091.ContentTooLarge || err.Code == amqp091.PreconditionFailed && (strings.Contains(err.Reason, "user_id") || strings.Contains(err.Reason, "message size"))
 }
 
 // attribute finds, in all that was in flight, the items that a channel error is

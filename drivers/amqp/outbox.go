@@ -52,6 +52,7 @@ type item struct {
 	id, key  string
 	mark     int64 // the value of headerReturn; 0: none
 	slot     int32 // in outbox.ids; -1: not counted
+	frame    int   // the frame size that it was found to fit
 	tried    bool  // an earlier try had an unknown outcome
 	returned bool
 	deaths   uint8                         // connections that ended on it
@@ -61,7 +62,7 @@ type item struct {
 }
 
 func (o *outbox) item(from *publisher, p *driver.Publishing) item {
-	it := item{p: p, from: from, id: p.ID, key: p.Message.Key, slot: -1}
+	it := item{p: p, from: from, id: p.ID, key: p.Message.Key, slot: -1, frame: int(o.frame.Load())}
 	if p.Message.ID != "" { // else it is a generated one, which nobody repeats
 		it.slot = int32(maphash.String(o.seed, it.id) % uint64(len(o.ids)))
 	}
@@ -225,8 +226,10 @@ func (o *outbox) pump() {
 		}
 		it := o.queue[0]
 		sent := false
-		// The connection it was accepted on may have had larger frames.
-		err := unfit(it.p.Message, it.id, s.conn.Config.FrameSize, it.from.own)
+		var err error
+		if frame := s.conn.Config.FrameSize; frame < it.frame {
+			err = unfit(it.p.Message, it.id, frame, it.from.own)
+		}
 		if err == nil {
 			sent, err = o.send(&it)
 		} else {
@@ -285,12 +288,17 @@ func (o *outbox) lookUp(s *session, exchange string) bool {
 	return true
 }
 
-// refused is err, unless an earlier try of the item may have succeeded.
+// refused is err, unless an earlier try of the item may have succeeded: then
+// the error is no refusal, and matches none, but tells of the broker's answer.
 func refused(it item, err error) error {
-	if it.tried {
-		return fmt.Errorf("%w; sent again, it was refused: %w", driver.ErrUnconfirmed, err)
+	if !it.tried {
+		return err
 	}
-	return err
+	var answer *amqp091.Error
+	if errors.As(err, &answer) {
+		return fmt.Errorf("%w; another try was refused: %w", driver.ErrUnconfirmed, answer)
+	}
+	return fmt.Errorf("%w; another try was refused: %v", driver.ErrUnconfirmed, err)
 }
 
 // fail resolves everything, and whatever comes later.

@@ -101,7 +101,7 @@ func TestRetriedIsUnknown(t *testing.T) {
 			t.Errorf("refused on the first try: %v", err)
 		}
 		it.tried = true
-		if err := c.out.outcome(&it, acked); !errors.Is(err, want) || !errors.Is(err, driver.ErrUnconfirmed) {
+		if err := c.out.outcome(&it, acked); errors.Is(err, want) || !errors.Is(err, driver.ErrUnconfirmed) {
 			t.Errorf("refused on a second try: %v", err)
 		}
 	}
