@@ -48,6 +48,7 @@ type Inbox struct {
 	aside      int // of held, not counted in the prefetch
 	asideBytes int
 	list       Delivery // sentinel of the ring of held deliveries, oldest first
+	idle       bool     // the store has nothing to put
 	err        error    // the end
 	ended      bool     // drained after the end
 }
@@ -81,6 +82,19 @@ func (in *Inbox) room() int { return max(in.prefetch-in.held+in.aside, 0) }
 func (in *Inbox) Room() int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.err != nil {
+		return 0
+	}
+	return in.room()
+}
+
+// Idle tells whether the store has nothing to put and need not hear of more
+// room: it need not be woken for each message then. It returns Room as of that
+// moment, which a store that has something again must heed. Optional.
+func (in *Inbox) Idle(idle bool) (room int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.idle = idle
 	if in.err != nil {
 		return 0
 	}
@@ -205,11 +219,11 @@ func (in *Inbox) take(ctx context.Context, buf []*driver.Delivery) (int, error) 
 			buf[n] = &d.Delivery
 			n++
 		}
-		left, room := in.n, in.room()
+		left, more := in.n, !in.idle && in.room() > 0
 		in.mu.Unlock()
 		if left > 0 {
 			signal(in.ready)
-		} else if room > 0 {
+		} else if more {
 			signal(in.more)
 		}
 		if n > 0 {
@@ -262,7 +276,9 @@ func (in *Inbox) release(d *Delivery) bool {
 }
 
 // worth reports whether a fetch is worth its while.
-func (in *Inbox) worth() bool { return in.n == 0 || in.room() >= (in.prefetch+1)/2 }
+func (in *Inbox) worth() bool {
+	return !in.idle && (in.n == 0 || in.room() >= (in.prefetch+1)/2)
+}
 
 // The most that is held beside the prefetch.
 const (

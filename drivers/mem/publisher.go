@@ -46,7 +46,7 @@ func (s *store) Append(_ context.Context, parcels []*emulate.Parcel, _ bool) {
 				p.Done(emulate.ErrGone)
 			}
 		} else {
-			q.append(parcels[:n])
+			q.append(parcels[:n], s.cfg.Logger)
 		}
 		parcels = parcels[n:]
 	}

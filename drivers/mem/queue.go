@@ -3,6 +3,7 @@ package mem
 import (
 	"container/heap"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ type queue struct {
 	consumers []*consumer
 	turn      int // the consumer whose turn it is
 	seen      dedup
+	told      bool // that its window is shorter
 }
 
 func newQueue(q *emulate.Queue) *queue {
@@ -53,14 +55,24 @@ func newQueue(q *emulate.Queue) *queue {
 }
 
 // append stores parcels of this queue.
-func (q *queue) append(parcels []*emulate.Parcel) {
-	now := time.Now()
+func (q *queue) append(parcels []*emulate.Parcel, log *slog.Logger) {
+	var now time.Time
 	q.mu.Lock()
 	gone := q.gone
 	for _, p := range parcels {
 		m := p.Publishing.Message
-		if gone || len(m.Body) > maxMessageBytes || !q.seen.add(p.DedupID, now) {
+		if gone || len(m.Body) > maxMessageBytes {
 			continue
+		}
+		// An ID that was made for this message comes a second time only after
+		// an unknown outcome, of which there are none here.
+		if m.ID != "" || p.Retry {
+			if now.IsZero() {
+				now = time.Now()
+			}
+			if !q.seen.add(p.DedupID, now) {
+				continue
+			}
 		}
 		it := &item{exchange: p.Exchange, seq: q.seq}
 		q.seq++
@@ -69,7 +81,12 @@ func (q *queue) append(parcels []*emulate.Parcel) {
 		q.fresh.push(it)
 	}
 	q.share()
+	tell := q.seen.short && !q.told
+	q.told = q.told || tell
 	q.mu.Unlock()
+	if tell {
+		log.Warn("a queue gets so many messages with IDs of their own that they are remembered for less than 20 s", "queue", parcels[0].Queue.Name)
+	}
 	for _, p := range parcels {
 		switch {
 		case gone:
@@ -88,8 +105,28 @@ func (q *queue) distribute() {
 	q.share()
 }
 
-// share gives ready messages to the consumers that have room, in turn.
+// share gives ready messages to the consumers that have room.
 func (q *queue) share() {
+	for q.deal(); q.rest(); {
+		q.deal()
+	}
+}
+
+// rest tells the consumers whether there is anything to wake up for, and
+// reports whether one that should has room by now.
+func (q *queue) rest() (room bool) {
+	idle := q.ready() == 0
+	for _, c := range q.consumers {
+		if c.idle != idle {
+			c.idle = idle
+			room = c.in.Idle(idle) > 0 && !idle || room
+		}
+	}
+	return room
+}
+
+// deal gives each its share, in turn.
+func (q *queue) deal() {
 	if q.ready() == 0 || len(q.consumers) == 0 {
 		return
 	}

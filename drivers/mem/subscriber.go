@@ -19,7 +19,9 @@ type consumer struct {
 	end  chan struct{}
 	done chan struct{}
 
-	share []*emulate.Delivery // what distribute gives it; guarded by the queue's mutex
+	// Guarded by the queue's mutex.
+	share []*emulate.Delivery // what deal gives it
+	idle  bool                // there is nothing to wake up for
 }
 
 func (s *store) Consume(ctx context.Context, eq *emulate.Queue, in *emulate.Inbox) (emulate.Consumer, error) {
