@@ -190,7 +190,7 @@ func TestCutUnderLoad(t *testing.T) {
 	s := subscribe(t, c, "q", 50)
 	stop := make(chan struct{})
 	p := publisherOf(t, c, "")
-	confirmed, count := load(t, p, "q", stop)
+	confirmed, count, join := load(t, p, "q", stop)
 	seen := map[string]bool{}
 	buf := make([]*driver.Delivery, 16)
 	take := func() {
@@ -213,7 +213,7 @@ func TestCutUnderLoad(t *testing.T) {
 		link.Cut()
 	}
 	close(stop)
-	until(t, "the workers end", func() bool { n := count.Load(); time.Sleep(200 * time.Millisecond); return n == count.Load() })
+	join()
 	check(t, publish(t, p, driver.Message{ID: "last", Key: "q"}))
 	for !seen["last"] {
 		take()

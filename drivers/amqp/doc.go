@@ -107,6 +107,10 @@
 // # What RabbitMQ itself does not promise
 //
 // Killed with -9, a broker can forget what was declared within the last
-// seconds, with all that was published to it. Between the nodes of a cluster a
+// seconds, with all that was published to it. A queue that is deleted and
+// declared again within a few milliseconds keeps the consumers of the old one,
+// which are told nothing, and what it delivers to them is held until their
+// subscriber ends: DeleteQueue waits 200 ms where a queue has consumers, but
+// other programs may not. Between the nodes of a cluster a
 // binding made on one can reach another a little later.
 package amqp

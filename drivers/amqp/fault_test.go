@@ -15,8 +15,8 @@ import (
 )
 
 // load publishes from several goroutines, one message at a time, until stop;
-// it returns the IDs of those that were confirmed.
-func load(t *testing.T, p driver.Publisher, key string, stop <-chan struct{}) (confirmed map[string]bool, count *atomic.Int64) {
+// it returns the IDs of those that were confirmed, to be read after join.
+func load(t *testing.T, p driver.Publisher, key string, stop <-chan struct{}) (confirmed map[string]bool, count *atomic.Int64, join func()) {
 	confirmed, count = map[string]bool{}, new(atomic.Int64)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -48,7 +48,7 @@ func load(t *testing.T, p driver.Publisher, key string, stop <-chan struct{}) (c
 		})
 	}
 	t.Cleanup(wg.Wait)
-	return confirmed, count
+	return confirmed, count, wg.Wait
 }
 
 func until(t *testing.T, what string, f func() bool) {
@@ -75,7 +75,7 @@ func TestBrokerKilled(t *testing.T) {
 	time.Sleep(declareSettles)
 	stop := make(chan struct{})
 	p := publisherOf(t, c, "")
-	confirmed, count := load(t, p, "q", stop)
+	confirmed, count, join := load(t, p, "q", stop)
 	for round := range 2 {
 		n := count.Load()
 		until(t, "publishing goes on", func() bool { return count.Load() > n+200 })
@@ -93,7 +93,7 @@ func TestBrokerKilled(t *testing.T) {
 	until(t, "publishing goes on after the second kill", func() bool { return count.Load() > n+200 })
 	close(stop)
 	last := publishing(driver.Message{ID: "last", Key: "q"})
-	until(t, "the workers end", func() bool { n := count.Load(); time.Sleep(300 * time.Millisecond); return n == count.Load() })
+	join()
 	p.Publish(ctxOf(t), []*driver.Publishing{last}, true)
 	check(t, wait(t, last))
 	missing := len(confirmed)

@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"context"
+	"errors"
 
 	"math/rand/v2"
 	"strconv"
@@ -147,5 +148,28 @@ func TestPublishedCount(t *testing.T) {
 			}
 			settle(t, s, d, driver.Nack)
 		}
+	}
+}
+
+// TestDeletionIsHeard: a queue declared anew right after its deletion does not
+// deliver to a consumer of the old one.
+func TestDeletionIsHeard(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	a, b := openURL(t, url), openURL(t, url)
+	check(t, a.Declare(ctxOf(t), plainQ))
+	s := subscribe(t, a, "q", 10)
+	p := publisherOf(t, b, "")
+	check(t, publish(t, p, driver.Message{Key: "q"}))
+	settle(t, s, receive(t, s), driver.Ack)
+	check(t, b.DeleteQueue(ctxOf(t), "q", driver.DeleteOptions{}))
+	check(t, b.Declare(ctxOf(t), plainQ))
+	check(t, publish(t, p, driver.Message{Key: "q", ID: "new"}))
+	if _, err := s.Receive(ctxOf(t), make([]*driver.Delivery, 1)); err == nil {
+		return // the subscriber has gone on
+	} else if !errors.Is(err, driver.ErrNotFound) {
+		t.Fatalf("Receive: %v", err)
+	}
+	if d := receive(t, subscribe(t, b, "q", 10)); d.Message.ID != "new" {
+		t.Errorf("got %+v", d)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -133,8 +134,13 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 			o = driver.DeleteOptions{}
 		}
 	}
+	consumed := false
 	err := c.do(ctx, func(ch *channel) error {
-		_, err := ch.QueueDelete(name, o.IfUnused, o.IfEmpty, false)
+		q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+		if err == nil {
+			consumed = consumed || q.Consumers > 0
+			_, err = ch.QueueDelete(name, o.IfUnused, o.IfEmpty, false)
+		}
 		if missing(err) {
 			return nil
 		}
@@ -143,8 +149,21 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 	if err != nil {
 		return err
 	}
+	if consumed {
+		select {
+		case <-time.After(consumersHear):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	return c.forgetDelay(ctx, name)
 }
+
+// consumersHear is time for the broker to tell a deleted queue's consumers. It
+// does so a few milliseconds after its answer, and where a queue of that name
+// stands again by then, it tells them nothing: they stay, and swallow what the
+// new queue gives them.
+const consumersHear = 200 * time.Millisecond
 
 func (c *Conn) checkUnused(ctx context.Context, name string, o driver.DeleteOptions) error {
 	return c.do(ctx, func(ch *channel) error {

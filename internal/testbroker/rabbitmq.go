@@ -71,6 +71,8 @@ log.console.level = warning
 	// How often it looks for a way for dead letters that have none: three
 	// minutes by default, which no test should wait.
 	const deadLetters = " -rabbit dead_letter_worker_publisher_confirm_timeout 1000"
+	// How old the management API's figures may be: five seconds by default.
+	const figures = " -rabbit quorum_tick_interval 500 -rabbit collect_statistics_interval 500"
 	cmd := exec.Command(script)
 	cmd.Env = append(os.Environ(),
 		"HOME="+s.dir,
@@ -93,7 +95,7 @@ log.console.level = warning
 		// the process started here is the broker.
 		"RABBITMQ_ALLOW_INPUT=1",
 		// Schedulers that spin while idle would take the tests' cores.
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none "+loopback+deadLetters,
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput +sbwt none +sbwtdcpu none +sbwtdio none "+loopback+deadLetters+figures,
 	)
 	return s.run(cmd)
 }
