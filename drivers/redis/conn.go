@@ -227,17 +227,22 @@ func (s *store) checkServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.backend, err = server(info)
+	return err
+}
+
+// server is the server's name and version, of its answer to INFO.
+func server(info string) (string, error) {
 	name, version, least := "Redis", field(info, "redis_version"), 7
 	if v := field(info, "valkey_version"); v != "" {
 		name, version, least = "Valkey", v, 8
 	}
-	s.backend = name + " " + version
 	major, _, _ := strings.Cut(version, ".")
 	if n, err := strconv.Atoi(major); err != nil || n < least {
-		return fmt.Errorf("%w: %s %s is too old: polymq needs %s %d.0 or newer, for functions and generated stream IDs",
+		return "", fmt.Errorf("%w: %s %s is too old: polymq needs %s %d.0 or newer, for functions and generated stream IDs",
 			errors.ErrUnsupported, name, version, name, least)
 	}
-	return nil
+	return name + " " + version, nil
 }
 
 // field is a value of an answer to INFO.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -16,6 +18,46 @@ import (
 type answer struct {
 	b   []byte
 	err error
+}
+
+// sink is where a raw answer is collected, over and over.
+type sink struct{ b []byte }
+
+const maxSink = 4 << 20 // a larger one is not kept
+
+func (s *sink) empty() *sink {
+	if s.b = s.b[:0]; cap(s.b) > maxSink {
+		s.b = nil
+	}
+	return s
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.b = append(s.b, p...)
+	return len(p), nil
+}
+
+// ReadFrom spares the client a buffer for each string of an answer.
+func (s *sink) ReadFrom(r io.Reader) (int64, error) {
+	for n := int64(0); ; {
+		if l, ok := r.(*io.LimitedReader); ok && l.N == 0 {
+			return n, nil
+		}
+		want := 512
+		if l, ok := r.(*io.LimitedReader); ok {
+			want = int(min(l.N, 1<<20))
+		}
+		s.b = slices.Grow(s.b, want)
+		k, err := r.Read(s.b[len(s.b) : len(s.b)+want])
+		s.b = s.b[:len(s.b)+k]
+		n += int64(k)
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
 }
 
 var errMalformed = errors.New("malformed answer of Redis")
@@ -108,24 +150,19 @@ func (a *answer) skip() {
 	}
 }
 
-// entryID is the ID of an entry of a stream.
-type entryID struct{ ms, seq uint64 }
-
-func (id entryID) String() string {
-	b := strconv.AppendUint(make([]byte, 0, 24), id.ms, 10)
-	b = append(b, '-')
-	return string(strconv.AppendUint(b, id.seq, 10))
-}
-
-func parseEntryID(b []byte) (id entryID, err error) {
-	ms, seq, ok := bytes.Cut(b, []byte("-"))
+// sequence is the ID of an entry as a number: no server makes 4 million entries
+// in a millisecond.
+func sequence(id []byte) (uint64, error) {
+	ms, seq, ok := bytes.Cut(id, []byte("-"))
 	if !ok {
-		return id, fmt.Errorf("%w: entry ID %.40q", errMalformed, b)
+		return 0, fmt.Errorf("%w: entry ID %.40q", errMalformed, id)
 	}
-	if id.ms, err = strconv.ParseUint(string(ms), 10, 64); err == nil {
-		id.seq, err = strconv.ParseUint(string(seq), 10, 64)
+	high, err := strconv.ParseUint(str(ms), 10, 64)
+	if err != nil {
+		return 0, err
 	}
-	return id, err
+	low, err := strconv.ParseUint(str(seq), 10, 64)
+	return high<<22 | low&(1<<22-1), err
 }
 
 // entry takes one entry of a stream. What is no message of ours is made of what
@@ -135,21 +172,25 @@ func (a *answer) entry(h *hold) {
 		a.fail()
 		return
 	}
-	var err error
-	if h.id, err = parseEntryID(a.text()); err != nil {
-		a.fail()
-		return
-	}
 	start := a.b
+	a.text()
 	n := a.array()
 	for range n {
 		a.skip()
 	}
-	if a.err != nil || n <= 0 {
+	if a.err != nil {
 		return
 	}
-	// One copy of the whole, of which all names, values and the body are parts.
+	// One copy of the whole, of which the ID, all names, values and the body are
+	// parts.
 	own := answer{b: bytes.Clone(start[:len(start)-len(a.b)])}
+	id := own.text()
+	h.id = str(id)
+	var err error
+	if h.Seq, err = sequence(id); err != nil {
+		a.err = err
+		return
+	}
 	own.array()
 	for range n / 2 {
 		name, value := own.text(), own.text()

@@ -70,6 +70,22 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+func TestServerVersion(t *testing.T) {
+	for info, want := range map[string]string{
+		"# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n":         "Redis 7.0.15",
+		"# Server\r\nredis_version:10.2.0\r\n":                                  "Redis 10.2.0",
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n": "Valkey 8.1.1",
+		"redis_version:6.2.14\r\n":                                              "",
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:7.2.5\r\n": "",
+		"redis_version:\r\n": "", "": "", "redis_version:seven\r\n": "",
+	} {
+		got, err := server(info)
+		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%q: %q, %v, want %q", info, got, err, want)
+		}
+	}
+}
+
 // TestNoGoroutineIsLeft: neither by a subscriber nor by a connection.
 func TestNoGoroutineIsLeft(t *testing.T) {
 	url := testbroker.URL(t, "redis")

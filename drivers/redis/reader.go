@@ -135,25 +135,26 @@ func (c *consumer) disconnect() {
 	}
 }
 
+// do sends a command. The answer lasts until the next one.
 func (c *consumer) do(args []any) (answer, error) {
-	cmd := goredis.NewRawCmd(c.ctx, args...)
+	cmd := goredis.NewRawWriteToCmd(c.ctx, c.first.empty(), args...)
 	err := c.conn.Process(c.ctx, cmd)
 	if err != nil && !errors.Is(err, goredis.Nil) {
 		return answer{}, err
 	}
-	return answer{b: cmd.Val()}, nil
+	return answer{b: c.first.b}, nil
 }
 
 // both sends two commands in one go.
 func (c *consumer) both(first, second []any) (a, b answer, err error) {
 	pipe := c.conn.Pipeline()
-	one, two := goredis.NewRawCmd(c.ctx, first...), goredis.NewRawCmd(c.ctx, second...)
-	_, _ = pipe.Process(c.ctx, one), pipe.Process(c.ctx, two)
+	_ = pipe.Process(c.ctx, goredis.NewRawWriteToCmd(c.ctx, c.first.empty(), first...))
+	_ = pipe.Process(c.ctx, goredis.NewRawWriteToCmd(c.ctx, c.second.empty(), second...))
 	_, err = pipe.Exec(c.ctx)
 	if err != nil && !errors.Is(err, goredis.Nil) {
 		return a, b, err
 	}
-	return answer{b: one.Val()}, answer{b: two.Val()}, nil
+	return answer{b: c.first.b}, answer{b: c.second.b}, nil
 }
 
 // fetch settles, takes what is there and renews the lease. New entries it reads
@@ -353,7 +354,6 @@ func (r *fetch) takeAll(a *answer, counts []int) {
 			return
 		}
 		h.Attempt, h.Redelivered, h.Ref = h.count, h.count > 1, h
-		h.Seq = h.id.ms<<22 | h.id.seq&(1<<22-1) // no server makes 4 million entries in a millisecond
 		r.holds = append(r.holds, h)
 		r.ds = append(r.ds, &h.Delivery)
 	}
@@ -425,10 +425,10 @@ func (c *consumer) recover() error {
 	args := []any{"FCALL", fnRename, "1", c.key, old, c.base + "-" + strconv.Itoa(c.tail+1), c.lease()}
 	c.mu.Lock()
 	for h := c.holds.next; h != &c.holds; h = h.next {
-		args = append(args, h.id.String())
+		args = append(args, h.id)
 	}
 	for _, st := range c.todo {
-		args = append(args, st.id.String())
+		args = append(args, st.id)
 	}
 	c.mu.Unlock()
 	a, err := c.do(args)

@@ -10,7 +10,7 @@ import (
 
 // settlement is an outcome that the server has not confirmed.
 type settlement struct {
-	id    entryID
+	id    string
 	count int
 	ack   bool
 	delay time.Duration // unseen: it does not count
@@ -75,6 +75,10 @@ func (c *consumer) settlements(args []any) (all []any, batch []settlement, back 
 	n := min(len(c.todo), maxSettle)
 	batch = c.todo[:n:n]
 	c.todo = c.todo[n:]
+	c.taken++
+	if len(c.todo) > 0 {
+		c.wake() // no later one is the first
+	}
 	c.mu.Unlock()
 	acks := 0
 	for _, st := range batch {
@@ -83,9 +87,9 @@ func (c *consumer) settlements(args []any) (all []any, batch []settlement, back 
 		}
 	}
 	args = append(args, acks)
-	for _, st := range batch {
-		if st.ack {
-			args = append(args, st.id.String())
+	for i := range batch {
+		if st := &batch[i]; st.ack {
+			args = append(args, &st.id)
 		}
 	}
 	for _, st := range batch {
@@ -94,7 +98,7 @@ func (c *consumer) settlements(args []any) (all []any, batch []settlement, back 
 			if st.delay != unseen {
 				ms = (st.delay + time.Millisecond - 1).Milliseconds()
 			}
-			args = append(args, st.id.String(), st.count, ms)
+			args = append(args, st.id, st.count, ms)
 		}
 	}
 	return args, batch, acks < n
@@ -109,16 +113,28 @@ func (c *consumer) unsettled(batch []settlement) {
 
 // flush is the goroutine that sends settlements which no fetch has taken along.
 func (c *consumer) flush() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	taken := func() uint64 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.taken
+	}
 	for {
 		select {
 		case <-c.kick:
 		case <-c.ctx.Done():
 			return
 		}
+		before := taken()
+		timer.Reset(ackDelay)
 		select {
-		case <-time.After(ackDelay):
+		case <-timer.C:
 		case <-c.ctx.Done():
 			return
+		}
+		if taken() != before {
+			continue // for what came after that it is kicked again
 		}
 		if err := c.Flush(c.ctx); err != nil && c.ctx.Err() == nil {
 			c.s.log.Warn("settlements of a Redis queue were not accepted", "queue", c.q.Name, "error", err)

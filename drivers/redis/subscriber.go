@@ -27,7 +27,7 @@ const (
 // hold is a delivery as the consumer keeps it.
 type hold struct {
 	emulate.Delivery
-	id         entryID
+	id         string
 	count      int    // the entry's delivery count
 	life       uint64 // of the consumer that it was delivered to
 	until      time.Time
@@ -66,9 +66,10 @@ type consumer struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 
-	conn   *goredis.Conn // the reader's
-	connMu sync.Mutex
-	connID int64 // of conn, for CLIENT UNBLOCK
+	first, second sink          // the reader's
+	conn          *goredis.Conn // the reader's
+	connMu        sync.Mutex
+	connID        int64 // of conn, for CLIENT UNBLOCK
 
 	// call is held around every call that names the consumer, blocking reads
 	// excepted, so that a new name is not taken under one.
@@ -79,8 +80,9 @@ type consumer struct {
 	mu    sync.Mutex
 	life  uint64
 	todo  []settlement
-	holds hold // ring, oldest first
-	gone  bool // the queue
+	taken uint64 // how often some of todo was taken
+	holds hold   // ring, oldest first
+	gone  bool   // the queue
 }
 
 func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox) (emulate.Consumer, error) {
@@ -244,7 +246,7 @@ func (c *consumer) Close(ctx context.Context) error {
 	args := []any{"FCALL", fnLeave, "1", c.key, c.name}
 	for _, d := range handed {
 		if h := d.Ref.(*hold); h.life == life {
-			args = append(args, h.id.String())
+			args = append(args, h.id)
 		}
 	}
 	if _, e := c.s.call(ctx, args...); e != nil {
