@@ -45,13 +45,17 @@ type Queue struct {
 	Transient bool
 	// DeadLetterExchange takes the messages that this queue gives up:
 	// rejected, and exhausted ones. DefaultExchange means the default exchange.
+	// While no queue takes one there, or the exchange is missing, it is kept
+	// until one does, and subscribers may take further messages meanwhile;
+	// where RabbitMQ keeps it itself, it looks for a way every three minutes.
 	// Default: none, such messages are dropped.
 	DeadLetterExchange string
 	// DeadLetterKey replaces the routing keys of a dead-lettered message.
 	// Default: the message keeps its own.
 	DeadLetterKey string
 	// BestEffortDeadLetter accepts that a dead letter can be lost where the
-	// broker gives no better (RabbitMQ, unless quorum with reject-publish).
+	// broker gives no better (RabbitMQ, unless quorum with reject-publish), and
+	// that one which no queue takes is dropped.
 	BestEffortDeadLetter bool
 	// MaxAttempts is how often a message may be delivered; after that many
 	// attempts have ended without Ack or Reject, it is dead-lettered.
