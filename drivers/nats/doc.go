@@ -46,6 +46,10 @@
 //     the order in which messages were given back.
 //   - The largest message is 16 MiB, or the server's max_payload (1 MiB by
 //     default) less 64 KiB for the properties, whichever is less.
+//   - The properties of a message, headers among them, take 64 KiB at most.
+//   - The server does not tell one delivery of a message from the next: a
+//     settlement that is on its way for longer than the rest of its lease settles
+//     the delivery that another subscriber has by then.
 //   - A subscriber whose process died is counted by Inspect for up to 30 s, with
 //     the messages that it held.
 //
