@@ -11,14 +11,14 @@ const inline = 256
 
 // copyMessage copies what others could change: the body, into space where it
 // fits, and the header.
-func copyMessage(dst, src *driver.Message, space *[inline]byte) {
+func copyMessage(dst, src *driver.Message, space []byte) {
 	*dst = *src
 	dst.Header = copyHeader(src.Header)
 	switch {
 	case len(src.Body) == 0:
 		dst.Body = nil
-	case len(src.Body) <= inline:
-		n := copy(space[:], src.Body)
+	case len(src.Body) <= len(space):
+		n := copy(space, src.Body)
 		dst.Body = space[:n:n]
 	default:
 		dst.Body = append([]byte(nil), src.Body...)

@@ -19,15 +19,37 @@ type item struct {
 	attempts int       // deliveries that count
 	due      time.Time // delayed until then
 	hold     *hold     // who has it
-	space    [inline]byte
+}
+
+// newItem is an item, and the room for a body of n bytes where that is kept in
+// the same allocation.
+func newItem(n int) (*item, []byte) {
+	if n == 0 || n > inline {
+		return new(item), nil
+	}
+	x := new(struct {
+		item
+		space [inline]byte
+	})
+	return &x.item, x.space[:]
 }
 
 // hold is one delivery of an item. A later one is another hold, so that a
 // settlement that comes late finds nothing to settle.
 type hold struct {
 	emulate.Delivery
-	item  *item
-	space [inline]byte
+	item *item
+}
+
+func newHold(n int) (*hold, []byte) {
+	if n == 0 || n > inline {
+		return new(hold), nil
+	}
+	x := new(struct {
+		hold
+		space [inline]byte
+	})
+	return &x.hold, x.space[:]
 }
 
 // queue is a queue's storage. Messages that nobody has touched are in fresh,
@@ -74,9 +96,10 @@ func (q *queue) append(parcels []*emulate.Parcel, log *slog.Logger) {
 				continue
 			}
 		}
-		it := &item{exchange: p.Exchange, seq: q.seq}
+		it, space := newItem(len(m.Body))
+		it.exchange, it.seq = p.Exchange, q.seq
 		q.seq++
-		copyMessage(&it.message, m, &it.space)
+		copyMessage(&it.message, m, space)
 		it.message.ID = p.Publishing.ID
 		q.fresh.push(it)
 	}
@@ -180,10 +203,10 @@ func (q *queue) deliver() *emulate.Delivery {
 	} else {
 		it = q.fresh.pop()
 	}
-	h := &hold{item: it}
-	it.hold = h
+	h, space := newHold(len(it.message.Body))
+	h.item, it.hold = it, h
 	q.held++
-	copyMessage(&h.Message, &it.message, &h.space)
+	copyMessage(&h.Message, &it.message, space)
 	h.Exchange, h.Attempt, h.Redelivered = it.exchange, it.attempts+1, it.attempts > 0
 	h.Seq, h.Ref = it.seq, h
 	return &h.Delivery
