@@ -45,9 +45,9 @@ func TestDelayOutlivesQueue(t *testing.T) {
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "sentinel"}}}))
 	p := publisherOf(t, c, "")
 	s, behind := subscribe(t, c, "q", 10), subscribe(t, c, "sentinel", 1)
-	delayOne := func(s driver.Subscriber, queue, id string) {
+	delayOne := func(s driver.Subscriber, queue, id string, delay time.Duration) {
 		check(t, publish(t, p, driver.Message{Key: queue, ID: id}))
-		nackLater(t, s, receive(t, s), 200*time.Millisecond)
+		nackLater(t, s, receive(t, s), delay)
 	}
 	ready := func(queue string) int {
 		n := 0
@@ -62,12 +62,12 @@ func TestDelayOutlivesQueue(t *testing.T) {
 		return n
 	}
 	// Deleted without this library, it leaves its relay, which keeps them.
-	delayOne(s, "q", "kept")
+	delayOne(s, "q", "kept", 200*time.Millisecond)
 	check(t, c.do(ctxOf(t), func(ch *channel) error {
 		_, err := ch.QueueDelete("q", false, false, false)
 		return err
 	}))
-	delayOne(behind, "sentinel", "behind it")
+	delayOne(behind, "sentinel", "behind it", 200*time.Millisecond)
 	receive(t, behind)
 	check(t, c.Declare(ctxOf(t), plainQ))
 	s = subscribe(t, c, "q", 10)
@@ -77,7 +77,7 @@ func TestDelayOutlivesQueue(t *testing.T) {
 		settle(t, s, d, driver.Ack)
 	}
 	// DeleteQueue deletes the way back; what was under way can still be had.
-	delayOne(s, "q", "gone")
+	delayOne(s, "q", "gone", 2*time.Second)
 	check(t, c.DeleteQueue(ctxOf(t), "q", driver.DeleteOptions{}))
 	until(t, "the copy is among what has nowhere to go", func() bool { return ready(goneName) == 1 })
 }

@@ -146,17 +146,17 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 		}
 		return err
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.forgetDelay(ctx, name)
 	}
-	if consumed {
+	if err == nil && consumed {
 		select {
 		case <-time.After(consumersHear):
 		case <-ctx.Done():
-			return ctx.Err()
+			err = ctx.Err()
 		}
 	}
-	return c.forgetDelay(ctx, name)
+	return err
 }
 
 // consumersHear is time for the broker to tell a deleted queue's consumers. It

@@ -42,6 +42,9 @@ loopback_users = none
 log.file = false
 log.console = true
 log.console.level = warning
+management.sample_retention_policies.global.minute = 1
+management.sample_retention_policies.basic.minute = 1
+management.sample_retention_policies.detailed.minute = 1
 `, s.address(amqpPort), s.ports[managementPort], s.password)
 	for name, text := range map[string]string{
 		"rabbitmq.conf":   conf,
@@ -71,7 +74,8 @@ log.console.level = warning
 	// How often it looks for a way for dead letters that have none: three
 	// minutes by default, which no test should wait.
 	const deadLetters = " -rabbit dead_letter_worker_publisher_confirm_timeout 1000"
-	// How old the management API's figures may be: five seconds by default.
+	// With the retention policies above: how old the management API's figures
+	// may be, which is five seconds and more by default.
 	const figures = " -rabbit quorum_tick_interval 500 -rabbit collect_statistics_interval 500"
 	cmd := exec.Command(script)
 	cmd.Env = append(os.Environ(),
