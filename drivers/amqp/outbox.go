@@ -216,10 +216,9 @@ func (o *outbox) pump() {
 			o.mu.Unlock()
 			return
 		}
-		exchange := o.queue[0].from.exchange
-		if !s.known[exchange] {
+		if head := o.queue[0]; !s.known[head.from.exchange] {
 			o.mu.Unlock()
-			if !o.lookUp(s, exchange) {
+			if !o.lookUp(s, head) {
 				return
 			}
 			continue
@@ -264,10 +263,11 @@ func (o *outbox) pop() item {
 	return it
 }
 
-// lookUp asks whether an exchange exists, on a channel that may break, and
-// resolves the item at the queue's head where it does not. It reports whether
+// lookUp asks whether the exchange of the queue's head exists, on a channel
+// that may break, and resolves the head where it does not. It reports whether
 // the pump can go on.
-func (o *outbox) lookUp(s *session, exchange string) bool {
+func (o *outbox) lookUp(s *session, head item) bool {
+	exchange := head.from.exchange
 	err := s.check.reopen()
 	if err == nil {
 		err = s.check.ExchangeDeclarePassive(exchange, "direct", true, false, false, false, nil)
@@ -278,7 +278,9 @@ func (o *outbox) lookUp(s *session, exchange string) bool {
 		o.mu.Unlock()
 		return true
 	}
-	if lost(err) || len(o.queue) == 0 || o.queue[0].forsaken() || o.queue[0].from.exchange != exchange {
+	// The answer is not for what was accepted after the question: the exchange
+	// may have been declared meanwhile.
+	if lost(err) || len(o.queue) == 0 || o.queue[0].p != head.p || o.queue[0].forsaken() {
 		o.mu.Unlock()
 		return !s.conn.IsClosed() && !s.ch.IsClosed()
 	}
