@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,7 +21,8 @@ import (
 // dies in between leaves it closed; who finds it closed for longer than
 // reopenTime opens it.
 const (
-	metaClosed = "polymq-closed" // since when, by the server's clock
+	metaClosed = "polymq-closed"    // since when, by the server's clock
+	metaCloser = "polymq-closed-by" // the last who closed it, and opens or deletes it
 	closedTime = 10 * time.Second
 	reopenTime = 30 * time.Second
 )
@@ -43,7 +45,7 @@ func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error)
 			since, err := time.Parse(time.RFC3339Nano, at)
 			if err != nil || info.TimeStamp.Sub(since) > reopenTime {
 				s.cfg.Logger.Warn("nats: a queue that a program was about to delete, and did not, takes messages again", "queue", q.Name)
-				return s.reopen(ctx, h)
+				return s.reopen(ctx, h, info.Config.Metadata[metaCloser])
 			}
 		}
 		return nil
@@ -58,30 +60,51 @@ func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.Dele
 	}
 	ctx, cancel := context.WithTimeout(ctx, closedTime)
 	defer cancel()
-	err := s.do(ctx, "closing the queue", func(ctx context.Context) error { return s.shut(ctx, h) })
-	var info driver.QueueInfo
-	if err == nil {
-		info, err = s.Inspect(ctx, q)
-	}
-	switch {
-	case errors.Is(err, emulate.ErrGone), isStreamGone(err):
+	closer := rand.Text()
+	err := s.deleteIf(ctx, q, h, o, closer)
+	if err == nil || errors.Is(err, emulate.ErrGone) || errors.Is(err, driver.ErrNotFound) {
 		return nil
-	case err != nil:
-	case o.IfUnused && info.Consumers > 0:
-		err = fmt.Errorf("%w: the queue has %d subscribers", driver.ErrInUse, info.Consumers)
-	case o.IfEmpty && info.Ready > 0:
-		err = fmt.Errorf("%w: the queue has %d ready messages", driver.ErrInUse, info.Ready)
-	default:
-		if err = s.deleteStream(ctx, h); err == nil {
-			return nil
-		}
 	}
 	again, stop := context.WithTimeout(context.WithoutCancel(ctx), closedTime)
 	defer stop()
-	if oerr := s.do(again, "opening the queue", func(ctx context.Context) error { return s.reopen(ctx, h) }); oerr != nil && !isStreamGone(oerr) {
+	oerr := s.do(again, "opening the queue", func(ctx context.Context) error { return s.reopen(ctx, h, closer) })
+	if oerr != nil && !isStreamGone(oerr) {
 		s.cfg.Logger.Warn("nats: a queue that was not deleted takes messages again only later", "queue", q.Name, "error", oerr)
 	}
 	return err
+}
+
+// deleteIf closes the queue and deletes it if the conditions hold.
+func (s *store) deleteIf(ctx context.Context, q *emulate.Queue, h *handle, o driver.DeleteOptions, closer string) error {
+	for {
+		if err := s.do(ctx, "closing the queue", func(ctx context.Context) error { return s.shut(ctx, h, closer) }); err != nil {
+			return err
+		}
+		info, err := s.Inspect(ctx, q)
+		switch {
+		case err != nil:
+			return err
+		case o.IfUnused && info.Consumers > 0:
+			return fmt.Errorf("%w: the queue has %d subscribers", driver.ErrInUse, info.Consumers)
+		case o.IfEmpty && info.Ready > 0:
+			return fmt.Errorf("%w: the queue has %d ready messages", driver.ErrInUse, info.Ready)
+		}
+		// Another one who closed it meanwhile may have opened it again.
+		mine := false
+		err = s.do(ctx, "deleting the queue", func(ctx context.Context) error {
+			stream, err := s.js.Stream(ctx, h.stream)
+			if err == nil {
+				mine = stream.CachedInfo().Config.Metadata[metaCloser] == closer
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if mine {
+			return s.deleteStream(ctx, h)
+		}
+	}
 }
 
 func (s *store) deleteStream(ctx context.Context, h *handle) error {
@@ -102,7 +125,7 @@ func (s *store) deleteStream(ctx context.Context, h *handle) error {
 
 // shut takes the messages' subject from the stream, and returns when what the
 // server had received for it is stored.
-func (s *store) shut(ctx context.Context, h *handle) error {
+func (s *store) shut(ctx context.Context, h *handle, closer string) error {
 	stream, err := s.js.Stream(ctx, h.stream)
 	if err != nil {
 		return err
@@ -111,6 +134,7 @@ func (s *store) shut(ctx context.Context, h *handle) error {
 	cfg := info.Config
 	cfg.Subjects = h.besides()
 	cfg.Metadata[metaClosed] = info.TimeStamp.Format(time.RFC3339Nano)
+	cfg.Metadata[metaCloser] = closer
 	if _, err := s.js.UpdateStream(ctx, cfg); err != nil {
 		return err
 	}
@@ -118,17 +142,19 @@ func (s *store) shut(ctx context.Context, h *handle) error {
 	return err
 }
 
-func (s *store) reopen(ctx context.Context, h *handle) error {
+// reopen undoes shut, unless somebody else has closed the queue since.
+func (s *store) reopen(ctx context.Context, h *handle, closer string) error {
 	stream, err := s.js.Stream(ctx, h.stream)
 	if err != nil {
 		return err
 	}
 	cfg := stream.CachedInfo().Config
-	if slices.Contains(cfg.Subjects, h.subject) {
+	if slices.Contains(cfg.Subjects, h.subject) || cfg.Metadata[metaCloser] != closer {
 		return nil
 	}
 	cfg.Subjects = h.subjects()
 	delete(cfg.Metadata, metaClosed)
+	delete(cfg.Metadata, metaCloser)
 	_, err = s.js.UpdateStream(ctx, cfg)
 	return err
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// TestDeleteIfEmpty publishes while another connection deletes the queue if it
-// is empty: a message is not both confirmed and deleted.
+// TestDeleteIfEmpty publishes while two connections delete the queue if it is
+// empty: a message is not both confirmed and deleted.
 func TestDeleteIfEmpty(t *testing.T) {
 	url := testbroker.URL(t, "nats")
 	c, other := open(t, url), open(t, url)
@@ -21,22 +21,23 @@ func TestDeleteIfEmpty(t *testing.T) {
 	refused := 0
 	for i := range 100 {
 		declare(t, c, routing.Queue{Name: "q"})
-		var published, deleted error
+		var published, deleted, likewise error
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			time.Sleep(time.Duration(i%50) * 60 * time.Microsecond)
 			published = publish(t, p, "q", fmt.Sprint("m", i))[0]
 		})
 		wg.Go(func() { deleted = other.DeleteQueue(within(t), "q", driver.DeleteOptions{IfEmpty: true}) })
+		wg.Go(func() { likewise = c.DeleteQueue(within(t), "q", driver.DeleteOptions{IfEmpty: true, IfUnused: true}) })
 		wg.Wait()
 		switch {
-		case published == nil && deleted == nil:
+		case published == nil && (deleted == nil || likewise == nil):
 			t.Fatalf("round %d: the message was confirmed and the queue deleted as empty", i)
-		case published == nil && errors.Is(deleted, driver.ErrInUse):
+		case published == nil && errors.Is(deleted, driver.ErrInUse) && errors.Is(likewise, driver.ErrInUse):
 			refused++
-		case errors.Is(published, driver.ErrUnroutable) && deleted == nil:
+		case errors.Is(published, driver.ErrUnroutable) && deleted == nil && likewise == nil:
 		default:
-			t.Fatalf("round %d: published %v, deleted %v", i, published, deleted)
+			t.Fatalf("round %d: published %v, deleted %v and %v", i, published, deleted, likewise)
 		}
 		if err := c.DeleteQueue(within(t), "q", driver.DeleteOptions{}); err != nil {
 			t.Fatal(err)
@@ -52,7 +53,7 @@ func TestReopen(t *testing.T) {
 	c := emulated(t, s)
 	declare(t, c, routing.Queue{Name: "q"})
 	h := queueOf(t, s, "q")
-	if err := s.shut(within(t), h); err != nil {
+	if err := s.shut(within(t), h, "gone"); err != nil {
 		t.Fatal(err)
 	}
 	stream, err := s.js.Stream(within(t), h.stream)
