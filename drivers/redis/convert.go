@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strconv"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -18,46 +16,6 @@ import (
 type answer struct {
 	b   []byte
 	err error
-}
-
-// sink is where a raw answer is collected, over and over.
-type sink struct{ b []byte }
-
-const maxSink = 4 << 20 // a larger one is not kept
-
-func (s *sink) empty() *sink {
-	if s.b = s.b[:0]; cap(s.b) > maxSink {
-		s.b = nil
-	}
-	return s
-}
-
-func (s *sink) Write(p []byte) (int, error) {
-	s.b = append(s.b, p...)
-	return len(p), nil
-}
-
-// ReadFrom spares the client a buffer for each string of an answer.
-func (s *sink) ReadFrom(r io.Reader) (int64, error) {
-	for n := int64(0); ; {
-		if l, ok := r.(*io.LimitedReader); ok && l.N == 0 {
-			return n, nil
-		}
-		want := 512
-		if l, ok := r.(*io.LimitedReader); ok {
-			want = int(min(l.N, 1<<20))
-		}
-		s.b = slices.Grow(s.b, want)
-		k, err := r.Read(s.b[len(s.b) : len(s.b)+want])
-		s.b = s.b[:len(s.b)+k]
-		n += int64(k)
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-	}
 }
 
 var errMalformed = errors.New("malformed answer of Redis")
