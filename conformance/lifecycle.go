@@ -98,10 +98,16 @@ func closeEndsWaiting(e *env) {
 	one, two := e.subscriber(c, "q", 1), e.subscriber(c, "q", 1)
 	got := make(chan error, 2)
 	for _, s := range []*polymq.Subscriber{one, two} {
+		ctx := &asked{Context: e.ctx, yes: make(chan struct{})}
 		go func() {
-			_, err := s.Receive(e.ctx)
+			_, err := s.Receive(ctx)
 			got <- err
 		}()
+		// Close before it waits would find nothing to end.
+		select {
+		case <-ctx.yes:
+		case <-time.After(e.b.Patience / 4):
+		}
 	}
 	ends := func(what string) {
 		e.Helper()
@@ -118,6 +124,18 @@ func closeEndsWaiting(e *env) {
 	ends("connection")
 	e.publish(other, "", msg("q", "for the next"))
 	e.has(other, "q", "for the next")
+}
+
+// asked is a context that tells when somebody waits for its end.
+type asked struct {
+	context.Context
+	once sync.Once
+	yes  chan struct{}
+}
+
+func (c *asked) Done() <-chan struct{} {
+	c.once.Do(func() { close(c.yes) })
+	return c.Context.Done()
 }
 
 // closeLeavesNoGoroutine counts goroutines of this library before and after.
