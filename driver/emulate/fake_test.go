@@ -341,8 +341,6 @@ func (c *fakeConsumer) Extend(_ context.Context, ds []*Delivery) (lost []*Delive
 	return nil, nil
 }
 
-func (c *fakeConsumer) Flush(context.Context) error { return nil }
-
 func (c *fakeConsumer) Close(context.Context) error {
 	c.f.mu.Lock()
 	defer c.f.mu.Unlock()

@@ -158,8 +158,6 @@ type Consumer interface {
 	// are already lost. It is called every third of Features.Lease with all
 	// that the inbox holds, and not at all where that is 0.
 	Extend(ctx context.Context, ds []*Delivery) (lost []*Delivery, err error)
-	// Flush sends what Settle has accepted, and returns when the broker has it.
-	Flush(ctx context.Context) error
 	// Close stops delivering, flushes settlements and gives back at once what
 	// the inbox still holds: Inbox.Drain says which were merely prefetched,
 	// whose attempts do not count. It leaves no goroutine.

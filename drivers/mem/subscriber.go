@@ -64,8 +64,6 @@ func (c *consumer) Extend(context.Context, []*emulate.Delivery) ([]*emulate.Deli
 	return nil, nil
 }
 
-func (c *consumer) Flush(context.Context) error { return nil }
-
 func (c *consumer) Close(context.Context) error {
 	c.once.Do(func() {
 		c.q.leave(c)

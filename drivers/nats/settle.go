@@ -130,12 +130,6 @@ func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) (lost []*
 	return lost, nil
 }
 
-// Flush waits for a lost connection; what was settled on it and did not arrive
-// comes again.
-func (c *consumer) Flush(ctx context.Context) error {
-	return c.s.do(ctx, "flushing settlements", c.s.nc.FlushWithContext)
-}
-
 // giveBack returns deliveries to the queue, oldest first. The server counts
 // each delivery; those that the application never saw are recorded beside the
 // queue before they are returned, so that whoever gets them next can tell.

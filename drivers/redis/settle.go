@@ -136,13 +136,14 @@ func (c *consumer) flush() {
 		if taken() != before {
 			continue // for what came after that it is kicked again
 		}
-		if err := c.Flush(c.ctx); err != nil && c.ctx.Err() == nil {
+		if err := c.sendSettled(c.ctx); err != nil && c.ctx.Err() == nil {
 			c.s.log.Warn("settlements of a Redis queue were not accepted", "queue", c.q.Name, "error", err)
 		}
 	}
 }
 
-func (c *consumer) Flush(ctx context.Context) error {
+// sendSettled sends what has been settled, and returns when the server has it.
+func (c *consumer) sendSettled(ctx context.Context) error {
 	for try := 0; ; {
 		if err := c.call.lock(ctx); err != nil {
 			return unconfirmed(err)

@@ -199,7 +199,7 @@ func (c *consumer) Drain(ctx context.Context) error {
 		}
 	}
 	c.mu.Unlock()
-	return c.Flush(ctx)
+	return c.sendSettled(ctx)
 }
 
 // halt ends the reader.
@@ -231,7 +231,7 @@ func (c *consumer) Close(ctx context.Context) error {
 		return err
 	}
 	defer c.cancel()
-	err := c.Flush(ctx)
+	err := c.sendSettled(ctx)
 	_, handed := c.in.Drain()
 	if e := c.call.lock(ctx); e != nil {
 		return errors.Join(err, e)
