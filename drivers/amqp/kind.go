@@ -64,7 +64,7 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 		var e *amqp091.Error
 		errors.As(err, &e)
 		if e.Code == amqp091.AccessRefused {
-			return k, fmt.Errorf("Attempt is 0 and MaxAttempts does not see attempts that ended in a delay: give the user the configure permission for the queue, or the URL the management option: %w", err)
+			return k, fmt.Errorf("attempts are not known (Delivery.Attempt is 0, MaxAttempts does not see those that ended in a delay): give the user the configure permission for the queue, or the URL the management option: %w", err)
 		}
 		arg := between(e.Reason, "inequivalent arg '", "' for queue")
 		value, set := currentValue(e.Reason)
