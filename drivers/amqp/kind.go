@@ -62,7 +62,9 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 			return k, err
 		}
 		var e *amqp091.Error
-		errors.As(err, &e)
+		if !errors.As(err, &e) {
+			return k, err
+		}
 		if e.Code == amqp091.AccessRefused {
 			return k, fmt.Errorf("attempts are not known (Delivery.Attempt is 0, MaxAttempts does not see those that ended in a delay): give the user the configure permission for the queue, or the URL the management option: %w", err)
 		}
