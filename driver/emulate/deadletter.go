@@ -108,11 +108,14 @@ func (x *deadLetters) step() time.Duration {
 		}
 		if x.judge(l, l.pub.Err()) {
 			l.at = now.Add(backoff(l.tries))
-			l.tries++
 			l.sent = false
 			l.pub.Reset(l.pub.Message, l.pub.ID)
 			wait = min(wait, l.at.Sub(now))
-			x.later(l)
+			x.mu.Lock()
+			l.tries++
+			x.turn = append(x.turn, l)
+			x.mu.Unlock()
+			signal(x.idle)
 		}
 	}
 	if len(send) > 0 {
@@ -203,11 +206,8 @@ func (x *deadLetters) send(ss []sending) {
 func (x *deadLetters) forget(l *deadLetter) {
 	x.mu.Lock()
 	delete(x.open, l)
-	none := len(x.open) == 0
 	x.mu.Unlock()
-	if none {
-		signal(x.idle)
-	}
+	signal(x.idle)
 }
 
 // drain waits for what is on its way, but not for what fails again and again.

@@ -144,6 +144,33 @@ func TestDeadLetterNowhere(t *testing.T) {
 	}
 }
 
+// TestCloseWithNowhereToGo: Close does not wait for dead letters that nothing
+// takes once each has been tried.
+func TestCloseWithNowhereToGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", DeadLetterExchange: "missing"}}})
+		s := b.subscribe("q", 60)
+		for i := range 60 {
+			b.publish("q", fmt.Sprint(i))
+		}
+		for range 60 {
+			b.settle(s, b.receive(s), driver.Reject)
+		}
+		start := time.Now()
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took >= drainTime {
+			t.Errorf("Close took %v", took)
+		}
+		if q := b.queue("q"); len(q.messages) != 60 {
+			t.Errorf("%d messages are back, want 60", len(q.messages))
+		}
+	})
+}
+
 // TestDeadLetterDropped: only with BestEffortDeadLetter it is dropped, and
 // that is told.
 func TestDeadLetterDropped(t *testing.T) {

@@ -46,9 +46,9 @@ func TestRetryTellsTheSame(t *testing.T) {
 	if err := s.CreateQueue(ctx, q); err != nil {
 		t.Fatal(err)
 	}
-	send := func(seq, again string, items ...any) any {
+	send := func(seq string, items ...any) any {
 		t.Helper()
-		v, err := s.client.Do(ctx, append([]any{"FCALL", fnAppend, "1", s.key(q), "lane", seq, again, window}, items...)...).Result()
+		v, err := s.client.Do(ctx, append([]any{"FCALL", fnAppend, "1", s.key(q), "lane", seq, window}, items...)...).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,35 +66,44 @@ func TestRetryTellsTheSame(t *testing.T) {
 		bad = append(bad, "x")
 	}
 	batch := append(append(append([]any{}, good...), bad...), good...)
-	first := send("1", "0", batch...)
+	first := send("1", batch...)
 	if l, ok := first.([]any); !ok || len(l) != 2 || l[0] != int64(1) {
 		t.Fatalf("first try: %v", first)
 	}
 	stored(2)
 	// One has given up meanwhile and is an empty place.
 	retry := append(append([]any{"", "0"}, bad...), good...)
-	if again := send("1", "1", retry...); !reflect.DeepEqual(first, again) {
+	if again := send("1", retry...); !reflect.DeepEqual(first, again) {
 		t.Fatalf("again: %v, first %v", again, first)
 	}
 	stored(2)
-	if v := send("2", "1", retry...); !reflect.DeepEqual(first, v) { // its first try never arrived
+	if v := send("2", retry...); !reflect.DeepEqual(first, v) { // its first try never arrived
 		t.Fatalf("second batch: %v", v)
 	}
 	stored(3)
-	if v := send("3", "0", good...); v != int64(1) {
+	if v := send("3", good...); v != int64(1) {
 		t.Fatalf("third batch: %v", v)
 	}
-	if v := send("3", "1", good...); v != int64(1) {
+	if v := send("3", good...); v != int64(1) {
 		t.Fatalf("third batch again: %v", v)
 	}
 	stored(4)
+	if v := send("4", good...); v != int64(1) { // the second try
+		t.Fatalf("fourth batch: %v", v)
+	}
+	stored(5)
+	if v := send("4", good...); v != int64(1) { // the first, held up on its way
+		t.Fatalf("fourth batch, late: %v", v)
+	}
+	if v := send("3", good...); v != int64(1) { // and one that is later still
+		t.Fatalf("third batch, late: %v", v)
+	}
+	stored(5)
 	if err := s.DeleteQueue(ctx, q, driver.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, again := range []string{"0", "1"} {
-		if v := send("4", again, good...); v != int64(0) {
-			t.Fatalf("to a deleted queue: %v", v)
-		}
+	if v := send("5", good...); v != int64(0) {
+		t.Fatalf("to a deleted queue: %v", v)
 	}
 	if keys := s.client.Keys(ctx, s.key(q)+"*").Val(); len(keys) > 0 {
 		t.Errorf("a deleted queue is there again: %v", keys)

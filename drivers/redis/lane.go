@@ -49,7 +49,6 @@ type call struct {
 	args  []any
 	items []*item
 	cmd   *goredis.Cmd
-	sent  bool
 	done  bool
 }
 
@@ -209,7 +208,7 @@ func (l *lane) take() {
 	l.seq++
 	l.mu.Unlock()
 	for _, c := range l.calls {
-		c.items, c.sent, c.done = c.items[:0], false, false
+		c.items, c.done = c.items[:0], false
 	}
 	l.calls = l.calls[:0]
 	for _, it := range l.batch {
@@ -252,7 +251,7 @@ func (l *lane) send() error {
 		if c.done {
 			continue
 		}
-		c.args = append(c.args[:0], "FCALL", fnAppend, "1", &c.key, &l.name, seq, flag(c.sent), &window)
+		c.args = append(c.args[:0], "FCALL", fnAppend, "1", &c.key, &l.name, seq, &window)
 		some := false
 		for _, it := range c.items {
 			if it.parcel == nil {
@@ -271,7 +270,6 @@ func (l *lane) send() error {
 			c.done = true
 			continue
 		}
-		c.sent = true
 		c.cmd = goredis.NewCmd(ctx, c.args...)
 		left = append(left, c)
 		l.use(c.key)

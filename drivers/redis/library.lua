@@ -157,24 +157,25 @@ local function create(keys, args)
   return 1
 end
 
--- append: lane, number of the batch, 1 if it is sent again, window in ms, then
--- of each message the ID to deduplicate by or '', the number of arguments that
--- its fields are, and those; 0: the message is not to be stored any more. A batch
--- that is sent again has as many messages. Returns 0 when the queue is gone, 1
--- when all are stored, else a list of the index and the error of each that is
--- not.
+-- append: lane, number of the batch, window in ms, then of each message the ID to
+-- deduplicate by or '', the number of arguments that its fields are, and those;
+-- 0: the message is not to be stored any more. A batch that is sent again has as
+-- many messages and the same number. The number is compared always, for a first
+-- try can be held up on its way and arrive after the second. Returns 0 when the
+-- queue is gone, 1 when all are stored, else a list of the index and the error of
+-- each that is not.
 local function append(keys, args)
   local p = keys[1]
   local lanes = p .. ':lanes'
-  if args[3] == '1' then
-    local v = redis.call('HGET', lanes, args[1])
-    local seq, failed = string.match(v or '', '^(%d+) %S+ ?(.*)$')
+  local known = redis.call('HGET', lanes, args[1])
+  if known then
+    local seq, failed = string.match(known, '^(%d+) %S+ ?(.*)$')
     if seq and tonumber(seq) >= tonumber(args[2]) then
       return failed == '' and 1 or cjson.decode(failed)
     end
   end
   local last, failed
-  local i, index, count = 5, 0, #args
+  local i, index, count = 4, 0, #args
   while i <= count do
     local id, n = args[i], tonumber(args[i + 1])
     local key = id ~= '' and p .. ':id:' .. id
@@ -192,7 +193,7 @@ local function append(keys, args)
         failed[#failed + 1] = r.err
       else
         last = r
-        if key then redis.call('SET', key, '', 'PX', args[4]) end
+        if key then redis.call('SET', key, '', 'PX', args[3]) end
       end
     end
     i = i + 2 + n
