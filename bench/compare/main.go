@@ -123,7 +123,7 @@ func cell(ctx context.Context, b backend, op operation, size, rounds int, span t
 			c.close()
 		}
 	}()
-	n := 1 << 30
+	var ns []int // so many messages take each about the span
 	for _, o := range b.open {
 		c, err := o.open(ctx)
 		if err != nil {
@@ -134,14 +134,14 @@ func cell(ctx context.Context, b backend, op operation, size, rounds int, span t
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.name, err)
 		}
-		n = min(n, k)
+		ns = append(ns, k)
 	}
 	rates, allocs, cpus, ratios := make([][]float64, len(cs)), make([][]float64, len(cs)), make([][]float64, len(cs)), make([][]float64, len(cs))
 	for r := range rounds {
 		this := make([]sample, len(cs))
 		for i := range cs {
 			k := (i + r) % len(cs)
-			s, err := round(ctx, cs[k], op, n, body)
+			s, err := round(ctx, cs[k], op, ns[k], body)
 			if err != nil {
 				return fmt.Errorf("%s: %w", b.open[k].name, err)
 			}
