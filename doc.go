@@ -72,8 +72,10 @@
 //     Features.HoldLimit and a process paused beyond the lease. A hold that
 //     was lost makes its settlement ErrLost; it settles no other message.
 //  15. Counted. Delivery.Attempt is 1 plus the deliveries that ended in Nack,
-//     in the end of a lease or of a connection. Messages that were merely
-//     prefetched and given back do not count.
+//     in the end of a lease or of a connection, or were handed out and given
+//     back by Close. Messages that were merely prefetched and given back do
+//     not count (Features.CountsReturned: on RabbitMQ before 4.3 they do). It
+//     is 0 where the queue cannot count.
 //  16. Its queue only. A nacked message returns to its own queue, never to the
 //     exchange, and not before its delay.
 //  17. Dead letters. Rejected and exhausted messages go to the queue's
