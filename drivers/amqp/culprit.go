@@ -1,7 +1,9 @@
 package amqp
 
 import (
+	"slices"
 	"strings"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 )
@@ -40,13 +42,51 @@ func (o *outbox) ended(err *amqp091.Error) {
 	if careful || o.careful > 0 {
 		o.careful += len(back)
 	}
-	o.queue = append(back, o.queue...)
+	o.queue = append(lateLast(back), o.queue...)
 	o.mu.Unlock()
 	for _, it := range guilty {
-		it.tried = it.tried && !intrinsic(err)
+		it.tried = (it.tried || it.nacked > 0) && !intrinsic(err)
 		it.p.Resolve(refused(it, wrap(err)))
 	}
 	signal(o.wake)
+}
+
+// soloTime is how long the others wait for a message that goes alone. One that
+// ends its channel or connection does so at once; one that is never confirmed
+// must not hold up every publisher.
+const soloTime = 3 * time.Second
+
+// hurry ends the wait for what goes alone when it has taken too long; else it
+// returns when that will be, zero for nothing to wait for.
+func (o *outbox) hurry(now time.Time) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.solo || len(o.flight) == 0 {
+		return time.Time{}
+	}
+	if now.Before(o.soloEnd) {
+		return o.soloEnd
+	}
+	o.careful, o.solo = 0, false
+	for i := range o.flight {
+		o.flight[i].late = true
+	}
+	return time.Time{}
+}
+
+// lateLast puts what was late behind the rest: before it, it would keep them
+// from going alone again, and the guilty one from being found.
+func lateLast(items []item) []item {
+	slices.SortStableFunc(items, func(a, b item) int {
+		switch {
+		case a.late == b.late:
+			return 0
+		case b.late:
+			return -1
+		}
+		return 1
+	})
+	return items
 }
 
 func awaitedOnly(items []item) []item {

@@ -68,7 +68,6 @@ type delays struct {
 	levels    uint64        // bit k: queue k
 	exchanges int           // exchanges 0 to exchanges-1
 	ends      bool          // what declareEnds makes
-	looked    bool          // for the ends, when a life began
 }
 
 func newDelays() delays { return delays{turn: make(chan struct{}, 1)} }
@@ -159,9 +158,9 @@ func bindReturn(ch *channel, queue string) error {
 }
 
 // restoreReturn binds a queue that a life begins to consume: it may have been
-// made anew, while copies of messages for it waited. Where the vhost had no
-// delays when the connection first looked, or the user may not bind, the first
-// delayed Nack finds out.
+// made anew, while copies of messages for it waited. Where the vhost has no
+// delays yet, the queue is gone again or the user may not bind it, the first
+// delayed Nack finds out. Each life asks: other connections make delays too.
 func (c *Conn) restoreReturn(ctx context.Context, queue string) error {
 	d := &c.delays
 	unlock, err := d.lock(ctx)
@@ -169,23 +168,25 @@ func (c *Conn) restoreReturn(ctx context.Context, queue string) error {
 		return err
 	}
 	defer unlock()
-	if d.looked && !d.ends {
-		return nil
-	}
-	ends := d.ends
 	err = c.do(ctx, func(ch *channel) error {
-		if !ends {
-			if err := ch.ExchangeDeclarePassive(exchangeIn, "headers", true, false, false, false, nil); err != nil {
-				return err
-			}
+		if err := ch.ExchangeDeclarePassive(exchangeIn, "headers", true, false, false, false, nil); err != nil {
+			return err
 		}
-		return bindReturn(ch, queue)
+		err := bindReturn(ch, queue)
+		if told := wrap(err); errors.Is(told, driver.ErrNotFound) || errors.Is(told, driver.ErrPermission) {
+			return nil // it is about this queue, not about the vhost's delays
+		}
+		return err
 	})
-	if err == nil || errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrPermission) {
-		d.looked, d.ends = true, err == nil
-		return nil
+	switch {
+	case err == nil:
+		d.ends = true
+	case errors.Is(err, driver.ErrNotFound):
+		d.ends = false
+	case !errors.Is(err, driver.ErrPermission):
+		return err
 	}
-	return err
+	return nil
 }
 
 // forgetDelay removes the relay of a queue that was deleted, unless the queue

@@ -38,6 +38,31 @@ func TestDelayInQueueMadeAnew(t *testing.T) {
 	}
 }
 
+// TestDelayMadeByAnother: neither a first look before there were delays nor a
+// queue that is missing keeps a connection from restoring the way back.
+func TestDelayMadeByAnother(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	a, b := openURL(t, url), openURL(t, url)
+	check(t, a.Declare(ctxOf(t), plainQ))
+	check(t, a.restoreReturn(ctxOf(t), "q"))
+	s := subscribe(t, b, "q", 1)
+	check(t, publish(t, publisherOf(t, b, ""), driver.Message{Key: "q", ID: "m"}))
+	nackLater(t, s, receive(t, s), time.Second)
+	check(t, s.Close(ctxOf(t)))
+	check(t, a.do(ctxOf(t), func(ch *channel) error {
+		_, err := ch.QueueDelete("q", false, false, false)
+		return err
+	}))
+	check(t, a.restoreReturn(ctxOf(t), "q")) // while it is missing
+	check(t, a.Declare(ctxOf(t), plainQ))
+	s = subscribe(t, a, "q", 1)
+	d := receive(t, s)
+	if d.Message.ID != "m" || d.Attempt != 2 {
+		t.Errorf("got %+v", d)
+	}
+	settle(t, s, d, driver.Ack)
+}
+
 // TestDelayOutlivesQueue: copies become due while their queue is missing.
 func TestDelayOutlivesQueue(t *testing.T) {
 	c := open(t)

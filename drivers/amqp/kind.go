@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -18,12 +19,18 @@ type queueKind struct {
 	limit int    // MaxAttempts; 0: none
 }
 
+// managementTime is how long a subscriber waits for a management API that does
+// not answer, before it asks the broker itself.
+const managementTime = 2 * time.Second
+
 // kindOf asks for a queue's kind each time, since another process may have made
 // the queue anew: the management API where there is one that answers, else the
 // broker's own complaints.
 func (c *Conn) kindOf(ctx context.Context, queue string) (queueKind, error) {
 	if c.management != nil {
-		q, err := c.management.queue(ctx, queue)
+		asked, cancel := context.WithTimeout(ctx, managementTime)
+		q, err := c.management.queue(asked, queue)
+		cancel()
 		if err == nil || errors.Is(err, driver.ErrNotFound) || ctx.Err() != nil {
 			return q.kind(), err
 		}

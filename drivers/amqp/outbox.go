@@ -28,13 +28,14 @@ type outbox struct {
 	frame atomic.Int64
 
 	mu      sync.Mutex
-	session *session // nil while there is no channel
-	next    *session // a connection whose channel is still to be opened
-	queue   []item   // accepted, not sent
-	pruned  int      // length of queue when resolved items were last taken out
-	flight  []item   // sent, in the order of their delivery tags
-	careful int      // so many items at the queue's head go one at a time
-	solo    bool     // what is in flight is one of them
+	session *session  // nil while there is no channel
+	next    *session  // a connection whose channel is still to be opened
+	queue   []item    // accepted, not sent
+	pruned  int       // length of queue when resolved items were last taken out
+	flight  []item    // sent, in the order of their delivery tags
+	careful int       // so many items at the queue's head go one at a time
+	solo    bool      // what is in flight is one of them
+	soloEnd time.Time // when that is not waited for any longer
 	seq     int64
 	nacks   nacks
 	end     error // why nothing is accepted any more
@@ -54,6 +55,7 @@ type item struct {
 	slot     int32 // in outbox.ids; -1: not counted
 	frame    int   // the frame size that it was found to fit
 	tried    bool  // an earlier try had an unknown outcome
+	late     bool  // going alone, it got no answer in time
 	returned bool
 	deaths   uint8                         // connections that ended on it
 	nacked   uint8                         // tries that ended in a nack
@@ -232,10 +234,13 @@ func (o *outbox) pump() {
 		if err == nil {
 			sent, err = o.send(&it)
 		} else {
+			it.tried = it.tried || it.nacked > 0 // of several queues one may have taken it
 			err = refused(it, err)
 		}
 		if sent || err != nil {
-			o.solo = sent && o.careful > 0
+			if o.solo = sent && o.careful > 0; o.solo {
+				o.soloEnd = time.Now().Add(soloTime)
+			}
 			o.pop()
 		}
 		o.mu.Unlock()
@@ -286,6 +291,7 @@ func (o *outbox) lookUp(s *session, head item) bool {
 	}
 	it := o.pop()
 	o.mu.Unlock()
+	it.tried = it.tried || it.nacked > 0
 	it.p.Resolve(refused(it, wrap(err)))
 	return true
 }

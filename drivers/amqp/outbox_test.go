@@ -113,3 +113,33 @@ func TestRetriedIsUnknown(t *testing.T) {
 		t.Errorf("attributed: rest %v, guilty %v, careful %v", rest, guilty, careful)
 	}
 }
+
+// TestStuckAloneHoldsUpNobody: a message that goes alone and gets no
+// confirmation, of a publisher that is closed, is not waited for for ever.
+func TestStuckAloneHoldsUpNobody(t *testing.T) {
+	link := testbroker.Proxy(t, testbroker.URL(t, "amqp"))
+	c := openURL(t, link.URL())
+	declare(t, c, routing.Queue{Name: "q"})
+	p, other := publisherOf(t, c, ""), publisherOf(t, c, "")
+	check(t, publish(t, p, driver.Message{Key: "q"}))
+	link.Stall(true)
+	flying := func() int {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		return len(c.out.flight)
+	}
+	c.out.mu.Lock()
+	c.out.careful = 1
+	c.out.mu.Unlock()
+	p.Publish(ctxOf(t), []*driver.Publishing{publishing(driver.Message{Key: "q"})}, false)
+	until(t, "the first is sent", func() bool { return flying() == 1 })
+	check(t, p.Close(ctxOf(t)))
+	y := publishing(driver.Message{Key: "q"})
+	other.Publish(ctxOf(t), []*driver.Publishing{y}, false)
+	until(t, "the second is sent though the first is unconfirmed", func() bool { return flying() == 2 })
+	link.Stall(false)
+	check(t, wait(t, y))
+	if got := lateLast([]item{{id: "1", late: true}, {id: "2"}, {id: "3", late: true}, {id: "4"}}); got[0].id+got[1].id+got[2].id+got[3].id != "2413" {
+		t.Errorf("sent again in the order %v", got)
+	}
+}

@@ -111,6 +111,10 @@ func (o *outbox) run() {
 			o.nacks.row, o.nacks.drain = 0, time.Time{}
 			o.mu.Unlock()
 		}
+		o.hurry(now)
 		o.pump()
+		if end := o.hurry(now); !end.IsZero() && (later.IsZero() || end.Before(later)) {
+			again = time.After(end.Sub(now))
+		}
 	}
 }
