@@ -2,12 +2,16 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/polymq/polymq/driver"
 )
 
 // record is the message that says how many deliveries of a message do not
@@ -61,9 +65,12 @@ func (c *consumer) attempts() {
 	}
 }
 
-// look puts all that waits for its count.
+// look puts all that waits for its count, in its order. What the server gives
+// no answer for is asked for again, and is never put with a guessed count: that
+// could bury a message that nobody has seen. Once its hold is late it is left
+// to come again.
 func (c *consumer) look(ctx context.Context) {
-	late := false
+	pause := time.Duration(0)
 	for {
 		c.mu.Lock()
 		batch := c.uncounted
@@ -71,36 +78,51 @@ func (c *consumer) look(ctx context.Context) {
 		if len(batch) == 0 {
 			c.counting = false
 			c.mu.Unlock()
-			break
+			return
 		}
 		c.mu.Unlock()
-		bounded, cancel := context.WithTimeout(ctx, attemptTimeout)
-		err := c.s.once(bounded, func(ctx context.Context) error { return c.lookUp(ctx, batch) })
-		cancel()
-		if err != nil && ctx == c.ctx && ctx.Err() != nil { // Close goes on with it
-			c.mu.Lock()
-			c.uncounted = append(batch, c.uncounted...)
-			c.mu.Unlock()
-			break
-		}
-		if err != nil {
-			c.s.cfg.Logger.Warn("nats: the attempts of messages may be counted too high", "queue", c.q.Name, "messages", len(batch), "error", err)
-		}
-		now := time.Now()
+		err := c.s.once(ctx, func(ctx context.Context) error { return c.lookUp(ctx, batch) })
+		gone := isStreamGone(err) || errors.Is(err, driver.ErrClosed)
+		now, late, n := time.Now(), false, 0
 		c.mu.Lock()
 		for _, a := range batch {
+			if gone && !a.known {
+				a.h.until = now
+			}
+			if !a.known && now.Before(a.h.until) {
+				break
+			}
 			a.h.Attempt = max(1, int(a.h.Gen)-a.h.uncounted)
 			late = c.place(a.l, a.h, now) || late
+			n++
 		}
+		c.uncounted = append(batch[n:], c.uncounted...)
 		c.mu.Unlock()
-	}
-	if late {
-		signal(c.drop)
+		if late {
+			signal(c.drop)
+		}
+		if ctx.Err() != nil { // Close goes on with it
+			return
+		}
+		if err == nil || n > 0 {
+			pause = 0
+			continue
+		}
+		if pause == 0 {
+			c.s.cfg.Logger.Warn("nats: messages wait until their attempts can be looked up", "queue", c.q.Name, "messages", len(batch), "error", err)
+		}
+		pause = min(max(2*pause, 20*time.Millisecond), time.Second)
+		if wait(ctx, pause) != nil {
+			return
+		}
 	}
 }
 
-// lookUp reads the records of messages. Without an answer there are none, and
-// an attempt may be counted that was none.
+// lookups is how many records are asked for at once: one after the other, a
+// slow link would keep a full inbox waiting for longer than its lease.
+const lookups = 64
+
+// lookUp reads the records of messages, and marks those that it knows.
 func (c *consumer) lookUp(ctx context.Context, batch []arrival) error {
 	var records []uint64
 	all := false
@@ -110,21 +132,47 @@ func (c *consumer) lookUp(ctx context.Context, batch []arrival) error {
 			return err
 		}
 	}
-	for _, a := range batch {
-		if !a.h.Redelivered {
-			continue
+	var unknown []*arrival
+	for i := range batch {
+		a := &batch[i]
+		_, ok := slices.BinarySearch(records, a.h.Seq)
+		if !a.h.Redelivered || all && !ok {
+			a.known = true
 		}
-		if _, ok := slices.BinarySearch(records, a.h.Seq); all && !ok {
-			continue
+		if !a.known {
+			unknown = append(unknown, a)
 		}
-		m, ok, err := c.s.leaderGet(ctx, c.h.stream, getRequest{LastFor: c.h.record(a.h.Seq, 1).Subject})
-		if ok && len(m.data) > 0 {
-			a.h.uncounted, err = strconv.Atoi(string(m.data))
-		}
+	}
+	workers := min(lookups, len(unknown))
+	errs := make([]error, workers)
+	var done sync.WaitGroup
+	for w := range workers {
+		done.Go(func() {
+			for i := w; i < len(unknown) && errs[w] == nil; i += workers {
+				errs[w] = c.lookUpOne(ctx, unknown[i])
+			}
+		})
+	}
+	done.Wait()
+	for _, err := range errs {
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (c *consumer) lookUpOne(ctx context.Context, a *arrival) error {
+	m, ok, err := c.s.leaderGet(ctx, c.h.stream, getRequest{LastFor: c.h.record(a.h.Seq, 1).Subject})
+	if err != nil {
+		return err
+	}
+	if ok && len(m.data) > 0 {
+		// A record that is no number is nobody's: the message must not wait for
+		// it to become one.
+		a.h.uncounted, _ = strconv.Atoi(string(m.data))
+	}
+	a.known = true
 	return nil
 }
 

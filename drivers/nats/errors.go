@@ -33,6 +33,7 @@ const (
 	codeMessageTooLarge = 10054
 	codeHeaderTooLarge  = 10097
 	codeStoreFailed     = 10077
+	codeUpdateFailed    = 10069
 )
 
 // publishCodes says what the answers to a publish mean that are not a refusal.
@@ -138,7 +139,9 @@ func passing(err error) bool {
 		errors.Is(err, natsgo.ErrTimeout) || errors.Is(err, natsgo.ErrNoResponders) ||
 		errors.Is(err, jetstream.ErrNoStreamResponse) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
-		hasCode(err, codeNotLeader, codeNotAvailable)
+		hasCode(err, codeNotLeader, codeNotAvailable) ||
+		// What a stream says that another client is deleting at this moment.
+		hasCode(err, codeUpdateFailed) && strings.Contains(err.Error(), "store is closed")
 }
 
 // wrap puts the sentinel of package driver that fits before a native error.

@@ -48,8 +48,9 @@ type link struct {
 
 // arrival is a message that waits to be put into the inbox.
 type arrival struct {
-	l *link
-	h *hold
+	l     *link
+	h     *hold
+	known bool // how many of its deliveries count
 }
 
 // ask requests as many messages as there is room for and none is asked for. A
@@ -166,7 +167,7 @@ func (l *link) receive(m *natsgo.Msg) {
 	if delivered > 1 || c.counting {
 		// Whether all its deliveries count is looked up elsewhere; what comes
 		// after it waits for its turn.
-		c.uncounted = append(c.uncounted, arrival{l, h})
+		c.uncounted = append(c.uncounted, arrival{l: l, h: h})
 		c.counting = true
 		c.mu.Unlock()
 		signal(c.count)
