@@ -130,8 +130,8 @@ func open(ctx context.Context, cfg config, log *slog.Logger, onState func(driver
 		s.wg.Wait()
 		_ = s.client.Close()
 		_ = s.blocks.Close()
-		if lost(err) && ctx.Err() == nil {
-			return nil, fmt.Errorf("no connection to Redis at %s: %w", cfg.addr, err)
+		if lost(err) {
+			return nil, fmt.Errorf("no connection to Redis at %s: %w", cfg.addr, endedBy(ctx, err))
 		}
 		return nil, mapped(err)
 	}
@@ -273,8 +273,8 @@ func (s *store) Health(ctx context.Context) error {
 		return driver.ErrClosed
 	}
 	_, err := s.await(ctx, func() (any, error) { return nil, s.client.Ping(ctx).Err() })
-	if lost(err) && ctx.Err() == nil && !errors.Is(err, driver.ErrClosed) {
-		return fmt.Errorf("no answer from Redis at %s: %w", s.cfg.addr, err)
+	if lost(err) && !errors.Is(err, driver.ErrClosed) {
+		return fmt.Errorf("no answer from Redis at %s: %w", s.cfg.addr, endedBy(ctx, err))
 	}
 	return mapped(err)
 }

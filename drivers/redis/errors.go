@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -37,6 +38,20 @@ func noFunction(answer string) bool { return strings.HasPrefix(answer, "ERR Func
 // it was asked is unknown.
 func lost(err error) bool {
 	return err != nil && !errors.Is(err, goredis.Nil) && reply(err) == ""
+}
+
+// endedBy puts ctx's end into err where that is why a connection failed. The client
+// gives the connection the deadline of ctx, and can see it pass a moment before
+// ctx says so.
+func endedBy(ctx context.Context, err error) error {
+	cause := ctx.Err()
+	if at, ok := ctx.Deadline(); ok && cause == nil && time.Until(at) <= time.Millisecond {
+		cause = context.DeadlineExceeded
+	}
+	if cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
 }
 
 // notSent reports failures before anything was sent.
