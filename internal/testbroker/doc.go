@@ -27,6 +27,12 @@
 // that started them, however that ends (Linux does that, so brokers are started
 // on Linux only; elsewhere name your own).
 //
+// POLYMQ_TEST_AMQP_SERVER, POLYMQ_TEST_NATS_SERVER and POLYMQ_TEST_REDIS_SERVER
+// name the programs to start them from (of RabbitMQ its script rabbitmq-server),
+// for versions other than the installed ones. A program below the root of
+// another system's files, as debootstrap makes them, runs inside these: that is
+// how make test-matrix has newer RabbitMQs.
+//
 // A broker that is not installed fails the test, with the command that installs
 // it. Only -short leaves out the tests that need one.
 package testbroker

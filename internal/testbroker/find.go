@@ -7,37 +7,69 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 func missing(program, why string) error {
 	return fmt.Errorf("%s %s. Run this once, it installs what is missing:\n\n\tmake brokers\n\nor leave brokers out with go test -short", program, why)
 }
 
+// serverVariable is the environment variable that names the program to start a
+// broker from.
+func serverVariable(k kind) string { return "POLYMQ_TEST_" + strings.ToUpper(k.scheme()) + "_SERVER" }
+
+// named is the program that the environment names for k, if it does.
+func named(k kind) (p program, ok bool, err error) {
+	path := os.Getenv(serverVariable(k))
+	if path == "" {
+		return program{}, false, nil
+	}
+	if path, err = filepath.Abs(path); err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		return program{}, false, fmt.Errorf("%s names no program: %w", serverVariable(k), err)
+	}
+	return programAt(path), true, nil
+}
+
 // findRabbitMQ finds the server's own script. The one on the path of Debian
 // and Ubuntu is a wrapper that changes the user and fixes the data folder.
-func findRabbitMQ() (script, epmd string, err error) {
-	for _, pattern := range []string{"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server", "/opt/rabbitmq*/sbin/rabbitmq-server"} {
-		if found, _ := filepath.Glob(pattern); len(found) > 0 {
-			script = found[len(found)-1]
-			break
+func findRabbitMQ() (script, epmd program, err error) {
+	script, ok, err := named(rabbitMQ{})
+	if err != nil {
+		return script, epmd, err
+	}
+	if script.tree != "" {
+		return script, program{path: "/usr/bin/epmd", tree: script.tree}, nil
+	}
+	if !ok {
+		for _, pattern := range []string{"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server", "/opt/rabbitmq*/sbin/rabbitmq-server"} {
+			if found, _ := filepath.Glob(pattern); len(found) > 0 {
+				script.path = found[len(found)-1]
+				break
+			}
 		}
 	}
-	if script == "" {
-		return "", "", missing("rabbitmq-server", "is not installed")
+	if script.path == "" {
+		return script, epmd, missing("rabbitmq-server", "is not installed")
 	}
-	if epmd, err = exec.LookPath("epmd"); err != nil {
-		return "", "", missing("epmd, which RabbitMQ needs,", "is not installed")
+	if epmd.path, err = exec.LookPath("epmd"); err != nil {
+		return script, epmd, missing("epmd, which RabbitMQ needs,", "is not installed")
 	}
 	return script, epmd, nil
 }
 
-// The oldest nats-server that the tests start; make brokers installs a newer
-// one than most systems have.
+// The oldest nats-server that the tests start of their own accord; make brokers
+// installs a newer one than most systems have.
 const natsMajor, natsMinor = 2, 12
 
 var natsVersion = regexp.MustCompile(`v(\d+)\.(\d+)\.`)
 
-func findNATS() (string, error) {
+func findNATS() (program, error) {
+	if p, ok, err := named(nats{}); ok || err != nil {
+		return p, err
+	}
 	var candidates []string
 	if cache, err := os.UserCacheDir(); err == nil {
 		candidates = append(candidates, filepath.Join(cache, "polymq", "bin", "nats-server"))
@@ -55,19 +87,22 @@ func findNATS() (string, error) {
 			major, _ := strconv.Atoi(string(m[1]))
 			minor, _ := strconv.Atoi(string(m[2]))
 			if major > natsMajor || major == natsMajor && minor >= natsMinor {
-				return path, nil
+				return program{path: path}, nil
 			}
 		}
 		why = fmt.Sprintf("at %s is too old: want %d.%d or newer", path, natsMajor, natsMinor)
 	}
-	return "", missing("nats-server", why)
+	return program{}, missing("nats-server", why)
 }
 
-func findRedis() (string, error) {
+func findRedis() (program, error) {
+	if p, ok, err := named(redis{}); ok || err != nil {
+		return p, err
+	}
 	for _, name := range []string{"redis-server", "valkey-server"} {
 		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
+			return program{path: path}, nil
 		}
 	}
-	return "", missing("redis-server", "is not installed")
+	return program{}, missing("redis-server", "is not installed")
 }

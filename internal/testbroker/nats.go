@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,15 +25,15 @@ func (nats) launch(s *server) error {
 	if err != nil {
 		return err
 	}
+	home := program.home(s)
 	conf := fmt.Sprintf(`listen: "%s"
 authorization { user: polymq, password: "%s" }
 jetstream { store_dir: %q }
-`, s.address(0), s.password, filepath.Join(s.dir, "data"))
-	file := filepath.Join(s.dir, "nats.conf")
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+`, s.address(0), s.password, filepath.Join(home, "data"))
+	if err := os.WriteFile(filepath.Join(s.dir, "nats.conf"), []byte(conf), 0o600); err != nil {
 		return err
 	}
-	return s.run(exec.Command(program, "-c", file))
+	return s.run(program.command("-c", filepath.Join(home, "nats.conf")))
 }
 
 func (nats) ready(ctx context.Context, s *server) error {

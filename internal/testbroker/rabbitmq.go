@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -63,7 +62,7 @@ management.sample_retention_policies.detailed.minute = 1
 		}
 	}
 	// The first Erlang node would start a port mapper that outlives it.
-	mapper := exec.Command(epmd, "-address", "127.0.0.1", "-port", strconv.Itoa(s.ports[epmdPort]))
+	mapper := epmd.command("-address", "127.0.0.1", "-port", strconv.Itoa(s.ports[epmdPort]))
 	if err := s.run(mapper); err != nil {
 		return err
 	}
@@ -77,24 +76,25 @@ management.sample_retention_policies.detailed.minute = 1
 	// With the retention policies above: how old the management API's figures
 	// may be, which is five seconds and more by default.
 	const figures = " -rabbit quorum_tick_interval 500 -rabbit collect_statistics_interval 500"
-	cmd := exec.Command(script)
+	home := script.home(s)
+	cmd := script.command()
 	cmd.Env = append(os.Environ(),
-		"HOME="+s.dir,
+		"HOME="+home,
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT="+strconv.Itoa(s.ports[epmdPort]),
-		"ERL_CRASH_DUMP="+filepath.Join(s.dir, "crash"),
+		"ERL_CRASH_DUMP="+filepath.Join(home, "crash"),
 		// An address needs no name service; only long names may be one.
 		"RABBITMQ_USE_LONGNAME=true",
 		"RABBITMQ_NODENAME=polymq"+strconv.Itoa(s.ports[amqpPort])+"@127.0.0.1",
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
 		"RABBITMQ_NODE_PORT="+strconv.Itoa(s.ports[amqpPort]),
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.ports[distributionPort]),
-		"RABBITMQ_MNESIA_BASE="+filepath.Join(s.dir, "data"),
-		"RABBITMQ_LOG_BASE="+s.dir,
-		"RABBITMQ_CONFIG_FILE="+filepath.Join(s.dir, "rabbitmq"),
-		"RABBITMQ_CONF_ENV_FILE="+filepath.Join(s.dir, "none"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(s.dir, "enabled_plugins"),
-		"RABBITMQ_PID_FILE="+filepath.Join(s.dir, "pid"),
+		"RABBITMQ_MNESIA_BASE="+filepath.Join(home, "data"),
+		"RABBITMQ_LOG_BASE="+home,
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(home, "rabbitmq"),
+		"RABBITMQ_CONF_ENV_FILE="+filepath.Join(home, "none"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(home, "enabled_plugins"),
+		"RABBITMQ_PID_FILE="+filepath.Join(home, "pid"),
 		// Only so does the script exec Erlang instead of forking it, so that
 		// the process started here is the broker.
 		"RABBITMQ_ALLOW_INPUT=1",

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"os/exec"
 	"strconv"
 	"strings"
 )
@@ -23,9 +22,9 @@ func (redis) launch(s *server) error {
 	if err != nil {
 		return err
 	}
-	return s.run(exec.Command(program,
+	return s.run(program.command(
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.ports[0]), "--requirepass", s.password,
-		"--dir", s.dir, "--appendonly", "yes", "--save", "", "--daemonize", "no"))
+		"--dir", program.home(s), "--appendonly", "yes", "--save", "", "--daemonize", "no"))
 }
 
 func (redis) ready(ctx context.Context, s *server) error {
