@@ -11,19 +11,25 @@ type Feature = driver.Feature
 
 // The features.
 const (
-	FeatureRouting     = driver.Routing
-	FeatureUnroutable  = driver.Unroutable
-	FeatureConfirms    = driver.Confirms
-	FeatureDedup       = driver.Dedup
-	FeatureAttempts    = driver.Attempts
-	FeatureMaxAttempts = driver.MaxAttempts
-	FeatureDeadLetter  = driver.DeadLetter
-	FeatureDelayedNack = driver.DelayedNack
-	FeatureTTL         = driver.TTL
-	FeatureDelay       = driver.Delay
-	FeatureTopology    = driver.ReadBack
-	FeatureInspect     = driver.Inspect
-	FeaturePurge       = driver.Purge
+	FeatureRouting              = driver.Routing
+	FeatureUnroutable           = driver.Unroutable
+	FeatureConfirms             = driver.Confirms
+	FeatureDedup                = driver.Dedup
+	FeatureAttempts             = driver.Attempts
+	FeatureMaxAttempts          = driver.MaxAttempts
+	FeatureDeadLetter           = driver.DeadLetter
+	FeatureDelayedNack          = driver.DelayedNack
+	FeatureDelay                = driver.Delay
+	FeatureTTL                  = driver.TTL
+	FeatureQueueExpiry          = driver.Expires
+	FeatureMaxLength            = driver.MaxLength
+	FeaturePriority             = driver.Priority
+	FeatureSingleActiveConsumer = driver.SingleActive
+	FeatureExclusive            = driver.Exclusive
+	FeatureAutoDelete           = driver.AutoDelete
+	FeatureTopology             = driver.ReadBack
+	FeatureInspect              = driver.Inspect
+	FeaturePurge                = driver.Purge
 )
 
 // Support says how a backend has a feature.

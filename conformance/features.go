@@ -12,7 +12,9 @@ import (
 // allFeatures is every feature, in the order in which the table shows them.
 var allFeatures = []polymq.Feature{
 	polymq.FeatureRouting, polymq.FeatureUnroutable, polymq.FeatureConfirms, polymq.FeatureDedup, polymq.FeatureAttempts, polymq.FeatureMaxAttempts,
-	polymq.FeatureDeadLetter, polymq.FeatureDelayedNack, polymq.FeatureTTL, polymq.FeatureDelay, polymq.FeatureTopology, polymq.FeatureInspect, polymq.FeaturePurge,
+	polymq.FeatureDeadLetter, polymq.FeatureDelayedNack, polymq.FeatureDelay,
+	polymq.FeatureTTL, polymq.FeatureQueueExpiry, polymq.FeatureMaxLength, polymq.FeaturePriority, polymq.FeatureSingleActiveConsumer, polymq.FeatureExclusive, polymq.FeatureAutoDelete,
+	polymq.FeatureTopology, polymq.FeatureInspect, polymq.FeaturePurge,
 }
 
 // FeatureTable writes what backends declare as a table in Markdown, one column

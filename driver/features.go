@@ -18,23 +18,29 @@ type Feature string
 
 // The features.
 const (
-	Routing     Feature = "routing"      // exchanges, bindings, the default exchange
-	Unroutable  Feature = "unroutable"   // a message that no queue takes is heard of
-	Confirms    Feature = "confirms"     // Publish returns when the queues have the message
-	Dedup       Feature = "dedup"        // a second publish of one ID within DedupWindow leaves no second copy
-	Attempts    Feature = "attempts"     // Delivery.Attempt counts
-	MaxAttempts Feature = "max-attempts" // Queue.MaxAttempts
-	DeadLetter  Feature = "dead-letter"  // Queue.DeadLetterExchange
-	DelayedNack Feature = "delayed-nack" // Nack with a delay
-	TTL         Feature = "ttl"          // Message.TTL
-	Delay       Feature = "delay"        // Message.Delay
-	ReadBack    Feature = "topology"     // Conn.Topology
-	Inspect     Feature = "inspect"      // Conn.Inspect
-	Purge       Feature = "purge"        // Conn.Purge
+	Routing      Feature = "routing"                // exchanges, bindings, the default exchange
+	Unroutable   Feature = "unroutable"             // a message that no queue takes is heard of
+	Confirms     Feature = "confirms"               // Publish returns when the queues have the message
+	Dedup        Feature = "dedup"                  // a second publish of one ID within DedupWindow leaves no second copy
+	Attempts     Feature = "attempts"               // Delivery.Attempt counts
+	MaxAttempts  Feature = "max-attempts"           // Queue.MaxAttempts
+	DeadLetter   Feature = "dead-letter"            // Queue.DeadLetterExchange
+	DelayedNack  Feature = "delayed-nack"           // Nack with a delay
+	Delay        Feature = "delay"                  // Message.Delay
+	TTL          Feature = "ttl"                    // Message.TTL and Queue.TTL
+	Expires      Feature = "queue-expiry"           // Queue.Expires
+	MaxLength    Feature = "max-length"             // Queue.MaxLength and Queue.MaxBytes, with either Overflow
+	Priority     Feature = "priority"               // Queue.MaxPriority
+	SingleActive Feature = "single-active-consumer" // Queue.SingleActiveConsumer
+	Exclusive    Feature = "exclusive"              // Queue.Exclusive
+	AutoDelete   Feature = "auto-delete"            // Queue.AutoDelete
+	ReadBack     Feature = "topology"               // Conn.Topology
+	Inspect      Feature = "inspect"                // Conn.Inspect
+	Purge        Feature = "purge"                  // Conn.Purge
 )
 
 // AllFeatures is every feature, in the order in which tables show them.
-var AllFeatures = []Feature{Routing, Unroutable, Confirms, Dedup, Attempts, MaxAttempts, DeadLetter, DelayedNack, TTL, Delay, ReadBack, Inspect, Purge}
+var AllFeatures = []Feature{Routing, Unroutable, Confirms, Dedup, Attempts, MaxAttempts, DeadLetter, DelayedNack, Delay, TTL, Expires, MaxLength, Priority, SingleActive, Exclusive, AutoDelete, ReadBack, Inspect, Purge}
 
 // Features is what a backend declares: it does what it declares, and refuses
 // the rest.
@@ -58,6 +64,10 @@ type Features struct {
 	// CountsReturned says that Delivery.Attempt also counts messages that
 	// were only prefetched and given back (RabbitMQ quorum queues before 4.3).
 	CountsReturned bool
+	// DelayPrecision is how exactly delays are kept: a delayed message comes
+	// no earlier than its delay, and, on a broker that is there and idle, not
+	// much more than this later.
+	DelayPrecision time.Duration
 	// Requeue says where a redelivered message stands: "first" (no later than
 	// messages that nobody has touched) or "last".
 	Requeue string

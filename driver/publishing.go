@@ -11,6 +11,9 @@ type Publishing struct {
 	// ID is the message's ID, or a generated one where it has none. Every try
 	// carries the same.
 	ID string
+	// Dedup is what queues deduplicate by where it is not the ID: a message
+	// that is published once more on purpose, under its own ID.
+	Dedup string
 	// Owner hears of the outcome. Never nil.
 	Owner Owner
 
@@ -55,6 +58,6 @@ func (p *Publishing) Err() error {
 
 // Reset makes a resolved publishing ready for another message.
 func (p *Publishing) Reset(m *Message, id string) {
-	p.Message, p.ID, p.err = m, id, nil
+	p.Message, p.ID, p.Dedup, p.err = m, id, "", nil
 	p.state.Store(pending)
 }

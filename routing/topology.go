@@ -1,5 +1,7 @@
 package routing
 
+import "time"
+
 // Kind names how an exchange routes. It is a string so that kinds can be
 // added; a table that meets a kind it does not know fails the publish with
 // errors.ErrUnsupported rather than misroute it.
@@ -30,7 +32,19 @@ type Exchange struct {
 	// Alternate names the exchange that takes what this one's own bindings do
 	// not match. Default: none.
 	Alternate string
+	// Args is for what one broker alone has. An argument that the backend does
+	// not know, or that a queue has, is refused.
+	Args map[string]any
 }
+
+// Overflow says what a queue does with messages beyond its limits.
+type Overflow string
+
+// The ways to overflow.
+const (
+	DropHead      Overflow = "drop-head"      // what is at the head makes room, dead-lettered or dropped
+	RejectPublish Overflow = "reject-publish" // a publish to a full queue is ErrRejected
+)
 
 // A Queue keeps messages until they are settled.
 type Queue struct {
@@ -38,13 +52,16 @@ type Queue struct {
 	// beginning with "amq.".
 	Name string
 	// Type is the broker's kind of queue. RabbitMQ: "quorum" or "classic";
-	// default quorum when durable, else classic. Elsewhere it must be empty.
+	// default quorum when durable, but classic when Exclusive, AutoDelete, or
+	// with MaxPriority where the broker's quorum queues have none; else
+	// classic. Elsewhere it must be empty.
 	Type string
 	// Transient queues may be gone, with their messages, after a broker
 	// restart. Default: durable.
 	Transient bool
 	// DeadLetterExchange takes the messages that this queue gives up:
-	// rejected, and exhausted ones. DefaultExchange means the default exchange.
+	// rejected, expired and exhausted ones, and those that its limits push out.
+	// DefaultExchange means the default exchange.
 	// While no queue takes one there, or the exchange is missing, it is kept
 	// until one does, and subscribers may take further messages meanwhile;
 	// where RabbitMQ keeps it itself, it looks for a way every three minutes.
@@ -61,8 +78,42 @@ type Queue struct {
 	// attempts have ended without Ack or Reject, it is dead-lettered.
 	// Default: 0, no limit.
 	MaxAttempts int
-	// Args is for what one broker alone has. An argument that the backend
-	// does not know is refused at Declare.
+	// TTL is how long a message waits in the queue at most; a message's own
+	// TTL counts where it is shorter. What has waited longer is not delivered
+	// any more: once it is at the head of the queue it is dead-lettered, or
+	// dropped. Messages that subscribers hold do not expire; given back, they
+	// have the time that they had. Whole milliseconds. Default: 0, for ever.
+	TTL time.Duration
+	// Expires is how long the queue stands unused, which is without a
+	// subscriber and without being declared again, until it is deleted with
+	// its messages, which are not dead-lettered. Whole milliseconds.
+	// Default: 0, for ever.
+	Expires time.Duration
+	// MaxLength is how many messages wait in the queue at most. Messages that
+	// subscribers hold do not count. Default: 0, no limit.
+	MaxLength int
+	// MaxBytes is how many bytes of message bodies wait in the queue at most,
+	// counted as MaxLength is. Default: 0, no limit.
+	MaxBytes int64
+	// Overflow says what happens beyond MaxLength and MaxBytes. Default:
+	// DropHead.
+	Overflow Overflow
+	// MaxPriority makes a priority queue: of the messages that wait, those of
+	// the highest Message.Priority go first, in their order. Higher priorities
+	// than this count as this. 1 to 9. Default: 0, priorities are ignored.
+	MaxPriority int
+	// SingleActiveConsumer gives the messages to one subscriber at a time: the
+	// first that came, and when it ends or dies, the next.
+	SingleActiveConsumer bool
+	// Exclusive queues belong to the connection that declares them: no other
+	// can consume, purge, bind, declare or delete them (ErrInUse), though
+	// anybody can publish to them, and they end with it. When a lost connection
+	// comes back they are made anew, empty, with the bindings that it had made.
+	Exclusive bool
+	// AutoDelete deletes the queue when its last subscriber has gone.
+	AutoDelete bool
+	// Args is for what one broker alone has and no field stands for. An
+	// argument that the backend does not know is refused at Declare.
 	Args map[string]any
 }
 

@@ -3,8 +3,11 @@ package routing
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -143,6 +146,16 @@ func (x Exchange) check() (errs []error) {
 	if err := CheckKey(x.Alternate); err != nil {
 		errs = append(errs, fmt.Errorf("exchange %q: Alternate: %w", x.Name, err))
 	}
+	if _, err := normalArgs(x.Args); err != nil {
+		errs = append(errs, fmt.Errorf("exchange %q: Args%w", x.Name, err))
+	}
+	for _, name := range slices.Sorted(maps.Keys(x.Args)) {
+		if name == "alternate-exchange" {
+			errs = append(errs, fmt.Errorf("exchange %q: Args[%s]: %w: use Alternate", x.Name, name, ErrInvalid))
+		} else if field, ok := queueArgs[name]; ok {
+			errs = append(errs, fmt.Errorf("exchange %q: Args[%s]: %w: an exchange keeps no messages: this is %s of a queue", x.Name, name, ErrInvalid, field))
+		}
+	}
 	return errs
 }
 
@@ -156,6 +169,8 @@ func (x Exchange) differs(y Exchange) string {
 		return "Transient"
 	case x.Alternate != y.Alternate:
 		return "Alternate"
+	case !sameArgs(x.Args, y.Args):
+		return "Args"
 	}
 	return ""
 }
@@ -182,8 +197,67 @@ func (q Queue) check() (errs []error) {
 	if q.MaxAttempts < 0 {
 		errs = append(errs, fmt.Errorf("queue %q: MaxAttempts: %w: %d is negative; 0 is no limit", q.Name, ErrInvalid, q.MaxAttempts))
 	}
+	errs = append(errs, q.checkLimits()...)
 	if _, err := normalArgs(q.Args); err != nil {
 		errs = append(errs, fmt.Errorf("queue %q: Args%w", q.Name, err))
+	}
+	for _, name := range slices.Sorted(maps.Keys(q.Args)) {
+		if field, ok := queueArgs[name]; ok {
+			errs = append(errs, fmt.Errorf("queue %q: Args[%s]: %w: use %s", q.Name, name, ErrInvalid, field))
+		}
+	}
+	return errs
+}
+
+// queueArgs are RabbitMQ's arguments that fields of Queue stand for.
+var queueArgs = map[string]string{
+	"x-queue-type":              "Type",
+	"x-dead-letter-exchange":    "DeadLetterExchange",
+	"x-dead-letter-routing-key": "DeadLetterKey",
+	"x-dead-letter-strategy":    "BestEffortDeadLetter",
+	"x-delivery-limit":          "MaxAttempts",
+	"x-message-ttl":             "TTL",
+	"x-expires":                 "Expires",
+	"x-max-length":              "MaxLength",
+	"x-max-length-bytes":        "MaxBytes",
+	"x-overflow":                "Overflow",
+	"x-max-priority":            "MaxPriority",
+	"x-single-active-consumer":  "SingleActiveConsumer",
+}
+
+// MaxTTL is the longest time that a message or an unused queue can be given,
+// which is RabbitMQ's limit: about 49 days.
+const MaxTTL = (1<<32 - 1) * time.Millisecond
+
+// checkLimits is about what bounds a queue and its messages.
+func (q Queue) checkLimits() (errs []error) {
+	refuse := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("queue %q: %s: %w: "+format, append([]any{q.Name, field, ErrInvalid}, args...)...))
+	}
+	for _, f := range [...]struct {
+		name  string
+		value time.Duration
+	}{{"TTL", q.TTL}, {"Expires", q.Expires}} {
+		if f.value < 0 || f.value > MaxTTL || f.value%time.Millisecond != 0 {
+			refuse(f.name, "%v: want whole milliseconds up to %v; 0 is for ever", f.value, MaxTTL)
+		}
+	}
+	if q.MaxLength < 0 {
+		refuse("MaxLength", "%d is negative; 0 is no limit", q.MaxLength)
+	}
+	if q.MaxBytes < 0 {
+		refuse("MaxBytes", "%d is negative; 0 is no limit", q.MaxBytes)
+	}
+	switch q.Overflow {
+	case "", DropHead, RejectPublish:
+		if q.Overflow != "" && q.MaxLength == 0 && q.MaxBytes == 0 {
+			refuse("Overflow", "without MaxLength or MaxBytes there is none")
+		}
+	default:
+		refuse("Overflow", "%q: want drop-head or reject-publish", q.Overflow)
+	}
+	if q.MaxPriority < 0 || q.MaxPriority > 9 {
+		refuse("MaxPriority", "%d: want 1 to 9; 0 is no priorities", q.MaxPriority)
 	}
 	return errs
 }
@@ -204,11 +278,32 @@ func (q Queue) differs(p Queue) string {
 		return "BestEffortDeadLetter"
 	case q.MaxAttempts != p.MaxAttempts:
 		return "MaxAttempts"
+	case q.TTL != p.TTL:
+		return "TTL"
+	case q.Expires != p.Expires:
+		return "Expires"
+	case q.MaxLength != p.MaxLength:
+		return "MaxLength"
+	case q.MaxBytes != p.MaxBytes:
+		return "MaxBytes"
+	case q.Rejects() != p.Rejects():
+		return "Overflow"
+	case q.MaxPriority != p.MaxPriority:
+		return "MaxPriority"
+	case q.SingleActiveConsumer != p.SingleActiveConsumer:
+		return "SingleActiveConsumer"
+	case q.Exclusive != p.Exclusive:
+		return "Exclusive"
+	case q.AutoDelete != p.AutoDelete:
+		return "AutoDelete"
 	case !sameArgs(q.Args, p.Args):
 		return "Args"
 	}
 	return ""
 }
+
+// Rejects reports that the queue refuses what is beyond its limits.
+func (q Queue) Rejects() bool { return q.Overflow == RejectPublish }
 
 // Validate reports all that is wrong with b at once; every problem names the
 // binding and the field and wraps ErrInvalid. What depends on the exchange's

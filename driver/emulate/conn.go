@@ -64,7 +64,7 @@ func New(ctx context.Context, st Store, cfg Config) (driver.Conn, error) {
 	c.topo.init(c)
 	c.lease.init(c)
 	c.retrier.init(c)
-	if err := st.WatchTopology(ctx, c.lease.changed); err != nil {
+	if err := st.WatchTopology(ctx, func(bool) { c.lease.changed() }); err != nil {
 		c.stop()
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type deadLetters struct {
 type deadLetter struct {
 	all    *deadLetters
 	d      *Delivery
-	reason string
+	reason Reason
 	id     string   // to deduplicate by
 	avoid  []string // queues
 	sent   bool     // and its turn comes when it is resolved
@@ -53,7 +53,7 @@ func (x *deadLetters) init(s *subscriber) {
 }
 
 // bury begins to move a message; without a dead-letter exchange it is dropped.
-func (x *deadLetters) bury(ctx context.Context, d *Delivery, reason string) error {
+func (x *deadLetters) bury(ctx context.Context, d *Delivery, reason Reason) error {
 	if x.s.q.DeadLetterExchange == "" {
 		if !x.s.in.release(d) {
 			return driver.ErrLost
@@ -259,14 +259,14 @@ func (l *deadLetter) dedupID() string {
 // circle is where the message may not go: it was there before, and nobody has
 // rejected it since, so it would go round for ever.
 func (l *deadLetter) circle() []string {
-	if l.reason == reasonRejected {
+	if l.reason == Rejected {
 		return nil
 	}
 	var names []string
 	deaths, _ := l.pub.Message.Header[headerDeath].([]any)
 	for _, e := range deaths {
 		t, _ := e.(map[string]any)
-		if t["reason"] == reasonRejected {
+		if t["reason"] == string(Rejected) {
 			break
 		}
 		if name, ok := t["queue"].(string); ok {

@@ -42,7 +42,7 @@ func TestDeadLetters(t *testing.T) {
 		synctest.Wait()
 		b.want("grave", "rejected", "exhausted")
 		b.want("q")
-		for i, reason := range []string{reasonRejected, reasonLimit} {
+		for i, reason := range []string{string(Rejected), string(Exhausted)} {
 			m := b.queue("grave").messages[i]
 			deaths := m.Message.Header["x-death"].([]any)
 			death := deaths[0].(map[string]any)
@@ -238,7 +238,7 @@ func TestDeadLetterTooLarge(t *testing.T) {
 			}
 			return nil
 		}
-		before := map[string]any{"queue": "older", "reason": reasonRejected, "count": int64(7)}
+		before := map[string]any{"queue": "older", "reason": string(Rejected), "count": int64(7)}
 		m := driver.Message{Key: "q", Body: []byte("1"), Header: driver.Header{headerDeath: []any{before}, "mine": "h"}}
 		if err := publish(t.Context(), b.publisher(""), m); err != nil {
 			t.Fatal(err)

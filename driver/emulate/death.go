@@ -7,10 +7,15 @@ import (
 	"github.com/polymq/polymq/driver"
 )
 
-// Why a message was dead-lettered, in RabbitMQ's words.
+// Reason is why a message was dead-lettered, in RabbitMQ's words.
+type Reason string
+
+// The reasons.
 const (
-	reasonRejected = "rejected"
-	reasonLimit    = "delivery_limit"
+	Rejected  Reason = "rejected"       // by Reject
+	Exhausted Reason = "delivery_limit" // its attempts are used up
+	Expired   Reason = "expired"        // its time is over
+	Overflown Reason = "maxlen"         // pushed out by the queue's limits
 )
 
 const headerDeath = "x-death"
@@ -18,7 +23,7 @@ const headerDeath = "x-death"
 // deadMessage is the message as the dead-letter exchange gets it: with
 // RabbitMQ's headers about its deaths, newest first, one for each queue and
 // reason. Their times are by this process's clock.
-func deadMessage(d *driver.Delivery, q *Queue, reason string, now time.Time) *driver.Message {
+func deadMessage(d *driver.Delivery, q *Queue, reason Reason, now time.Time) *driver.Message {
 	m := d.Message
 	h := maps.Clone(m.Header)
 	if h == nil {
@@ -29,14 +34,14 @@ func deadMessage(d *driver.Delivery, q *Queue, reason string, now time.Time) *dr
 	cc, _ := h["CC"].([]any)
 	keys := append([]any{m.Key}, cc...)
 	death := map[string]any{
-		"queue": q.Name, "reason": reason, "count": int64(1), "exchange": d.Exchange,
+		"queue": q.Name, "reason": string(reason), "count": int64(1), "exchange": d.Exchange,
 		"routing-keys": keys, "time": now.UTC().Truncate(time.Second),
 	}
 	before, _ := h[headerDeath].([]any)
 	deaths := []any{death}
 	for _, e := range before {
 		t, ok := e.(map[string]any)
-		if ok && t["queue"] == q.Name && t["reason"] == reason {
+		if ok && t["queue"] == q.Name && t["reason"] == string(reason) {
 			if n, ok := t["count"].(int64); ok {
 				t = maps.Clone(t)
 				t["count"] = n + 1
@@ -48,7 +53,7 @@ func deadMessage(d *driver.Delivery, q *Queue, reason string, now time.Time) *dr
 	}
 	h[headerDeath] = deaths
 	if _, ok := h["x-first-death-queue"]; !ok {
-		h["x-first-death-queue"], h["x-first-death-reason"], h["x-first-death-exchange"] = q.Name, reason, d.Exchange
+		h["x-first-death-queue"], h["x-first-death-reason"], h["x-first-death-exchange"] = q.Name, string(reason), d.Exchange
 	}
 	if q.DeadLetterKey != "" {
 		m.Key = q.DeadLetterKey

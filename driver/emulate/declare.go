@@ -79,7 +79,7 @@ func (s *storages) tidy(ctx context.Context) {
 	}
 	for _, q := range s.made {
 		if now := st.queues[q.Name]; now == nil || now.Incarnation != q.Incarnation {
-			if err := s.c.store.DeleteQueue(ctx, q, driver.DeleteOptions{}); err != nil {
+			if err := s.c.store.DeleteQueue(ctx, q, DeleteOptions{}); err != nil {
 				s.c.cfg.Logger.Warn("an unused queue storage could not be removed", "queue", q.Name, "storage", q.Incarnation, "error", err)
 			}
 		}

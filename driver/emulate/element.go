@@ -78,8 +78,7 @@ func encode(name string, e element) (Element, error) {
 }
 
 func encodeExchange(x routing.Exchange) (Element, error) {
-	e := exchangeElement(x)
-	return encode(exchangeName(x.Name), element{Exchange: &e})
+	return encode(exchangeName(x.Name), element{Exchange: &exchangeElement{x.Name, x.Kind, x.Transient, x.Alternate}})
 }
 
 func encodeQueue(q *Queue) (Element, error) {

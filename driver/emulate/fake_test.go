@@ -143,7 +143,7 @@ func (f *fake) ApplyTopology(ctx context.Context, at Version, elements []Element
 	return v, err
 }
 
-func (f *fake) WatchTopology(_ context.Context, changed func()) error {
+func (f *fake) WatchTopology(_ context.Context, changed func(back bool)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.watchers[f] = changed

@@ -14,6 +14,12 @@ import (
 type Delivery struct {
 	driver.Delivery
 
+	// Stored is when the queue stored the message, by the broker's clock: the
+	// same each time it is delivered.
+	Stored time.Time
+	// Reason is why Sweep returned it.
+	Reason Reason
+
 	// The store's own. Seq and the message's ID must tell the message from all
 	// others that its queue ever had, and be the same each time it is
 	// delivered.

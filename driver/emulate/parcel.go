@@ -21,6 +21,10 @@ type Parcel struct {
 	tries int // failed ones; the owner's
 }
 
+// Level is the priority that the message has in the queue: 0 where that has
+// none.
+func (p *Parcel) Level() int { return min(int(p.Publishing.Message.Priority), p.Queue.MaxPriority) }
+
 type parcelOwner interface {
 	parcelDone(p *Parcel, err error)
 	abandoned() bool

@@ -1,6 +1,7 @@
 package emulate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -167,9 +168,7 @@ func (s *sending) route(st *state, x *scratch) {
 
 func (s *sending) fill(p *Parcel, q *Queue, carried *driver.Publishing) {
 	p.Queue, p.Publishing, p.Exchange, p.done = q, carried, s.pub.exchange, s
-	if p.DedupID = s.dedupID; p.DedupID == "" {
-		p.DedupID = carried.ID
-	}
+	p.DedupID = cmp.Or(s.dedupID, carried.Dedup, carried.ID)
 }
 
 func (s *sending) nowhere() {
@@ -197,7 +196,7 @@ func (s *sending) carried() *driver.Publishing {
 	}
 	stripped := *m
 	stripped.Header = headerWithout(m.Header, "BCC")
-	return &driver.Publishing{Message: &stripped, ID: s.publishing.ID, Owner: nobody{}}
+	return &driver.Publishing{Message: &stripped, ID: s.publishing.ID, Dedup: s.publishing.Dedup, Owner: nobody{}}
 }
 
 // nobody owns publishings that are never resolved.

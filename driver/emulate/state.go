@@ -186,7 +186,7 @@ func (t *topology) take(e Element, old map[string]*Queue, add, remove *routing.T
 		if el == nil || el.Exchange == nil {
 			break
 		}
-		x := routing.Exchange(*el.Exchange)
+		x := routing.Exchange{Name: el.Exchange.Name, Kind: el.Exchange.Kind, Transient: el.Exchange.Transient, Alternate: el.Exchange.Alternate}
 		t.names[e.Name], t.exchanges[x.Name] = x.Name, x
 		add.Exchanges = append(add.Exchanges, x)
 		return had

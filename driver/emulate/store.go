@@ -30,14 +30,15 @@ type Store interface {
 	// DeleteQueue removes the storage with all messages and ends its
 	// consumers with driver.ErrNotFound. driver.ErrInUse where a condition of
 	// o does not hold; nil where the storage is already gone.
-	DeleteQueue(ctx context.Context, q *Queue, o driver.DeleteOptions) error
+	DeleteQueue(ctx context.Context, q *Queue, o DeleteOptions) error
 	// QueueExists reports whether the storage is there.
 	QueueExists(ctx context.Context, q *Queue) (bool, error)
 
 	// Append stores each parcel in its queue and calls Done on each exactly
 	// once: nil when it is stored as safely as the queue was declared (a
 	// parcel with the ID of one stored within the deduplication window is a
-	// success and leaves no second copy); ErrGone when the queue's storage
+	// success and leaves no second copy); driver.ErrRejected where the queue
+	// is full and refuses; ErrGone when the queue's storage
 	// does not exist, which must never be made anew by it; an error that
 	// wraps driver.ErrUnconfirmed when the outcome is unknown, upon which the
 	// emulation sends it again with Retry set; any other error when the
@@ -49,9 +50,40 @@ type Store interface {
 	// resolves nothing. The slice must not be kept, the parcels may.
 	Append(ctx context.Context, parcels []*Parcel, wait bool)
 
+	// A queue with limits keeps them whenever a message is stored or given
+	// back: with DropHead, what is at its head leaves it, for Sweep, and is gone
+	// from it before Done(nil).
+
 	// Consume starts to put the queue's messages into the inbox; ErrGone
-	// where the storage does not exist.
+	// where the storage does not exist. Of a queue with priorities those of
+	// the highest Level go first. Of one with a single active consumer only
+	// the first that came gets any, until it ends.
 	Consume(ctx context.Context, q *Queue, in *Inbox) (Consumer, error)
+
+	// Now is the time by the clock that Delivery.Stored goes by, the broker's,
+	// as well as this process knows it. It does no I/O.
+	Now() time.Time
+	// Sweep takes messages that the queue gives up by itself, at most max:
+	// those at its head, where a consumer would get the next one, whose time
+	// is over (Queue.Over), and those that its limits pushed out. Where the
+	// queue has no dead-letter exchange it removes them; else it returns them,
+	// each with its Reason, and keeps them from everybody for a lease, after
+	// which another Sweep may return them again. It is no consumer.
+	Sweep(ctx context.Context, q *Queue, max int) (Swept, error)
+	// Drop removes what Sweep returned; what is gone already is no error.
+	Drop(ctx context.Context, q *Queue, ds []*Delivery) error
+
+	// Usage says how a queue is used, by the broker's clock; ErrGone where the
+	// storage does not exist.
+	Usage(ctx context.Context, q *Queue) (Usage, error)
+	// Touch begins anew the time for which a queue is unused.
+	Touch(ctx context.Context, q *Queue) error
+	// Lead makes the client the one that looks after the namespace's queues
+	// for the term, and reports whether it is; it renews a term that is the
+	// client's already. There is at most one but for clocks that run apart,
+	// which does no harm. A client that closes ends its term with a term of 0.
+	Lead(ctx context.Context, client string, term time.Duration) (bool, error)
+
 	Inspect(ctx context.Context, q *Queue) (driver.QueueInfo, error)
 	Purge(ctx context.Context, q *Queue) (int, error)
 
@@ -83,10 +115,10 @@ type TopologyStore interface {
 	// call. An error that wraps driver.ErrUnconfirmed means that it may have
 	// happened.
 	ApplyTopology(ctx context.Context, at Version, elements []Element) (Version, error)
-	// WatchTopology calls changed soon after any process changed the topology
-	// and after a lost connection came back, until Close. It is a hint: calls
-	// may be missed or repeated. changed does not block.
-	WatchTopology(ctx context.Context, changed func()) error
+	// WatchTopology calls changed soon after any process changed the topology,
+	// and with back set after a lost connection came back, until Close. The
+	// first is a hint: calls may be missed or repeated. changed does not block.
+	WatchTopology(ctx context.Context, changed func(back bool)) error
 
 	// RenewLease records that the client routes by version v, in one atomic
 	// step with the check that v is the current version: ErrStale, and no
@@ -145,6 +177,47 @@ type Queue struct {
 	Incarnation string
 	// Handle is the store's own, set by Attach.
 	Handle any
+}
+
+// Over is when the time of a message is over that the queue stored at stored;
+// the zero time where it has no end.
+func (q *Queue) Over(m *driver.Message, stored time.Time) time.Time {
+	ttl := q.TTL
+	if m.TTL > 0 && (ttl == 0 || m.TTL < ttl) {
+		ttl = m.TTL
+	}
+	if ttl == 0 {
+		return time.Time{}
+	}
+	return stored.Add(ttl)
+}
+
+// Swept is what Sweep took.
+type Swept struct {
+	Dead []*Delivery
+	// More says that there may be more to take at once.
+	More bool
+	// Next is when the time of the message that is at the head now is over;
+	// the zero time where it has no end or nothing is there.
+	Next time.Time
+	// Empty says that nothing is ready.
+	Empty bool
+}
+
+// Usage is how a queue is used.
+type Usage struct {
+	Consumers int
+	// Used says that the queue has had a consumer.
+	Used bool
+	// Idle is for how long it has had no consumer and was not touched.
+	Idle time.Duration
+}
+
+// DeleteOptions are conditions on a deletion.
+type DeleteOptions struct {
+	driver.DeleteOptions
+	// Idle: it has been idle for so long.
+	Idle time.Duration
 }
 
 // Consumer is one consumer of one queue.

@@ -76,7 +76,7 @@ func (s *subscriber) Receive(ctx context.Context, buf []*driver.Delivery) (int, 
 		kept := 0
 		for _, d := range buf[:n] {
 			if d.Attempt > s.q.MaxAttempts {
-				if err := s.dead.bury(ctx, d.Tag.(*Delivery), reasonLimit); err != nil {
+				if err := s.dead.bury(ctx, d.Tag.(*Delivery), Exhausted); err != nil {
 					s.c.cfg.Logger.Warn("an exhausted message could not be dropped; it comes again", "queue", s.q.Name, "error", err)
 				}
 				continue
@@ -95,12 +95,12 @@ func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.O
 	if !ok {
 		return fmt.Errorf("%w: not a delivery of this subscriber", driver.ErrLost)
 	}
-	reason := ""
+	var reason Reason
 	switch {
 	case o == driver.Reject:
-		reason = reasonRejected
+		reason = Rejected
 	case o == driver.Nack && s.q.MaxAttempts > 0 && d.Attempt >= s.q.MaxAttempts:
-		reason = reasonLimit
+		reason = Exhausted
 	}
 	if reason != "" {
 		return s.dead.bury(ctx, d, reason)

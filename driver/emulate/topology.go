@@ -162,7 +162,7 @@ func (c *conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 	if q == nil {
 		return c.inForce(ctx, st.version)
 	}
-	if err := c.store.DeleteQueue(ctx, q, o); err != nil {
+	if err := c.store.DeleteQueue(ctx, q, DeleteOptions{DeleteOptions: o}); err != nil {
 		return fmt.Errorf("queue %q: %w", name, err)
 	}
 	return c.forget(ctx, q)

@@ -54,7 +54,7 @@ func (c *Conn) verifyFields(ctx context.Context, t routing.Topology) error {
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("exchange %q: %w", want.Name, driver.ErrNotFound))
-		case have != want:
+		case difference(have, want) != "":
 			errs = append(errs, fmt.Errorf("exchange %q: %w: %s", want.Name, driver.ErrConflict, difference(have, want)))
 		}
 	}
@@ -133,6 +133,8 @@ func difference(have, want routing.Exchange) string {
 		return fmt.Sprintf("Kind is %q", have.Kind)
 	case have.Transient != want.Transient:
 		return fmt.Sprintf("Transient is %v", have.Transient)
+	case have.Alternate != want.Alternate:
+		return fmt.Sprintf("Alternate is %q", have.Alternate)
 	}
-	return fmt.Sprintf("Alternate is %q", have.Alternate)
+	return ""
 }

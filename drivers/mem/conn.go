@@ -57,7 +57,7 @@ func (s *store) ApplyTopology(ctx context.Context, at emulate.Version, elements 
 	return s.space.topology.apply(at, elements)
 }
 
-func (s *store) WatchTopology(_ context.Context, changed func()) error {
+func (s *store) WatchTopology(_ context.Context, changed func(back bool)) error {
 	s.space.topology.watch(s, changed)
 	return nil
 }

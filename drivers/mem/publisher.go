@@ -64,12 +64,12 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 	return nil
 }
 
-func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.DeleteOptions) error {
+func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.DeleteOptions) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
 	if found := s.queue(q); found != nil {
-		return s.space.remove(found, o)
+		return s.space.remove(found, o.DeleteOptions)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ type topology struct {
 	log      []change // the newest changes, oldest first
 	base     uint64   // the version before the first of log
 	leases   map[string]emulate.Version
-	watchers map[*store]func()
+	watchers map[*store]func(back bool)
 }
 
 // change says that an element was set or removed at version n.
@@ -34,7 +34,7 @@ func (t *topology) init() {
 	t.base = 1
 	t.elements = map[string][]byte{}
 	t.leases = map[string]emulate.Version{}
-	t.watchers = map[*store]func(){}
+	t.watchers = map[*store]func(back bool){}
 }
 
 func (t *topology) load(since emulate.Version) emulate.Changes {
@@ -86,18 +86,18 @@ func (t *topology) apply(at emulate.Version, elements []emulate.Element) (emulat
 		t.log = append([]change(nil), t.log[cut:]...)
 	}
 	v := t.version
-	watchers := make([]func(), 0, len(t.watchers))
+	watchers := make([]func(bool), 0, len(t.watchers))
 	for _, changed := range t.watchers {
 		watchers = append(watchers, changed)
 	}
 	t.mu.Unlock()
 	for _, changed := range watchers {
-		changed()
+		changed(false)
 	}
 	return v, nil
 }
 
-func (t *topology) watch(s *store, changed func()) {
+func (t *topology) watch(s *store, changed func(back bool)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.watchers[s] = changed

@@ -35,7 +35,7 @@ type store struct {
 	back      chan struct{} // closed when the connection is back or closed
 	closed    bool
 	consumers map[*consumer]struct{}
-	watchers  []func()
+	watchers  []func(back bool)
 }
 
 func newStore(cfg driver.Config, opt options) *store {
@@ -102,7 +102,7 @@ func (s *store) up() {
 	s.mu.Unlock()
 	s.cfg.OnState(driver.Connected, nil)
 	for _, changed := range watchers {
-		changed()
+		changed(true)
 	}
 }
 

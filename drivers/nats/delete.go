@@ -53,7 +53,7 @@ func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error)
 	return exists, err
 }
 
-func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.DeleteOptions) error {
+func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.DeleteOptions) error {
 	h := s.newHandle(q)
 	if !o.IfUnused && !o.IfEmpty {
 		return s.deleteStream(ctx, h)
@@ -61,7 +61,7 @@ func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.Dele
 	ctx, cancel := context.WithTimeout(ctx, closedTime)
 	defer cancel()
 	closer := rand.Text()
-	err := s.deleteIf(ctx, q, h, o, closer)
+	err := s.deleteIf(ctx, q, h, o.DeleteOptions, closer)
 	if err == nil || errors.Is(err, emulate.ErrGone) || errors.Is(err, driver.ErrNotFound) {
 		return nil
 	}

@@ -279,9 +279,9 @@ func (s *store) read(ctx context.Context, g ground, from uint64, version stored,
 func elementToken(name string) string { return strings.ReplaceAll(name, ".", "_") }
 func elementName(token string) string { return strings.ReplaceAll(token, "_", ".") }
 
-func (s *store) WatchTopology(ctx context.Context, changed func()) error {
+func (s *store) WatchTopology(ctx context.Context, changed func(back bool)) error {
 	err := s.do(ctx, "watching the topology", func(ctx context.Context) error {
-		_, err := s.nc.Subscribe(s.names.changed(), func(*natsgo.Msg) { changed() })
+		_, err := s.nc.Subscribe(s.names.changed(), func(*natsgo.Msg) { changed(false) })
 		if err != nil {
 			return err
 		}

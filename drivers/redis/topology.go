@@ -180,7 +180,7 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 	return err
 }
 
-func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o driver.DeleteOptions) error {
+func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.DeleteOptions) error {
 	v, err := s.call(ctx, "FCALL", fnDelete, "1", s.key(q), flag(o.IfUnused), flag(o.IfEmpty))
 	if err == nil && v != int64(1) {
 		return fmt.Errorf("queue %q: %w", q.Name, driver.ErrInUse)

@@ -20,7 +20,7 @@ type watch struct {
 	s *store
 
 	mu      sync.Mutex
-	changed []func()
+	changed []func(back bool)
 }
 
 func (w *watch) init(s *store) {
@@ -28,7 +28,7 @@ func (w *watch) init(s *store) {
 	s.wg.Go(w.run)
 }
 
-func (s *store) WatchTopology(ctx context.Context, changed func()) error {
+func (s *store) WatchTopology(ctx context.Context, changed func(back bool)) error {
 	if s.closed.Load() {
 		return driver.ErrClosed
 	}
@@ -38,12 +38,12 @@ func (s *store) WatchTopology(ctx context.Context, changed func()) error {
 	return nil
 }
 
-func (w *watch) call() {
+func (w *watch) call(back bool) {
 	w.mu.Lock()
 	fs := w.changed
 	w.mu.Unlock()
 	for _, f := range fs {
-		f()
+		f(back)
 	}
 }
 
@@ -52,11 +52,12 @@ func (w *watch) run() {
 	for try := 0; ; try++ {
 		err := w.listen(func() {
 			try = 0
-			if !connected {
+			back := !connected
+			if back {
 				connected = true
 				w.s.onState(driver.Connected, nil)
 			}
-			w.call()
+			w.call(back)
 		})
 		if w.s.ctx.Err() != nil {
 			return
@@ -94,7 +95,7 @@ func (w *watch) listen(up func()) error {
 			case *goredis.Subscription:
 				up()
 			case *goredis.Message:
-				w.call()
+				w.call(false)
 			}
 		case ctx.Err() != nil:
 			return ctx.Err()
