@@ -52,7 +52,10 @@ type Store interface {
 
 	// A queue with limits keeps them whenever a message is stored or given
 	// back: with DropHead, what is at its head leaves it, for Sweep, and is gone
-	// from it before Done(nil).
+	// from it before Done(nil), or before anything that was given back with it
+	// is delivered. RejectPublish refuses what would make the ready messages
+	// more than MaxLength or their bodies more than MaxBytes; what is given back
+	// is never refused. A message that a consumer has room for is never ready.
 
 	// Consume starts to put the queue's messages into the inbox; ErrGone
 	// where the storage does not exist. Of a queue with priorities those of
