@@ -55,7 +55,7 @@ type Store interface {
 	// from it before Done(nil), or before anything that was given back with it
 	// is delivered. RejectPublish refuses what would make the ready messages
 	// more than MaxLength or their bodies more than MaxBytes; what is given back
-	// is never refused. A message that a consumer has room for is never ready.
+	// is never refused.
 
 	// Consume starts to put the queue's messages into the inbox; ErrGone
 	// where the storage does not exist. Of a queue with priorities those of
