@@ -28,14 +28,15 @@ type Conn struct {
 
 	ending   ending
 	mu       sync.Mutex
-	children map[child]struct{} // nil once closing
+	children map[child]struct{}  // nil once closing
+	owned    map[string]struct{} // exclusive queues that were declared here
 }
 
 // child is a publisher or subscriber.
 type child interface{ Close(context.Context) error }
 
 func newConn(scheme string, opts *Options) *Conn {
-	c := &Conn{scheme: scheme, log: slog.New(slog.DiscardHandler), ending: newEnding(), children: map[child]struct{}{}}
+	c := &Conn{scheme: scheme, log: slog.New(slog.DiscardHandler), ending: newEnding(), children: map[child]struct{}{}, owned: map[string]struct{}{}}
 	if opts == nil {
 		return c
 	}

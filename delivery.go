@@ -38,6 +38,7 @@ type Delivery struct {
 	// the driver as the buffer to fill.
 	held  [1]*driver.Delivery
 	s     *Subscriber // nil for a delivery that no subscriber made
+	src   *source     // where it came from
 	state atomic.Uint32
 }
 
@@ -84,7 +85,7 @@ func (d *Delivery) Extend(ctx context.Context) error {
 		err = ErrSettled
 	}
 	if err == nil {
-		err = d.s.ds.Extend(ctx, d.held[0])
+		err = d.src.ds.Extend(ctx, d.held[0])
 	}
 	return d.wrap("extend", err)
 }
@@ -101,9 +102,10 @@ func (d *Delivery) settle(ctx context.Context, op string, o driver.Outcome, dela
 	if err != nil {
 		return d.wrap(op, err)
 	}
-	err = d.s.ds.Settle(ctx, d.held[0], o, delay)
+	err = d.src.ds.Settle(ctx, d.held[0], o, delay)
 	if err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrClosed) {
 		d.state.Store(settled)
+		err = first(err, d.src.leave(ctx))
 	} else {
 		d.state.Store(open)
 	}

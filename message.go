@@ -42,17 +42,32 @@ type Message struct {
 	// Time is when the message came about, to the second, delivered in UTC.
 	// Default: none.
 	Time time.Time
-	// Priority is the message's priority in a priority queue.
+	// Priority is the message's priority in a queue with MaxPriority, which
+	// counts higher ones as that.
 	Priority uint8
-	// TTL is how long the message waits in a queue before it is dead-lettered
-	// or dropped. Default: 0, for ever. Not negative.
+	// TTL is how long the message waits in a queue; see routing.Queue.TTL. It
+	// is rounded up to milliseconds, and taken away when the message is
+	// dead-lettered. Default: 0, for ever. Not negative, at most
+	// routing.MaxTTL.
 	TTL time.Duration
-	// Delay is how long after its publishing the message is routed.
-	// Default: 0, at once. Not negative.
+	// Delay is how long after its publishing the message is routed, rounded up
+	// to milliseconds, and as exactly as Features.DelayPrecision says. Publish
+	// returns when the broker keeps the message. It is routed by the bindings
+	// that stand when it is due; what no queue takes then goes to the
+	// exchange's alternate, else to the durable queue UnroutableQueue. While a
+	// queue refuses it, it is tried again. On delivery Delay is 0. Default: 0,
+	// at once. Not negative.
 	Delay time.Duration
+	// At is when the message is routed, by this process's clock: a Delay until
+	// then, none if that is past. Set one of the two. Default: at once.
+	At time.Time
 	// Transient messages may be lost when the broker restarts. Default: durable.
 	Transient bool
 }
+
+// UnroutableQueue takes delayed messages that no queue took when they were due.
+// It is made when it is needed.
+const UnroutableQueue = driver.UnroutableQueue
 
 // Header holds a message's headers. See driver.Header, which it is, for what
 // it may hold.

@@ -28,9 +28,13 @@ func (c *Conn) prepare(m *Message) (*driver.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if at := normalTime(m.Time); changed || at != m.Time {
+	at, ttl, delay := normalTime(m.Time), milliseconds(m.TTL), milliseconds(m.Delay)
+	if !m.At.IsZero() {
+		delay = milliseconds(max(time.Until(m.At), 0))
+	}
+	if changed || at != m.Time || ttl != m.TTL || delay != m.Delay || !m.At.IsZero() {
 		n := *m
-		n.Header, n.Time = header, at
+		n.Header, n.Time, n.TTL, n.Delay, n.At = header, at, ttl, delay, time.Time{}
 		m = &n
 	}
 	return (*driver.Message)(m), nil
@@ -60,7 +64,26 @@ func (c *Conn) check(m *Message) error {
 	if err := c.checkDuration("TTL", m.TTL, FeatureTTL); err != nil {
 		return err
 	}
+	if m.TTL > routing.MaxTTL {
+		return invalid("TTL: %v: want at most %v", m.TTL, routing.MaxTTL)
+	}
+	if !m.At.IsZero() {
+		switch {
+		case m.Delay != 0:
+			return invalid("At: set beside Delay: want one of the two")
+		case !c.features.Has(FeatureDelay):
+			return unsupported("At: this backend does not have the feature %q", FeatureDelay)
+		}
+	}
 	return c.checkDuration("Delay", m.Delay, FeatureDelay)
+}
+
+// milliseconds is d in whole milliseconds, no shorter.
+func milliseconds(d time.Duration) time.Duration {
+	if r := d % time.Millisecond; r > 0 {
+		d += time.Millisecond - r
+	}
+	return d
 }
 
 func (c *Conn) checkDuration(name string, d time.Duration, f Feature) error {

@@ -104,12 +104,14 @@ func (r *runner) failure() error {
 func (r *runner) drain(timeout time.Duration) error {
 	late := time.NewTimer(timeout)
 	defer late.Stop()
-	if d, ok := r.s.ds.(driver.Drainer); ok {
-		ctx, cancel := context.WithTimeout(r.base, timeout)
-		if err := d.Drain(ctx); err != nil && !errors.Is(err, ErrClosed) {
-			r.log("cannot give back early what is prefetched", nil, err)
+	if src := r.s.sources.current.Load(); src != nil {
+		if d, ok := src.ds.(driver.Drainer); ok {
+			ctx, cancel := context.WithTimeout(r.base, timeout)
+			if err := d.Drain(ctx); err != nil && !errors.Is(err, ErrClosed) {
+				r.log("cannot give back early what is prefetched", nil, err)
+			}
+			cancel()
 		}
-		cancel()
 	}
 	select {
 	case <-r.ended:

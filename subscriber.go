@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -28,6 +29,11 @@ type SubscriberOptions struct {
 	// Exponential(time.Second, 5*time.Minute), or at once where the backend
 	// does not have FeatureDelayedNack, where any other is refused.
 	Backoff func(attempt int) time.Duration
+	// WaitForQueue makes a subscriber whose queue is deleted wait until it is
+	// declared again, and then go on, in place of ending with ErrNotFound.
+	// Default: false, but for Exclusive queues of the same connection, which
+	// come back with it.
+	WaitForQueue bool
 	// Middleware wraps Run's handler, the first being the outermost.
 	// Default: none.
 	Middleware []Middleware
@@ -47,10 +53,12 @@ const (
 type Subscriber struct {
 	conn    *Conn
 	queue   string
-	ds      driver.Subscriber
+	sources sources
 	opts    SubscriberOptions
 	buffers sync.Pool // of *[]*driver.Delivery, Prefetch long
 	ending  ending
+
+	temporary atomic.Bool // the queue ends with it
 }
 
 // Subscriber begins to consume a queue. A missing one is ErrNotFound. ctx
@@ -73,11 +81,16 @@ func (c *Conn) subscriber(ctx context.Context, queue string, opts SubscriberOpti
 	if err := opts.settle(c.features); err != nil {
 		return nil, err
 	}
-	ds, err := c.dc.Subscriber(ctx, driver.SubscriberConfig{Queue: queue, Prefetch: opts.Prefetch})
+	s := &Subscriber{conn: c, queue: queue, opts: opts, ending: newEnding()}
+	s.sources.waits = func() bool { return opts.WaitForQueue || c.owns(queue) }
+	s.sources.open = func(ctx context.Context) (driver.Subscriber, error) {
+		return c.dc.Subscriber(ctx, driver.SubscriberConfig{Queue: queue, Prefetch: opts.Prefetch})
+	}
+	ds, err := s.sources.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &Subscriber{conn: c, queue: queue, ds: ds, opts: opts, ending: newEnding()}
+	s.sources.init(ds)
 	if err := c.adopt(ctx, s); err != nil {
 		return nil, err
 	}
@@ -116,13 +129,14 @@ func (o *SubscriberOptions) settle(f Features) error {
 
 // Receive waits for a delivery. When ctx ends first it returns ctx's error and
 // no message is lost; after Close it returns ErrClosed; ErrNotFound means that
-// the queue was deleted.
+// the queue was deleted, unless SubscriberOptions.WaitForQueue.
 func (s *Subscriber) Receive(ctx context.Context) (*Delivery, error) {
 	d := new(Delivery)
-	if _, err := s.receive(ctx, d.held[:]); err != nil {
+	src, _, err := s.receive(ctx, d.held[:])
+	if err != nil {
 		return nil, err
 	}
-	d.fill(s)
+	d.fill(s, src)
 	return d, nil
 }
 
@@ -138,42 +152,40 @@ func (s *Subscriber) ReceiveBatch(ctx context.Context, max int) ([]*Delivery, er
 		held = &b
 	}
 	defer s.buffers.Put(held)
-	n, err := s.receive(ctx, (*held)[:min(max, len(*held))])
+	src, n, err := s.receive(ctx, (*held)[:min(max, len(*held))])
 	if err != nil {
 		return nil, err
 	}
 	ds := make([]*Delivery, n)
 	for i := range ds {
 		ds[i] = &Delivery{held: [1]*driver.Delivery{(*held)[i]}}
-		ds[i].fill(s)
+		ds[i].fill(s, src)
 	}
 	clear((*held)[:n])
 	return ds, nil
 }
 
-func (s *Subscriber) receive(ctx context.Context, buf []*driver.Delivery) (int, error) {
-	err := ctx.Err()
-	if s.ending.begun.Load() {
+func (s *Subscriber) receive(ctx context.Context, buf []*driver.Delivery) (src *source, n int, err error) {
+	if err = ctx.Err(); s.ending.begun.Load() {
 		err = ErrClosed
 	}
-	n := 0
 	if err == nil {
-		n, err = s.ds.Receive(ctx, buf)
+		src, n, err = s.sources.receive(ctx, buf)
 	}
-	if err == nil && n == 0 {
-		err = errors.New("the driver returned neither a delivery nor an error")
-	}
-	return n, s.conn.wrap("receive", s.queue, err)
+	return src, n, s.conn.wrap("receive", s.queue, err)
 }
+
+// Queue is the name of the queue.
+func (s *Subscriber) Queue() string { return s.queue }
 
 // fill makes of a driver's delivery an application's, without copying the
 // message.
-func (d *Delivery) fill(s *Subscriber) {
+func (d *Delivery) fill(s *Subscriber, src *source) {
 	held := d.held[0]
 	d.Message = (*Message)(&held.Message)
 	d.Exchange, d.Queue = held.Exchange, held.Queue
 	d.Attempt, d.Redelivered = held.Attempt, held.Redelivered
-	d.s = s
+	d.s, d.src = s, src
 }
 
 // Deliveries iterates over the deliveries of Receive. It ends without an error
@@ -204,7 +216,11 @@ func (s *Subscriber) Deliveries(ctx context.Context) iter.Seq2[*Delivery, error]
 func (s *Subscriber) Close(ctx context.Context) error {
 	err := s.ending.do(ctx, func() error {
 		defer s.conn.forget(s)
-		return s.ds.Close(ctx)
+		err := s.sources.close(ctx)
+		if s.temporary.Load() {
+			err = first(err, s.conn.endTemporary(ctx, s.queue))
+		}
+		return err
 	})
 	return s.conn.wrap("close", s.queue, err)
 }

@@ -35,6 +35,9 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	if err == nil {
 		err = c.dc.Declare(ctx, t)
 	}
+	if err == nil {
+		c.own(t.Queues)
+	}
 	return c.wrap("declare", "", err)
 }
 
@@ -42,11 +45,25 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 func (c *Conn) has(queues []routing.Queue) error {
 	var errs []error
 	for _, q := range queues {
-		if q.MaxAttempts > 0 && !c.features.Has(FeatureMaxAttempts) {
-			errs = append(errs, fmt.Errorf("queue %q: MaxAttempts: %w", q.Name, errors.ErrUnsupported))
-		}
-		if q.DeadLetterExchange != "" && !c.features.Has(FeatureDeadLetter) {
-			errs = append(errs, fmt.Errorf("queue %q: DeadLetterExchange: %w", q.Name, errors.ErrUnsupported))
+		for _, ask := range [...]struct {
+			field   string
+			asked   bool
+			feature Feature
+		}{
+			{"MaxAttempts", q.MaxAttempts > 0, FeatureMaxAttempts},
+			{"DeadLetterExchange", q.DeadLetterExchange != "", FeatureDeadLetter},
+			{"TTL", q.TTL > 0, FeatureTTL},
+			{"Expires", q.Expires > 0, FeatureQueueExpiry},
+			{"MaxLength", q.MaxLength > 0, FeatureMaxLength},
+			{"MaxBytes", q.MaxBytes > 0, FeatureMaxLength},
+			{"MaxPriority", q.MaxPriority > 0, FeaturePriority},
+			{"SingleActiveConsumer", q.SingleActiveConsumer, FeatureSingleActiveConsumer},
+			{"Exclusive", q.Exclusive, FeatureExclusive},
+			{"AutoDelete", q.AutoDelete, FeatureAutoDelete},
+		} {
+			if ask.asked && !c.features.Has(ask.feature) {
+				errs = append(errs, fmt.Errorf("queue %q: %s: %w: this backend does not have the feature %q", q.Name, ask.field, errors.ErrUnsupported, ask.feature))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -98,6 +115,9 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, opts *DeleteOptions
 	}
 	if err == nil {
 		err = c.dc.DeleteQueue(ctx, name, orZero(opts))
+	}
+	if err == nil {
+		c.disown(name)
 	}
 	return c.wrap("delete queue", name, err)
 }

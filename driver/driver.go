@@ -114,6 +114,10 @@ type QueueInfo struct {
 // PublisherConfig says what a publisher publishes to.
 type PublisherConfig struct {
 	Exchange string // "": the default exchange
+	// Queue, if not empty, takes every message, whatever the bindings and the
+	// messages' keys; they arrive there as published to Exchange, which need
+	// not exist. A queue that is missing is ErrUnroutable.
+	Queue string
 	// DropUnroutable makes a message that no queue takes a success.
 	DropUnroutable bool
 }
@@ -177,7 +181,8 @@ type Subscriber interface {
 
 // Drainer is a Subscriber that can stop taking while what it has handed out is
 // still being worked on. Optional: without it, a Run that is ending gives back
-// what is prefetched only when its last handler has ended.
+// what is prefetched only when its last handler has ended, and a subscriber
+// cannot pause.
 type Drainer interface {
 	// Drain gives back at once what is prefetched and was not handed out, and
 	// takes no more: waiting and later Receives return ErrClosed. What was

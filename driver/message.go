@@ -21,8 +21,12 @@ type Message struct {
 	Priority        uint8
 	TTL             time.Duration
 	Delay           time.Duration
+	At              time.Time // zero: the core has made a Delay of it
 	Transient       bool
 }
+
+// UnroutableQueue takes delayed messages that no queue took when they were due.
+const UnroutableQueue = "polymq.unroutable"
 
 // Delivery is a message that a subscriber holds until it is settled. The
 // driver allocates it and may embed it in a larger struct of its own, to which
