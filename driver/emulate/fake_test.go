@@ -3,8 +3,8 @@ package emulate
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,28 +18,27 @@ type world struct {
 	mu        sync.Mutex
 	version   Version
 	elements  map[string][]byte
-	leases    map[string]Version
+	leases    map[string]record
 	restarted time.Time
-	watchers  map[*fake]func()
+	watchers  map[*fake]func(back bool)
 	queues    map[string]*fakeQueue
+	leader    string
+	term      time.Time    // when the leader's term ends
+	ahead     atomic.Int64 // the broker's clock, of this process's
 }
 
-type fakeQueue struct {
-	messages []*Delivery
-	seq      uint64
-	seen     map[string]bool
-	held     map[*Delivery]bool
-	in       *Inbox
-	extended int
-	lose     bool // the next Extend finds all holds lost
+// record is a client's lease.
+type record struct {
+	version Version
+	renewed time.Time
 }
 
 func newWorld() *world {
 	return &world{
 		version:  Version{"e1", 1},
 		elements: map[string][]byte{},
-		leases:   map[string]Version{},
-		watchers: map[*fake]func(){},
+		leases:   map[string]record{},
+		watchers: map[*fake]func(bool){},
 		queues:   map[string]*fakeQueue{},
 	}
 }
@@ -52,6 +51,20 @@ func (w *world) forget() {
 	w.restarted = time.Now()
 	w.version = Version{fmt.Sprintf("e%d", time.Now().UnixNano()), 1}
 }
+
+// lose is a restart that takes the transient queues with it.
+func (w *world) lose() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, q := range w.queues {
+		if q.q.Transient {
+			q.end(ErrGone)
+			delete(w.queues, name)
+		}
+	}
+}
+
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 
 // fake is one client's way to the world.
 type fake struct {
@@ -66,11 +79,42 @@ type fake struct {
 	// refuse, where set, is the outcome of an append.
 	refuse func(p *Parcel) error
 
+	// attentive makes its consumers heed Inbox.More.
+	attentive bool
+
 	crashed atomic.Bool
 	appends atomic.Int64
 }
 
 func (w *world) client() *fake { return &fake{world: w} }
+
+// crash is the end of the process: nothing that it does reaches the world any
+// more. What it holds comes again after the lease.
+func (f *fake) crash() {
+	f.crashed.Store(true)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.watchers, f)
+	time.AfterFunc(f.holdTime(), func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, q := range f.queues {
+			for _, c := range slices.Clone(q.consumers) {
+				if c.f == f {
+					c.leave()
+				}
+			}
+		}
+	})
+}
+
+// back tells that a lost connection came back.
+func (f *fake) back() {
+	f.mu.Lock()
+	changed := f.watchers[f]
+	f.mu.Unlock()
+	changed(true)
+}
 
 // step runs a call's effect between the troubles.
 func (f *fake) step(ctx context.Context, call string, effect func() error) error {
@@ -116,7 +160,7 @@ func (f *fake) LoadTopology(ctx context.Context, since Version) (ch Changes, err
 }
 
 func (f *fake) ApplyTopology(ctx context.Context, at Version, elements []Element) (v Version, err error) {
-	var watchers []func()
+	var watchers []func(bool)
 	err = f.step(ctx, "apply", func() error {
 		if at != f.version {
 			return ErrStale
@@ -136,7 +180,7 @@ func (f *fake) ApplyTopology(ctx context.Context, at Version, elements []Element
 			}
 		}
 		for _, changed := range watchers {
-			changed()
+			changed(false)
 		}
 		return nil
 	})
@@ -155,7 +199,7 @@ func (f *fake) RenewLease(ctx context.Context, client string, v Version) error {
 		if v != f.version {
 			return ErrStale
 		}
-		f.leases[client] = v
+		f.leases[client] = record{v, time.Now()}
 		return nil
 	})
 }
@@ -166,8 +210,12 @@ func (f *fake) Leases(ctx context.Context) (leases []Lease, restarted time.Durat
 		if !f.restarted.IsZero() {
 			restarted = time.Since(f.restarted)
 		}
-		for client, v := range f.leases {
-			leases = append(leases, Lease{client, v})
+		for client, r := range f.leases {
+			if time.Since(r.renewed) > 10*LeaseTime {
+				delete(f.leases, client)
+				continue
+			}
+			leases = append(leases, Lease{client, r.version})
 		}
 		return nil
 	})
@@ -181,119 +229,17 @@ func (f *fake) EndLease(ctx context.Context, client string) error {
 	})
 }
 
-func (f *fake) Attach(q *Queue) { q.Handle = q.Incarnation }
-
-func (f *fake) CreateQueue(ctx context.Context, q *Queue) error {
-	return f.step(ctx, "create", func() error {
-		if f.queues[q.Incarnation] == nil {
-			f.queues[q.Incarnation] = &fakeQueue{seen: map[string]bool{}, held: map[*Delivery]bool{}}
+func (f *fake) Lead(ctx context.Context, client string, term time.Duration) (leads bool, err error) {
+	err = f.step(ctx, "lead", func() error {
+		if leads = f.leader == client || !time.Now().Before(f.term); leads {
+			f.leader, f.term = client, time.Now().Add(term)
 		}
 		return nil
 	})
+	return leads, err
 }
 
-func (f *fake) DeleteQueue(ctx context.Context, q *Queue, o driver.DeleteOptions) error {
-	return f.step(ctx, "delete", func() error {
-		fq := f.queues[q.Incarnation]
-		if fq != nil && o.IfEmpty && len(fq.messages) > 0 {
-			return driver.ErrInUse
-		}
-		if fq != nil && fq.in != nil {
-			fq.in.Fail(driver.ErrNotFound)
-		}
-		delete(f.queues, q.Incarnation)
-		return nil
-	})
-}
-
-func (f *fake) QueueExists(ctx context.Context, q *Queue) (there bool, err error) {
-	err = f.step(ctx, "exists", func() error {
-		there = f.queues[q.Incarnation] != nil
-		return nil
-	})
-	return there, err
-}
-
-func (f *fake) Append(_ context.Context, parcels []*Parcel, _ bool) {
-	for _, p := range parcels {
-		f.appends.Add(1)
-		p.Done(f.append(p))
-	}
-}
-
-func (f *fake) append(p *Parcel) error {
-	if p.Queue.Handle != p.Queue.Incarnation {
-		return fmt.Errorf("queue %q was not attached", p.Queue.Name)
-	}
-	if f.refuse != nil {
-		if err := f.refuse(p); err != nil {
-			return err
-		}
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	q := f.queues[p.Queue.Incarnation]
-	if q == nil {
-		return ErrGone
-	}
-	if q.seen[p.DedupID] {
-		return nil
-	}
-	q.seen[p.DedupID] = true
-	q.seq++
-	d := &Delivery{Seq: q.seq}
-	d.Message, d.Exchange, d.Attempt = *p.Publishing.Message, p.Exchange, 1
-	d.Message.ID, d.Message.Header = p.Publishing.ID, maps.Clone(p.Publishing.Message.Header)
-	q.messages = append(q.messages, d)
-	q.give()
-	return nil
-}
-
-// give puts into the inbox what there is room for.
-func (q *fakeQueue) give() {
-	for q.in != nil && len(q.messages) > 0 && q.in.Room() > 0 {
-		d := q.messages[0]
-		q.messages = q.messages[1:]
-		q.held[d] = true
-		q.in.Put(d)
-	}
-}
-
-func (f *fake) Consume(_ context.Context, q *Queue, in *Inbox) (Consumer, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	fq := f.queues[q.Incarnation]
-	if fq == nil {
-		return nil, ErrGone
-	}
-	fq.in = in
-	fq.give()
-	return &fakeConsumer{f: f, q: fq}, nil
-}
-
-func (f *fake) Inspect(ctx context.Context, q *Queue) (info driver.QueueInfo, err error) {
-	err = f.step(ctx, "inspect", func() error {
-		fq := f.queues[q.Incarnation]
-		if fq == nil {
-			return ErrGone
-		}
-		info = driver.QueueInfo{Ready: len(fq.messages), Unsettled: len(fq.held)}
-		return nil
-	})
-	return info, err
-}
-
-func (f *fake) Purge(ctx context.Context, q *Queue) (n int, err error) {
-	err = f.step(ctx, "purge", func() error {
-		fq := f.queues[q.Incarnation]
-		if fq == nil {
-			return ErrGone
-		}
-		n, fq.messages = len(fq.messages), nil
-		return nil
-	})
-	return n, err
-}
+func (f *fake) Now() time.Time { return f.now() }
 
 func (f *fake) Health(context.Context) error { return nil }
 
@@ -301,58 +247,14 @@ func (f *fake) Close(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.watchers, f)
-	return nil
-}
-
-type fakeConsumer struct {
-	f *fake
-	q *fakeQueue
-}
-
-func (c *fakeConsumer) Settle(_ context.Context, d *Delivery, o driver.Outcome, _ time.Duration) error {
-	c.f.mu.Lock()
-	defer c.f.mu.Unlock()
-	if !c.q.held[d] {
-		return driver.ErrLost
-	}
-	delete(c.q.held, d)
-	if o == driver.Nack {
-		c.q.back(d, 1)
-	}
-	c.q.give()
-	return nil
-}
-
-// back puts a new delivery of the same message first.
-func (q *fakeQueue) back(d *Delivery, attempts int) {
-	again := &Delivery{Seq: d.Seq}
-	again.Message, again.Exchange, again.Attempt = d.Message, d.Exchange, d.Attempt+attempts
-	q.messages = append([]*Delivery{again}, q.messages...)
-}
-
-func (c *fakeConsumer) Extend(_ context.Context, ds []*Delivery) (lost []*Delivery, err error) {
-	c.f.mu.Lock()
-	defer c.f.mu.Unlock()
-	c.q.extended++
-	if c.q.lose {
-		c.q.lose = false
-		return ds, nil
-	}
-	return nil, nil
-}
-
-func (c *fakeConsumer) Close(context.Context) error {
-	c.f.mu.Lock()
-	defer c.f.mu.Unlock()
-	c.q.in.Fail(driver.ErrClosed)
-	prefetched, handed := c.q.in.Drain()
-	for i, ds := range [][]*Delivery{prefetched, handed} {
-		for _, d := range ds {
-			delete(c.q.held, d)
-			c.q.back(d, i)
+	for _, q := range f.queues {
+		for _, c := range slices.Clone(q.consumers) {
+			if c.f == f {
+				c.in.Fail(driver.ErrClosed)
+				c.end()
+			}
 		}
 	}
-	c.q.in = nil
 	return nil
 }
 

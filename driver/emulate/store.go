@@ -180,16 +180,20 @@ type Queue struct {
 	Incarnation string
 	// Handle is the store's own, set by Attach.
 	Handle any
+
+	owner    string // the client that an exclusive queue belongs to
+	expiring bool   // messages with a TTL of their own come here
 }
 
 // Over is when the time of a message is over that the queue stored at stored;
-// the zero time where it has no end.
+// the zero time where it has no end. That of a delayed message begins when the
+// delay is over.
 func (q *Queue) Over(m *driver.Message, stored time.Time) time.Time {
 	ttl := q.TTL
 	if m.TTL > 0 && (ttl == 0 || m.TTL < ttl) {
 		ttl = m.TTL
 	}
-	if ttl == 0 {
+	if ttl == 0 || q.Name == delayedQueue {
 		return time.Time{}
 	}
 	return stored.Add(ttl)

@@ -1,0 +1,389 @@
+package emulate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// fakeQueue is a queue of the world, guarded by its mutex.
+type fakeQueue struct {
+	w         *world
+	q         *Queue
+	messages  []*Delivery // ready, the next to be delivered first
+	later     []*Delivery // given back with a delay
+	seq       uint64
+	seen      map[string]bool
+	held      map[*Delivery]*fakeConsumer
+	swept     []*fakeSwept
+	consumers []*fakeConsumer // in the order in which they came
+	used      bool
+	touched   time.Time
+	extended  int
+	lose      bool // the next Extend finds all holds lost
+}
+
+// fakeSwept is what the queue gave up and Drop has not removed.
+type fakeSwept struct {
+	d     *Delivery
+	until time.Time // nobody else gets it until then
+}
+
+func (f *fake) Attach(q *Queue) { q.Handle = q.Incarnation }
+
+func (f *fake) CreateQueue(ctx context.Context, q *Queue) error {
+	return f.step(ctx, "create", func() error {
+		if f.queues[q.Incarnation] == nil {
+			f.queues[q.Incarnation] = &fakeQueue{
+				w: f.world, q: q, seen: map[string]bool{}, held: map[*Delivery]*fakeConsumer{}, touched: f.now(),
+			}
+		}
+		return nil
+	})
+}
+
+func (f *fake) DeleteQueue(ctx context.Context, q *Queue, o DeleteOptions) error {
+	return f.step(ctx, "delete", func() error {
+		fq := f.queues[q.Incarnation]
+		if fq == nil {
+			return nil
+		}
+		if o.IfEmpty && len(fq.messages)+len(fq.later) > 0 || o.IfUnused && len(fq.consumers) > 0 || o.Idle > 0 && fq.idle() < o.Idle {
+			return driver.ErrInUse
+		}
+		fq.end(driver.ErrNotFound)
+		delete(f.queues, q.Incarnation)
+		return nil
+	})
+}
+
+// end is the end of the queue: its consumers hear of it, and what they hold is
+// no longer there.
+func (q *fakeQueue) end(err error) {
+	for _, c := range q.consumers {
+		c.in.Fail(err)
+	}
+	clear(q.held)
+}
+
+// on does something to a queue that is there.
+func (f *fake) on(ctx context.Context, call string, q *Queue, effect func(*fakeQueue)) error {
+	return f.step(ctx, call, func() error {
+		fq := f.queues[q.Incarnation]
+		if fq == nil {
+			return ErrGone
+		}
+		effect(fq)
+		return nil
+	})
+}
+
+func (f *fake) QueueExists(ctx context.Context, q *Queue) (there bool, err error) {
+	err = f.step(ctx, "exists", func() error {
+		there = f.queues[q.Incarnation] != nil
+		return nil
+	})
+	return there, err
+}
+
+func (f *fake) Append(_ context.Context, parcels []*Parcel, _ bool) {
+	for _, p := range parcels {
+		f.appends.Add(1)
+		p.Done(f.append(p))
+	}
+}
+
+func (f *fake) append(p *Parcel) error {
+	if p.Queue.Handle != p.Queue.Incarnation {
+		return fmt.Errorf("queue %q was not attached", p.Queue.Name)
+	}
+	if f.crashed.Load() {
+		return driver.ErrUnconfirmed
+	}
+	if f.refuse != nil {
+		if err := f.refuse(p); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	q := f.queues[p.Queue.Incarnation]
+	switch {
+	case q == nil:
+		return ErrGone
+	case q.seen[p.DedupID]:
+		return nil
+	case p.Queue.Overflow == routing.RejectPublish && q.over(1, int64(len(p.Publishing.Message.Body))):
+		return driver.ErrRejected
+	}
+	q.seen[p.DedupID] = true
+	q.seq++
+	d := &Delivery{Seq: q.seq, Stored: f.now()}
+	d.Message, d.Exchange, d.Attempt = *p.Publishing.Message, p.Exchange, 1
+	d.Message.ID, d.Message.Header = p.Publishing.ID, maps.Clone(p.Publishing.Message.Header)
+	q.put(d)
+	q.give()
+	return nil
+}
+
+// put makes a message ready, in its place.
+func (q *fakeQueue) put(d *Delivery) {
+	level := func(d *Delivery) int { return min(int(d.Message.Priority), q.q.MaxPriority) }
+	i, _ := slices.BinarySearchFunc(q.messages, d, func(a, b *Delivery) int {
+		return cmp.Or(-cmp.Compare(level(a), level(b)), cmp.Compare(a.Seq, b.Seq))
+	})
+	q.messages = slices.Insert(q.messages, i, d)
+}
+
+// over reports whether the queue would be beyond its limits with so much more.
+func (q *fakeQueue) over(n int, bytes int64) bool {
+	for _, d := range slices.Concat(q.messages, q.later) {
+		n++
+		bytes += int64(len(d.Message.Body))
+	}
+	return q.q.MaxLength > 0 && n > q.q.MaxLength || q.q.MaxBytes > 0 && bytes > q.q.MaxBytes
+}
+
+// give puts into the inboxes what there is room for, and drops the head where
+// the rest is too much.
+func (q *fakeQueue) give() {
+	for len(q.messages) > 0 {
+		i := slices.IndexFunc(q.consumers, func(c *fakeConsumer) bool { return c.in.Room() > 0 })
+		if i < 0 || i > 0 && q.q.SingleActiveConsumer {
+			break
+		}
+		d := q.messages[0]
+		q.messages = q.messages[1:]
+		q.held[d] = q.consumers[i]
+		q.consumers[i].in.Put(d)
+	}
+	for q.q.Overflow != routing.RejectPublish && len(q.messages) > 0 && q.over(0, 0) {
+		q.dies(Overflown)
+	}
+}
+
+// dies takes the head out of the queue.
+func (q *fakeQueue) dies(reason Reason) {
+	d := q.messages[0]
+	q.messages = q.messages[1:]
+	if q.q.DeadLetterExchange != "" {
+		d.Reason = reason
+		q.swept = append(q.swept, &fakeSwept{d: d})
+	}
+}
+
+func (f *fake) Sweep(ctx context.Context, q *Queue, max int) (s Swept, err error) {
+	err = f.on(ctx, "sweep", q, func(fq *fakeQueue) {
+		now, n := f.now(), 0
+		for ; n < max && len(fq.messages) > 0; n++ {
+			end := q.Over(&fq.messages[0].Message, fq.messages[0].Stored)
+			if end.IsZero() || now.Before(end) {
+				break
+			}
+			fq.dies(Expired)
+		}
+		for _, e := range fq.swept {
+			switch {
+			case now.Before(e.until):
+			case len(s.Dead) == max:
+				s.More = true
+			default:
+				e.until = now.Add(f.holdTime())
+				again := *e.d
+				s.Dead = append(s.Dead, &again)
+			}
+		}
+		s.Empty = len(fq.messages) == 0
+		if !s.Empty {
+			s.Next = q.Over(&fq.messages[0].Message, fq.messages[0].Stored)
+			s.More = s.More || n == max
+		}
+	})
+	return s, err
+}
+
+func (f *fake) Drop(ctx context.Context, q *Queue, ds []*Delivery) error {
+	return f.step(ctx, "drop", func() error {
+		fq := f.queues[q.Incarnation]
+		if fq == nil {
+			return nil
+		}
+		fq.swept = slices.DeleteFunc(fq.swept, func(e *fakeSwept) bool {
+			return slices.ContainsFunc(ds, func(d *Delivery) bool { return d.Seq == e.d.Seq })
+		})
+		return nil
+	})
+}
+
+// holdTime is how long what a dead process held is kept from others.
+func (f *fake) holdTime() time.Duration { return cmp.Or(f.lease, 30*time.Second) }
+
+func (f *fake) Usage(ctx context.Context, q *Queue) (u Usage, err error) {
+	err = f.on(ctx, "usage", q, func(fq *fakeQueue) {
+		u = Usage{Consumers: len(fq.consumers), Used: fq.used, Idle: fq.idle()}
+	})
+	return u, err
+}
+
+func (q *fakeQueue) idle() time.Duration {
+	if len(q.consumers) > 0 {
+		return 0
+	}
+	return q.w.now().Sub(q.touched)
+}
+
+func (f *fake) Touch(ctx context.Context, q *Queue) error {
+	return f.on(ctx, "touch", q, func(fq *fakeQueue) { fq.touched = f.now() })
+}
+
+func (f *fake) Inspect(ctx context.Context, q *Queue) (info driver.QueueInfo, err error) {
+	err = f.on(ctx, "inspect", q, func(fq *fakeQueue) {
+		info = driver.QueueInfo{Ready: len(fq.messages) + len(fq.later), Unsettled: len(fq.held), Consumers: len(fq.consumers)}
+	})
+	return info, err
+}
+
+func (f *fake) Purge(ctx context.Context, q *Queue) (n int, err error) {
+	err = f.on(ctx, "purge", q, func(fq *fakeQueue) {
+		n = len(fq.messages) + len(fq.later)
+		fq.messages, fq.later = nil, nil
+	})
+	return n, err
+}
+
+// fakeConsumer has a goroutine where its fake is attentive.
+type fakeConsumer struct {
+	f    *fake
+	q    *fakeQueue
+	in   *Inbox
+	stop chan struct{}
+	done sync.WaitGroup
+	once sync.Once
+}
+
+func (f *fake) Consume(ctx context.Context, q *Queue, in *Inbox) (c Consumer, err error) {
+	err = f.on(ctx, "consume", q, func(fq *fakeQueue) {
+		fc := &fakeConsumer{f: f, q: fq, in: in, stop: make(chan struct{})}
+		fq.consumers, fq.used = append(fq.consumers, fc), true
+		fq.give()
+		if f.attentive {
+			fc.done.Go(fc.fetch)
+		}
+		c = fc
+	})
+	return c, err
+}
+
+func (c *fakeConsumer) fetch() {
+	for {
+		select {
+		case <-c.in.More():
+			c.f.mu.Lock()
+			c.q.give()
+			c.f.mu.Unlock()
+		case <-c.stop:
+			return
+		}
+	}
+}
+
+func (c *fakeConsumer) Settle(_ context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	if c.f.crashed.Load() {
+		return driver.ErrClosed
+	}
+	if c.q.held[d] != c {
+		return driver.ErrLost
+	}
+	delete(c.q.held, d)
+	if o == driver.Nack {
+		c.q.back(d, 1, delay)
+	}
+	c.q.give()
+	return nil
+}
+
+// back gives a new delivery of the same message to the queue.
+func (q *fakeQueue) back(d *Delivery, attempts int, delay time.Duration) {
+	again := &Delivery{Seq: d.Seq, Stored: d.Stored}
+	again.Message, again.Exchange, again.Attempt = d.Message, d.Exchange, d.Attempt+attempts
+	again.Redelivered = d.Redelivered || attempts > 0
+	if delay <= 0 {
+		q.put(again)
+		return
+	}
+	q.later = append(q.later, again)
+	time.AfterFunc(delay, func() {
+		q.w.mu.Lock()
+		defer q.w.mu.Unlock()
+		if i := slices.Index(q.later, again); i >= 0 {
+			q.later = slices.Delete(q.later, i, i+1)
+			q.put(again)
+			q.give()
+		}
+	})
+}
+
+func (c *fakeConsumer) Extend(_ context.Context, ds []*Delivery) (lost []*Delivery, err error) {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	if c.f.crashed.Load() {
+		return nil, driver.ErrUnconfirmed
+	}
+	c.q.extended++
+	if c.q.lose {
+		c.q.lose = false
+		return ds, nil
+	}
+	return nil, nil
+}
+
+func (c *fakeConsumer) Close(context.Context) error {
+	c.f.mu.Lock()
+	c.in.Fail(driver.ErrClosed)
+	if !c.f.crashed.Load() {
+		prefetched, handed := c.in.Drain()
+		for i, ds := range [][]*Delivery{prefetched, handed} {
+			for _, d := range ds {
+				if c.q.held[d] == c {
+					delete(c.q.held, d)
+					c.q.back(d, i, 0)
+				}
+			}
+		}
+		c.leave()
+	}
+	c.end()
+	c.f.mu.Unlock()
+	c.done.Wait()
+	return nil
+}
+
+// leave takes the consumer from its queue, with what it holds.
+func (c *fakeConsumer) leave() {
+	q := c.q
+	for d := range q.held {
+		if q.held[d] == c {
+			delete(q.held, d)
+			q.back(d, 1, 0)
+		}
+	}
+	if i := slices.Index(q.consumers, c); i >= 0 {
+		q.consumers = slices.Delete(q.consumers, i, i+1)
+	}
+	if len(q.consumers) == 0 {
+		q.touched = q.w.now()
+	}
+	q.give()
+}
+
+// end ends the goroutine.
+func (c *fakeConsumer) end() { c.once.Do(func() { close(c.stop) }) }
