@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"maps"
+	"strconv"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -22,7 +23,7 @@ const headerDeath = "x-death"
 
 // deadMessage is the message as the dead-letter exchange gets it: with
 // RabbitMQ's headers about its deaths, newest first, one for each queue and
-// reason. Their times are by this process's clock.
+// reason. It has no time to live any more.
 func deadMessage(d *driver.Delivery, q *Queue, reason Reason, now time.Time) *driver.Message {
 	m := d.Message
 	h := maps.Clone(m.Header)
@@ -36,6 +37,10 @@ func deadMessage(d *driver.Delivery, q *Queue, reason Reason, now time.Time) *dr
 	death := map[string]any{
 		"queue": q.Name, "reason": string(reason), "count": int64(1), "exchange": d.Exchange,
 		"routing-keys": keys, "time": now.UTC().Truncate(time.Second),
+	}
+	if m.TTL > 0 {
+		death["original-expiration"] = strconv.FormatInt(m.TTL.Milliseconds(), 10)
+		m.TTL = 0
 	}
 	before, _ := h[headerDeath].([]any)
 	deaths := []any{death}

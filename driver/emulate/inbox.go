@@ -30,6 +30,7 @@ type Delivery struct {
 	prev, next *Delivery
 	handed     bool
 	held       bool
+	expired    bool      // put, and not for handing out
 	aside      bool      // held, and not counted in the prefetch
 	size       int       // of the body, if aside
 	until      time.Time // the hold is lost then, where leases end
@@ -37,14 +38,16 @@ type Delivery struct {
 
 // Inbox is where a store's consumer puts messages and a subscriber takes them.
 // It holds at most its prefetch of messages that are not settled, not counting
-// those that wait for a queue that takes their dead letter. Safe for concurrent
-// use.
+// those that are expired or wait for a queue that takes their dead letter. Safe
+// for concurrent use.
 type Inbox struct {
 	q        *Queue
 	prefetch int
-	lease    time.Duration // 0: holds do not end by themselves
-	more     chan struct{} // cap 1: there is room worth a fetch
-	ready    chan struct{} // cap 1: something to take, or the end
+	lease    time.Duration    // 0: holds do not end by themselves
+	now      func() time.Time // by the broker's clock
+	more     chan struct{}    // cap 1: there is room worth a fetch
+	ready    chan struct{}    // cap 1: something to take, or the end
+	expired  chan struct{}    // cap 1: something was put that is expired
 
 	mu         sync.Mutex
 	queue      []*Delivery // ring of cap prefetch: put, not yet taken
@@ -53,10 +56,11 @@ type Inbox struct {
 	held       int // put and not yet released, the queued ones included
 	aside      int // of held, not counted in the prefetch
 	asideBytes int
-	list       Delivery // sentinel of the ring of held deliveries, oldest first
-	idle       bool     // the store has nothing to put
-	err        error    // the end
-	ended      bool     // drained after the end
+	list       Delivery    // sentinel of the ring of held deliveries, oldest first
+	gone       []*Delivery // expired ones that takeExpired has not returned
+	idle       bool        // the store has nothing to put
+	err        error       // the end
+	ended      bool        // drained after the end
 }
 
 func newInbox(q *Queue, prefetch int, lease time.Duration) *Inbox {
@@ -64,8 +68,10 @@ func newInbox(q *Queue, prefetch int, lease time.Duration) *Inbox {
 		q:        q,
 		prefetch: prefetch,
 		lease:    lease,
+		now:      time.Now,
 		more:     make(chan struct{}, 1),
 		ready:    make(chan struct{}, 1),
+		expired:  make(chan struct{}, 1),
 		queue:    make([]*Delivery, prefetch),
 	}
 	in.list.prev, in.list.next = &in.list, &in.list
@@ -115,33 +121,67 @@ func (in *Inbox) More() <-chan struct{} { return in.more }
 // which the store must give back uncounted: a store that goes by Room never
 // has any. It does not block. What is put after the end is held all the same,
 // so that Drain returns it.
+//
+// A message whose time is over is not handed out any more and does not count in
+// the prefetch; the inbox sees to its end.
 func (in *Inbox) Put(ds ...*Delivery) (over []*Delivery) {
 	if len(ds) == 0 {
 		return nil
 	}
-	var until time.Time
+	var until, now time.Time
 	if in.lease > 0 {
 		until = time.Now().Add(in.lease)
 	}
+	expired, worth := false, false
 	in.mu.Lock()
-	if room := in.room(); len(ds) > room {
-		ds, over = ds[:room], ds[room:]
-	}
-	for _, d := range ds {
-		i := in.head + in.n
-		if i >= len(in.queue) {
-			i -= len(in.queue)
+	room := in.room()
+	for i, d := range ds {
+		d.expired = false
+		if in.q.TTL > 0 || d.Message.TTL > 0 {
+			if now.IsZero() {
+				now = in.now()
+			}
+			end := in.q.Over(&d.Message, d.Stored)
+			d.expired = !end.IsZero() && !now.Before(end)
 		}
-		in.queue[i] = d
-		in.n++
+		if room == 0 && !(d.expired && in.spare(len(d.Message.Body))) {
+			over = ds[i:]
+			break
+		}
 		d.handed, d.until = false, until
 		d.Tag, d.Queue = d, in.q.Name
 		if len(d.Message.Body) == 0 {
 			d.Message.Body = empty // the same from every store
 		}
 		in.link(d)
+		if d.expired {
+			in.gone = append(in.gone, d)
+			expired = true
+			if in.spare(len(d.Message.Body)) {
+				in.uncount(d)
+			} else {
+				room--
+			}
+			continue
+		}
+		room--
+		j := in.head + in.n
+		if j >= len(in.queue) {
+			j -= len(in.queue)
+		}
+		in.queue[j] = d
+		in.n++
+	}
+	if expired {
+		worth = in.room() > 0 && in.worth()
 	}
 	in.mu.Unlock()
+	if expired {
+		signal(in.expired)
+	}
+	if worth {
+		signal(in.more)
+	}
 	signal(in.ready)
 	return over
 }
@@ -168,7 +208,8 @@ func (in *Inbox) Drain() (prefetched, handed []*Delivery) {
 }
 
 // Prefetched takes out what was never taken, oldest first, and leaves the rest
-// held. It is for consumers that can stop delivering before they close.
+// held, also what is expired. It is for consumers that can stop delivering
+// before they close.
 func (in *Inbox) Prefetched() []*Delivery {
 	prefetched, _ := in.drain(false)
 	return prefetched
@@ -181,7 +222,7 @@ func (in *Inbox) drain(all bool) (prefetched, handed []*Delivery) {
 	for d := in.list.next; d != &in.list; {
 		next := d.next
 		switch {
-		case !d.handed:
+		case !d.handed && (all || !d.expired):
 			prefetched = append(prefetched, d)
 			in.unlink(d)
 		case all:
@@ -192,6 +233,9 @@ func (in *Inbox) drain(all bool) (prefetched, handed []*Delivery) {
 	}
 	clear(in.queue)
 	in.n = 0
+	if all {
+		in.gone = nil
+	}
 	in.ended = all && in.err != nil
 	return prefetched, handed
 }
@@ -269,7 +313,7 @@ func (in *Inbox) release(d *Delivery) bool {
 		return false
 	}
 	lasted := !in.over(d)
-	if !d.handed {
+	if !d.handed && !d.expired {
 		in.unqueue(d)
 	}
 	in.unlink(d)
@@ -284,36 +328,6 @@ func (in *Inbox) release(d *Delivery) bool {
 // worth reports whether a fetch is worth its while.
 func (in *Inbox) worth() bool {
 	return !in.idle && (in.n == 0 || in.room() >= (in.prefetch+1)/2)
-}
-
-// The most that is held beside the prefetch.
-const (
-	maxAside      = 1000
-	maxAsideBytes = 64 << 20
-)
-
-// setAside takes a hold out of the prefetch, for as long as it lasts, unless
-// too many are: then it counts, and the subscriber may come to a stop.
-func (in *Inbox) setAside(d *Delivery) bool {
-	in.mu.Lock()
-	if !d.held || d.aside {
-		in.mu.Unlock()
-		return true
-	}
-	size := len(d.Message.Body)
-	if in.aside == maxAside || in.aside > 0 && in.asideBytes+size > maxAsideBytes {
-		in.mu.Unlock()
-		return false
-	}
-	d.aside, d.size = true, size
-	in.aside++
-	in.asideBytes += size
-	worth := in.worth()
-	in.mu.Unlock()
-	if worth {
-		signal(in.more)
-	}
-	return true
 }
 
 // restore undoes a release after a settlement that did not take place.

@@ -11,12 +11,13 @@ import (
 )
 
 // subscriber hands out what a store's consumer puts into its inbox. Its one
-// goroutine, the keeper, extends the holds and brings dead letters to an end.
+// goroutine, the keeper, extends the holds and moves what the queue gives up.
 type subscriber struct {
 	c        *conn
 	q        *Queue
 	in       *Inbox
 	consumer Consumer
+	moves    mover
 	dead     deadLetters
 
 	ctx       context.Context // ends with Close
@@ -28,17 +29,31 @@ type subscriber struct {
 }
 
 func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
+	s, err := c.subscribe(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if drainer, ok := s.consumer.(Drainer); ok {
+		return draining{s, drainer}, nil
+	}
+	return s, nil
+}
+
+func (c *conn) subscribe(ctx context.Context, cfg driver.SubscriberConfig) (*subscriber, error) {
 	s := &subscriber{c: c, kept: make(chan struct{}), closed: make(chan struct{})}
 	err := c.onQueue(ctx, cfg.Queue, func(q *Queue) (err error) {
 		s.q, s.in = q, newInbox(q, max(cfg.Prefetch, 1), c.features.Lease)
+		s.in.now = c.store.Now
 		s.consumer, err = c.store.Consume(ctx, q, s.in)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.dead.init(s)
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.moves.init(c, s.ctx, s)
+	s.dead.init(c, s.q)
+	s.dead.aside = s.in.setAside
 	go s.keep()
 	c.mu.Lock()
 	late := c.subs == nil
@@ -49,9 +64,6 @@ func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (dri
 	if late {
 		_ = s.Close(ctx) // nobody has it
 		return nil, driver.ErrClosed
-	}
-	if drainer, ok := s.consumer.(Drainer); ok {
-		return draining{s, drainer}, nil
 	}
 	return s, nil
 }
@@ -76,9 +88,7 @@ func (s *subscriber) Receive(ctx context.Context, buf []*driver.Delivery) (int, 
 		kept := 0
 		for _, d := range buf[:n] {
 			if d.Attempt > s.q.MaxAttempts {
-				if err := s.dead.bury(ctx, d.Tag.(*Delivery), Exhausted); err != nil {
-					s.c.cfg.Logger.Warn("an exhausted message could not be dropped; it comes again", "queue", s.q.Name, "error", err)
-				}
+				s.giveUp(d.Tag.(*Delivery), Exhausted)
 				continue
 			}
 			buf[kept] = d
@@ -103,12 +113,42 @@ func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.O
 		reason = Exhausted
 	}
 	if reason != "" {
-		return s.dead.bury(ctx, d, reason)
+		return s.bury(ctx, d, reason)
 	}
 	if !s.in.release(d) {
 		return driver.ErrLost
 	}
 	return s.settle(ctx, d, o, delay)
+}
+
+// bury begins to move a message to the dead-letter exchange; without one it is
+// dropped.
+func (s *subscriber) bury(ctx context.Context, d *Delivery, reason Reason) error {
+	if s.q.DeadLetterExchange == "" {
+		if !s.in.release(d) {
+			return driver.ErrLost
+		}
+		return s.settle(ctx, d, driver.Ack, 0)
+	}
+	if !s.in.holds(d) {
+		return driver.ErrLost
+	}
+	s.dead.move(&s.moves, d, reason)
+	return nil
+}
+
+func (s *subscriber) holds(v *move) bool { return s.in.holds(v.d) }
+
+func (s *subscriber) moved(v *move, o driver.Outcome, delay time.Duration) { s.leave(v.d, o, delay) }
+
+// leave settles what nobody waits for.
+func (s *subscriber) leave(d *Delivery, o driver.Outcome, delay time.Duration) {
+	if s.in.release(d) {
+		err := s.consumer.Settle(s.ctx, d, o, delay)
+		if err != nil && !errors.Is(err, driver.ErrLost) {
+			s.c.cfg.Logger.Warn("a message that was given up could not be settled; it comes again", "queue", s.q.Name, "error", err)
+		}
+	}
 }
 
 // settle settles a hold that was released. Where that did not take place the
@@ -150,6 +190,15 @@ func (s *subscriber) extend(ctx context.Context, ds []*Delivery) error {
 	return nil
 }
 
+// giveUp ends a message that nobody is to have.
+func (s *subscriber) giveUp(d *Delivery, reason Reason) {
+	if s.q.DeadLetterExchange != "" {
+		s.dead.move(&s.moves, d, reason)
+	} else {
+		s.leave(d, driver.Ack, 0)
+	}
+}
+
 // keep is the keeper goroutine.
 func (s *subscriber) keep() {
 	defer close(s.kept)
@@ -159,7 +208,10 @@ func (s *subscriber) keep() {
 	due := time.Now().Add(lease / 3)
 	var ds []*Delivery
 	for {
-		wait := s.dead.step()
+		for _, d := range s.in.takeExpired() {
+			s.giveUp(d, Expired)
+		}
+		wait := s.moves.step()
 		if lease > 0 {
 			if now := time.Now(); !now.Before(due) {
 				due = now.Add(lease / 3)
@@ -179,7 +231,8 @@ func (s *subscriber) keep() {
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-s.dead.wake:
+		case <-s.in.expired:
+		case <-s.moves.wake:
 		case <-timer.C:
 		}
 	}
@@ -194,11 +247,14 @@ func (s *subscriber) Close(ctx context.Context) error {
 			delete(s.c.subs, s)
 			s.c.mu.Unlock()
 			s.in.Fail(driver.ErrClosed)
-			s.dead.drain(ctx)
+			s.moves.drain(ctx)
 			s.stop()
 			<-s.kept
-			s.dead.end()
+			s.moves.end()
 			s.closeErr = s.consumer.Close(ctx)
+			if s.q.AutoDelete {
+				s.c.autoDelete(ctx, s.q)
+			}
 		}()
 	})
 	return ended(ctx, s.closed, &s.closeErr)

@@ -1,0 +1,208 @@
+package emulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// mover moves messages that somebody holds to exchanges or queues. The hold
+// lasts until every target has the message, then it is settled: twice at worst,
+// never none. Its owner's goroutine calls step whenever wake receives and when
+// the time is over that step returned.
+type mover struct {
+	c      *conn
+	ctx    context.Context // tries begin until it ends
+	holder holder
+	wake   chan struct{} // cap 1
+	idle   chan struct{} // cap 1: one has left, or failed
+
+	mu   sync.Mutex
+	open map[*move]struct{}
+	turn []*move // where step has something to do
+}
+
+// holder is where the messages lie that a mover moves.
+type holder interface {
+	// holds reports whether the message is held still.
+	holds(v *move) bool
+	// moved settles it.
+	moved(v *move, o driver.Outcome, delay time.Duration)
+}
+
+// move is one message on its way; it owns its publishing.
+type move struct {
+	d     *Delivery
+	from  *Queue
+	to    *publisher
+	id    string   // to deduplicate by: the same for every try, whoever makes it
+	avoid []string // queues
+	// judge says what becomes of the move after a try, but for one that the end
+	// of the connection ended: nil has to be driver.Ack. It may change where the
+	// move goes. It is called on the mover's goroutine.
+	judge func(v *move, err error) verdict
+
+	m     *mover
+	sent  bool      // and its turn comes when it is resolved
+	short bool      // a dead letter without the history that made it too large
+	tries int       // failed ones
+	at    time.Time // the next try
+	pub   driver.Publishing
+}
+
+// verdict is what becomes of a move: another try after the time again, or the
+// message is settled.
+type verdict struct {
+	again  time.Duration
+	settle driver.Outcome
+	delay  time.Duration // of a Nack
+}
+
+func (x *mover) init(c *conn, ctx context.Context, h holder) {
+	x.c, x.ctx, x.holder = c, ctx, h
+	x.wake = make(chan struct{}, 1)
+	x.idle = make(chan struct{}, 1)
+	x.open = map[*move]struct{}{}
+}
+
+// begin moves the message, which keeps its ID.
+func (x *mover) begin(v *move, m *driver.Message) {
+	v.m = x
+	v.pub.Owner = v
+	v.pub.Reset(m, m.ID)
+	x.mu.Lock()
+	x.open[v] = struct{}{}
+	x.mu.Unlock()
+	x.later(v)
+	signal(x.wake)
+}
+
+// Resolved leaves the rest to the mover's goroutine.
+func (v *move) Resolved(*driver.Publishing) {
+	v.m.later(v)
+	signal(v.m.wake)
+}
+
+// step does what there is to do and says how long until there is more.
+func (x *mover) step() time.Duration {
+	now, wait := time.Now(), time.Hour
+	var send []sending
+	x.mu.Lock()
+	turn := x.turn
+	x.turn = nil
+	x.mu.Unlock()
+	for _, v := range turn {
+		switch {
+		case v.sent:
+			if again, ok := x.outcome(v); ok {
+				v.sent, v.at = false, now.Add(again)
+				v.pub.Reset(v.pub.Message, v.pub.ID)
+				wait = min(wait, again)
+				x.mu.Lock()
+				v.tries++
+				x.mu.Unlock()
+				x.later(v)
+				signal(x.idle)
+			}
+		case now.Before(v.at):
+			wait = min(wait, v.at.Sub(now))
+			x.later(v)
+		case !x.holder.holds(v):
+			x.forget(v)
+		default:
+			v.sent = true
+			if len(send) > 0 && send[0].pub != v.to {
+				x.send(send)
+				send = nil
+			}
+			send = append(send, sending{pub: v.to, publishing: &v.pub, dedupID: v.id, avoid: v.avoid})
+		}
+	}
+	x.send(send)
+	return wait
+}
+
+// outcome reports whether, and when, a move is to be tried again; otherwise it
+// is done with.
+func (x *mover) outcome(v *move) (again time.Duration, ok bool) {
+	err := v.pub.Err()
+	if !errors.Is(err, driver.ErrClosed) && !errors.Is(err, driver.ErrUnconfirmed) {
+		o := v.judge(v, err)
+		if o.settle == 0 {
+			return o.again, true
+		}
+		x.holder.moved(v, o.settle, o.delay)
+	}
+	x.forget(v)
+	return 0, false
+}
+
+func (x *mover) later(v *move) {
+	x.mu.Lock()
+	x.turn = append(x.turn, v)
+	x.mu.Unlock()
+}
+
+// send needs the lease like any publisher.
+func (x *mover) send(ss []sending) {
+	if len(ss) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(x.ctx, LeaseTime)
+	defer cancel()
+	if err := x.c.lease.start(ctx); err != nil {
+		for i := range ss {
+			ss[i].resolve(fmt.Errorf("no topology lease: %v", err))
+		}
+		return
+	}
+	ss[0].pub.dispatch(ctx, ss, false)
+}
+
+func (x *mover) forget(v *move) {
+	x.mu.Lock()
+	delete(x.open, v)
+	x.mu.Unlock()
+	signal(x.idle)
+}
+
+// drain waits for what is on its way, but not for what fails again and again.
+func (x *mover) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	for {
+		x.mu.Lock()
+		none := true
+		for v := range x.open {
+			none = none && v.tries > 0
+		}
+		x.mu.Unlock()
+		if none {
+			return
+		}
+		select {
+		case <-x.idle:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// end gives up the rest: whoever holds them gives them back, and they come
+// again. The goroutine that calls step has ended.
+func (x *mover) end() {
+	x.mu.Lock()
+	open := slices.Collect(maps.Keys(x.open))
+	x.mu.Unlock()
+	for _, v := range open {
+		v.pub.Resolve(driver.ErrClosed)
+	}
+}
+
+const drainTime = 2 * time.Second
