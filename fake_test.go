@@ -26,14 +26,15 @@ type fake struct {
 	during   func() // called while a publisher or subscriber is being made
 	cfg      driver.Config
 
-	mu      sync.Mutex
-	calls   []string
-	pending []*driver.Publishing // what hold keeps
-	sizes   []int                // of batches
-	settled []settlement
-	drained bool
-	closed  atomic.Bool
-	queue   chan *driver.Delivery
+	mu       sync.Mutex
+	calls    []string
+	declared routing.Topology     // the last
+	pending  []*driver.Publishing // what hold keeps
+	sizes    []int                // of batches
+	settled  []settlement
+	drained  bool
+	closed   atomic.Bool
+	queue    chan *driver.Delivery
 }
 
 type settlement struct {
@@ -90,6 +91,26 @@ func (f *fake) settlements() []settlement {
 	return slices.Clone(f.settled)
 }
 
+// count is how often the driver was asked so.
+func (f *fake) count(call string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, c := range f.calls {
+		if c == call {
+			n++
+		}
+	}
+	return n
+}
+
+// fail sets what calls answer.
+func (f *fake) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
 func (f *fake) call(format string, args ...any) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -110,6 +131,7 @@ func (f *fake) Open(_ context.Context, u *driver.URL, cfg driver.Config) (driver
 
 func (f *fake) Features() driver.Features { return f.features }
 func (f *fake) Declare(_ context.Context, t routing.Topology) error {
+	f.declared = t
 	return f.call("declare %d %d %d", len(t.Exchanges), len(t.Queues), len(t.Bindings))
 }
 func (f *fake) Verify(context.Context, routing.Topology) error { return f.call("verify") }
@@ -143,6 +165,9 @@ func (f *fake) Close(context.Context) error {
 }
 
 func (f *fake) Publisher(_ context.Context, cfg driver.PublisherConfig) (driver.Publisher, error) {
+	if cfg.Queue != "" {
+		return fakePublisher{f}, f.call("publisher to %s from %s", cfg.Queue, cfg.Exchange)
+	}
 	if err := f.call("publisher %q %v", cfg.Exchange, cfg.DropUnroutable); err != nil {
 		return nil, err
 	}

@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/polymq/polymq"
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
 )
 
 // sent is m as the driver sees it.
@@ -164,4 +166,33 @@ func TestHeaderGetters(t *testing.T) {
 	if _, ok := none.Int("s"); ok || len(none.Keys()) != 0 {
 		t.Error("a nil header")
 	}
+}
+
+// Drivers get whole milliseconds, and a delay in place of a time.
+func TestTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.publish = f.hold
+		p := publisher(t, f, nil)
+		for _, m := range []*polymq.Message{
+			{TTL: time.Nanosecond, Delay: 1500 * time.Microsecond},
+			{TTL: 2 * time.Millisecond, At: time.Now().Add(time.Minute)},
+			{At: time.Now().Add(-time.Minute)},
+		} {
+			if _, err := p.PublishAsync(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := []driver.Message{{TTL: time.Millisecond, Delay: 2 * time.Millisecond}, {TTL: 2 * time.Millisecond, Delay: time.Minute}, {}}
+		for i, pub := range f.held() {
+			if got := pub.Message; got.TTL != want[i].TTL || got.Delay != want[i].Delay || !got.At.IsZero() {
+				t.Errorf("%d: TTL %v, Delay %v, At %v, want %+v", i, got.TTL, got.Delay, got.At, want[i])
+			}
+			pub.Resolve(nil)
+		}
+		wantIs(t, p.Publish(t.Context(), &polymq.Message{TTL: routing.MaxTTL + 1}), polymq.ErrInvalid)
+		wantIs(t, p.Publish(t.Context(), &polymq.Message{Delay: 1, At: time.Now()}), polymq.ErrInvalid)
+		f.features.Support[driver.Delay] = driver.Refused
+		wantIs(t, p.Publish(t.Context(), &polymq.Message{At: time.Now()}), errors.ErrUnsupported)
+	})
 }

@@ -47,7 +47,7 @@ const (
 // are moved, when the queue brings nothing for Idle, or when ctx ends, with
 // ctx's error.
 func (c *Conn) Redrive(ctx context.Context, queue string, opts *RedriveOptions) (moved int, err error) {
-	r := &redrive{c: c, opts: orZero(opts), done: map[string]struct{}{}, ways: map[way]driver.Publisher{}}
+	r := &redrive{c: c, opts: orZero(opts), done: map[back]struct{}{}, ways: map[way]driver.Publisher{}}
 	err = r.usable(ctx, queue)
 	if err == nil {
 		err = r.run(ctx, queue)
@@ -60,14 +60,18 @@ type redrive struct {
 	c     *Conn
 	opts  RedriveOptions
 	moved int
-	stay  int                 // held, not to be moved
-	done  map[string]struct{} // the IDs of what was moved
+	stay  int               // held, not to be moved
+	done  map[back]struct{} // what was moved
 	ways  map[way]driver.Publisher
 	err   error // about the first that stays for a reason of its own
 }
 
 // way is where messages go back to, and the exchange that they came from.
 type way struct{ queue, exchange string }
+
+// back is a message that went back to a queue. Copies of it can have died in
+// several.
+type back struct{ queue, id string }
 
 func (r *redrive) usable(ctx context.Context, queue string) error {
 	if err := r.c.usable(ctx); err != nil {
@@ -127,7 +131,7 @@ func (r *redrive) move(ctx context.Context, ds []*Delivery) error {
 	pubs := make([]*driver.Publishing, len(ds))
 	groups := map[way][]*driver.Publishing{}
 	for i, d := range ds {
-		if w, m := r.back(d); m != nil {
+		if w, m := r.plan(d); m != nil {
 			pubs[i] = &driver.Publishing{Message: m, ID: m.ID, Dedup: dedupOf(d, w), Owner: &sent}
 			groups[w] = append(groups[w], pubs[i])
 			sent.Add(1)
@@ -157,7 +161,6 @@ func (r *redrive) move(ctx context.Context, ds []*Delivery) error {
 			r.err = first(r.err, fmt.Errorf("message %q stays: %w", pub.ID, err))
 			continue
 		}
-		r.done[pub.ID] = struct{}{}
 		r.moved++
 		if err := ds[i].Ack(ctx); err != nil && !errors.Is(err, ErrLost) {
 			return err
@@ -197,13 +200,18 @@ func (a *arrivals) wait(ctx context.Context, pubs []*driver.Publishing) error {
 	return ctx.Err()
 }
 
-// back is where a delivery goes back to, and as what; nil when it stays.
-func (r *redrive) back(d *Delivery) (way, *driver.Message) {
+// plan is where a delivery goes back to, and as what; nil when it stays.
+func (r *redrive) plan(d *Delivery) (way, *driver.Message) {
 	deaths := d.Deaths()
-	if _, again := r.done[d.ID]; again || len(deaths) == 0 || r.opts.Filter != nil && !r.opts.Filter(d) {
+	if len(deaths) == 0 {
 		return way{}, nil
 	}
 	last := deaths[0]
+	went := back{last.Queue, d.ID}
+	if _, again := r.done[went]; again || r.opts.Filter != nil && !r.opts.Filter(d) {
+		return way{}, nil
+	}
+	r.done[went] = struct{}{}
 	m := *d.Message
 	if len(last.Keys) > 0 {
 		m.Key = last.Keys[0]
