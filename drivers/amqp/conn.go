@@ -104,7 +104,9 @@ func featuresOf(backend string, v version, management bool) driver.Features {
 		f.Support[driver.ReadBack] = driver.Native
 		f.Support[driver.Inspect] = driver.Native
 	}
-	if v.atLeast(4, 0) {
+	// Before 4.3 quorum queues put back what is nacked in its place only where
+	// they have a delivery limit.
+	if v.atLeast(4, 3) {
 		f.Requeue = "first"
 	}
 	return f

@@ -36,6 +36,7 @@ const (
 	headerDelivered = "x-delivery-count"
 	headerAcquired  = "x-acquired-count"
 	headerXDeath    = "x-death"
+	headerCC        = "CC"
 	prefixFirst     = "x-first-death-"
 	prefixLast      = "x-last-death-"
 )

@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -13,6 +14,9 @@ func (d *delivery) restore() {
 		return
 	}
 	newer, _ := h[headerXDeath].([]any)
+	if _, there := h[headerCC]; there && rekeyed(newer, d.Message.Key, h[headerCC]) {
+		delete(h, headerCC)
+	}
 	// Only the broker makes a copy that comes from the delay levels: headers
 	// like a copy's on anything else are the publisher's own.
 	delayed := d.Exchange == exchangeIn || wasDelayed(newer)
@@ -72,6 +76,26 @@ func (d *delivery) restore() {
 	}
 	putEnd(h, prefixFirst, first)
 	putEnd(h, prefixLast, last)
+}
+
+// rekeyed reports whether a queue's dead-letter key has replaced the keys of a
+// message, CC among them. RabbitMQ 4 routes the dead letter so, but leaves the
+// header there that it took out before.
+func rekeyed(deaths []any, key string, cc any) bool {
+	if len(deaths) == 0 {
+		return false
+	}
+	newest, _ := deaths[0].(map[string]any)
+	if q, _ := newest["queue"].(string); strings.HasPrefix(q, delayPrefix) {
+		return false
+	}
+	keys, _ := newest["routing-keys"].([]any)
+	routed := func(key any) bool {
+		text, ok := key.(string)
+		return ok && slices.Contains(keys, any(text))
+	}
+	list, _ := cc.([]any)
+	return !routed(key) || slices.ContainsFunc(list, func(k any) bool { return !routed(k) })
 }
 
 // wasDelayed reports whether deaths tell of the delay levels.

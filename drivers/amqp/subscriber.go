@@ -319,7 +319,7 @@ func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 	in.Exchange = d.Exchange
 	in.Redelivered = d.Redelivered
 	message(&in.Message, d)
-	in.counted(l.kind.kind)
+	in.counted(l.kind.kind, s.c.version)
 	in.restore()
 	if len(in.Message.Header) == 0 {
 		in.Message.Header = nil
@@ -331,7 +331,7 @@ func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 // counted reads the broker's count of earlier deliveries. A header of that name
 // is the broker's only on what it delivers again, and only from a queue that
 // counts; else somebody has published it.
-func (d *delivery) counted(kind string) {
+func (d *delivery) counted(kind string, v version) {
 	if kind != typeQuorum && kind != "" {
 		return
 	}
@@ -343,6 +343,17 @@ func (d *delivery) counted(kind string) {
 		delete(d.Message.Header, headerAcquired)
 	}
 	if ok || kind == typeQuorum {
-		d.Attempt = d.count + 1
+		d.Attempt = d.count + 1 - d.carried(v)
 	}
+}
+
+// carried is how many of the deliveries counted were in the queue that rejected
+// the message: the last one, as far as can be told. From 4.3 the count goes on
+// with those before as well; before that the queue soon shows its own, but a
+// first return there looks like none.
+func (d *delivery) carried(v version) int {
+	if d.Message.Header[prefixLast+"reason"] != "rejected" || d.count == 0 || d.count > 1 && !v.atLeast(4, 3) {
+		return 0
+	}
+	return 1
 }
