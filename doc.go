@@ -36,7 +36,9 @@
 //     ID, until ctx ends; within Features.DedupWindow that leaves no second
 //     copy.
 //  3. Unroutable is heard. A message that no queue takes is ErrUnroutable, on
-//     that call, for that message, unless the publisher has DropUnroutable.
+//     that call, for that message, unless the publisher has DropUnroutable. A
+//     delayed message is routed when it is due; what no queue takes then goes
+//     to the exchange's alternate, else to the queue UnroutableQueue.
 //  4. Nothing made up. Publishing to an exchange that does not exist is
 //     ErrNotFound, and creates nothing.
 //  5. One copy. A queue gets one copy, however many bindings, paths or keys
@@ -78,9 +80,11 @@
 //     is 0 where the queue cannot count.
 //  16. Its queue only. A nacked message returns to its own queue, never to the
 //     exchange, and not before its delay.
-//  17. Dead letters. Rejected and exhausted messages go to the queue's
-//     dead-letter exchange, with the queue, the reason, the count and the time
-//     on them, or are dropped where there is none.
+//  17. Dead letters. Rejected, expired and exhausted messages, and those that
+//     a queue's limits push out, go to the queue's dead-letter exchange, with
+//     the queue, the reason, the count and the time on them, or are dropped
+//     where there is none: at least once. Where the broker gives less, Declare
+//     refuses, unless the queue has BestEffortDeadLetter.
 //  18. Prefetch. A subscriber holds at most Prefetch unsettled messages.
 //  19. Drained. Run ends by finishing what runs and giving back the rest.
 //  20. Settled once. A second settlement is ErrSettled and harms nothing.
@@ -98,6 +102,13 @@
 //  24. Side by side. What is stored in a broker carries a version. This
 //     version of the library works beside the one before it, and refuses what
 //     a newer one wrote.
+//
+// What a queue can do, its limits, its messages' time to live, priorities, one
+// active consumer, exclusive queues and the others, is said at the fields of
+// routing.Queue, and holds on every backend that has the feature. Where
+// messages expire, wait for a delay or are moved as dead letters on NATS, Redis
+// and in memory, some process that is connected to the namespace does it: what
+// falls due while there is none is done when the next one connects.
 //
 // # Contexts
 //
