@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/routing"
@@ -17,9 +18,14 @@ import (
 type publisher struct {
 	c        *conn
 	exchange string
+	queue    string // where set, the only target, whatever the exchange routes
 	drop     bool
 	closed   atomic.Bool
 	parked   atomic.Int32 // publishings that the retrier has yet to route
+
+	// The retrier's: what must be made for the next publishing could not be.
+	failed int
+	after  time.Time // the next try
 }
 
 // Publisher starts the lease with the first one; the others are mere handles.
@@ -27,7 +33,9 @@ func (c *conn) Publisher(ctx context.Context, cfg driver.PublisherConfig) (drive
 	if err := c.lease.start(ctx); err != nil {
 		return nil, err
 	}
-	return c.publisher(cfg.Exchange, cfg.DropUnroutable), nil
+	p := c.publisher(cfg.Exchange, cfg.DropUnroutable)
+	p.queue = cfg.Queue
+	return p, nil
 }
 
 func (c *conn) publisher(exchange string, drop bool) *publisher {
@@ -38,8 +46,8 @@ func (c *conn) publisher(exchange string, drop bool) *publisher {
 }
 
 // Publish routes by the topology as it stands when it begins. Without a valid
-// lease the batch is parked for the retrier, and what follows it too, so that
-// it stays in order.
+// lease, or where something must be made first, the rest of the batch is parked
+// for the retrier, and what follows it too, so that it stays in order.
 func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wait bool) {
 	if p.closed.Load() || p.c.closed.Load() {
 		for _, pb := range batch {
@@ -57,8 +65,7 @@ func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wai
 func (p *publisher) dispatch(ctx context.Context, ss []sending, wait bool) {
 	if p.parked.Load() == 0 {
 		if st := p.c.lease.routing(); st != nil {
-			p.c.send(ctx, st, ss, wait)
-			return
+			ss = p.c.send(ctx, st, ss, wait)
 		}
 	}
 	p.c.retrier.park(ss)
@@ -78,6 +85,7 @@ type sending struct {
 	publishing *driver.Publishing
 	dedupID    string   // where it is not the publishing's
 	avoid      []string // queues it must not go to (a dead letter in a circle)
+	delayed    bool     // it goes to the queue for delayed messages
 	over       atomic.Bool
 
 	one Parcel // the parcel, where there is one
@@ -102,12 +110,14 @@ type scratch struct {
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // send routes by st and appends. What cannot be routed is resolved at once,
-// what was given up meanwhile is left out.
-func (c *conn) send(ctx context.Context, st *state, ss []sending, wait bool) {
+// what was given up meanwhile is left out. It returns the rest from the first
+// on for which something must be made.
+func (c *conn) send(ctx context.Context, st *state, ss []sending, wait bool) (rest []sending) {
 	x := scratches.Get().(*scratch)
 	for i := range ss {
-		if s := &ss[i]; !s.abandoned() {
-			s.route(st, x)
+		if s := &ss[i]; !s.abandoned() && !s.route(st, x) {
+			rest = ss[i:]
+			break
 		}
 	}
 	if len(x.parcels) > 0 {
@@ -117,6 +127,7 @@ func (c *conn) send(ctx context.Context, st *state, ss []sending, wait bool) {
 	clear(x.names)
 	x.parcels, x.names = x.parcels[:0], x.names[:0]
 	scratches.Put(x)
+	return rest
 }
 
 // targets are the queues of a message.
@@ -125,9 +136,23 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 		return nil, st.err
 	}
 	m := s.publishing.Message
+	if s.pub.queue != "" {
+		if m.Delay > 0 {
+			return nil, fmt.Errorf("%w: a message to one queue cannot be delayed: publish it to an exchange", errors.ErrUnsupported)
+		}
+		if st.queues[s.pub.queue] == nil {
+			return nil, nil
+		}
+		return append(dst, s.pub.queue), nil
+	}
 	dst, err := st.table.Route(dst, s.pub.exchange, m.Key, m.Header)
 	if errors.Is(err, routing.ErrNoExchange) {
 		return nil, fmt.Errorf("exchange %q: %w", s.pub.exchange, driver.ErrNotFound)
+	}
+	if err == nil && m.Delay > 0 {
+		// Only the exchange counts now: it is routed when it is due.
+		s.delayed = true
+		return append(dst[:0], delayedQueue), nil
 	}
 	if err == nil && s.avoid != nil && len(dst) > 0 {
 		dst = slices.DeleteFunc(dst, func(name string) bool { return slices.Contains(s.avoid, name) })
@@ -138,23 +163,26 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 	return dst, err
 }
 
-// route adds the sending's parcels.
-func (s *sending) route(st *state, x *scratch) {
+// route adds the sending's parcels; false, and none, where something must be
+// made first.
+func (s *sending) route(st *state, x *scratch) bool {
 	names, err := s.targets(st, x.names[:0])
 	switch {
 	case err != nil:
 		s.resolve(err)
-		return
+		return true
 	case len(names) == 0:
 		s.nowhere()
-		return
+		return true
+	case s.lacks(st, names) != "":
+		return false
 	}
 	x.names = names
 	carried := s.carried()
 	if len(names) == 1 {
 		s.fill(&s.one, st.queues[names[0]], carried)
 		x.parcels = append(x.parcels, &s.one)
-		return
+		return true
 	}
 	f := &fan{left: len(names), parcels: make([]*Parcel, len(names))}
 	s.fan = f
@@ -164,7 +192,31 @@ func (s *sending) route(st *state, x *scratch) {
 		f.parcels[i] = &parcels[i]
 	}
 	x.parcels = append(x.parcels, f.parcels...)
+	return true
 }
+
+// lacks names the first target that is not ready for the message: the queue for
+// delayed messages is made when it is first needed, and of a queue to which
+// messages with a time of their own come the topology must say so.
+func (s *sending) lacks(st *state, names []string) string {
+	if s.delayed {
+		if st.queues[delayedQueue] == nil {
+			return delayedQueue
+		}
+		return ""
+	}
+	if ttl := s.publishing.Message.TTL; ttl > 0 {
+		for _, name := range names {
+			if st.queues[name].lacksMark(ttl) {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// lacksMark: a message with a shorter time than the queue gives is the first.
+func (q *Queue) lacksMark(ttl time.Duration) bool { return !q.expiring && (q.TTL == 0 || ttl < q.TTL) }
 
 func (s *sending) fill(p *Parcel, q *Queue, carried *driver.Publishing) {
 	p.Queue, p.Publishing, p.Exchange, p.done = q, carried, s.pub.exchange, s
@@ -188,10 +240,11 @@ func (s *sending) resolve(err error) {
 }
 
 // carried is the publishing without the BCC header, which routes but is not
-// delivered. The message is the publisher's, so it is copied.
+// delivered. The message is the publisher's, so it is copied. A delayed message
+// has yet to be routed.
 func (s *sending) carried() *driver.Publishing {
 	m := s.publishing.Message
-	if _, ok := m.Header["BCC"]; !ok {
+	if _, ok := m.Header["BCC"]; !ok || s.delayed {
 		return s.publishing
 	}
 	stripped := *m

@@ -12,8 +12,9 @@ import (
 )
 
 // retrier brings about what did not work at once: publishings that wait for
-// the lease, parcels whose outcome is unknown, and parcels whose queue is
-// gone. It is one goroutine for a connection.
+// the lease or for something that must be made first, parcels whose outcome is
+// unknown, and parcels whose queue is gone. It is one goroutine for a
+// connection.
 type retrier struct {
 	c    *conn
 	wake chan struct{} // cap 1
@@ -38,27 +39,6 @@ func (r *retrier) init(c *conn) {
 	r.c = c
 	r.wake = make(chan struct{}, 1)
 	r.done = make(chan struct{})
-}
-
-// park takes publishings that cannot be routed yet.
-func (r *retrier) park(ss []sending) {
-	if len(ss) == 0 {
-		return
-	}
-	r.mu.Lock()
-	ended := r.ended
-	if !ended {
-		r.parked = append(r.parked, ss)
-		ss[0].pub.parked.Add(int32(len(ss)))
-	}
-	r.mu.Unlock()
-	if ended {
-		for i := range ss {
-			ss[i].resolve(driver.ErrClosed)
-		}
-		return
-	}
-	signal(r.wake)
 }
 
 // again takes a parcel whose try ended with err; false when nothing is tried
@@ -117,6 +97,8 @@ func pointers(ss []sending) []*sending {
 	return ps
 }
 
+const maxWait = time.Hour
+
 // run is the retrier goroutine.
 func (r *retrier) run() {
 	defer close(r.done)
@@ -127,17 +109,18 @@ func (r *retrier) run() {
 			r.end()
 			return
 		}
+		leased, wait := r.unpark()
 		var renewed <-chan struct{}
-		if !r.unpark() {
+		if !leased {
 			renewed = r.c.lease.next()
 			if r.c.lease.routing() != nil {
 				continue
 			}
 		}
-		wait := r.retryDue()
-		if renewed != nil {
+		if !leased || wait < maxWait {
 			wait = min(wait, r.prune())
 		}
+		wait = min(wait, r.retryDue())
 		timer.Reset(wait)
 		select {
 		case <-r.c.ctx.Done():
@@ -148,65 +131,10 @@ func (r *retrier) run() {
 	}
 }
 
-// unpark routes what is parked; false where there is something, but no lease.
-func (r *retrier) unpark() bool {
-	r.mu.Lock()
-	none := len(r.parked) == 0
-	r.mu.Unlock()
-	if none {
-		return true
-	}
-	st := r.c.lease.routing()
-	if st == nil {
-		if err := r.c.topo.current().err; err != nil {
-			// Nobody can route by a topology that cannot be read.
-			st = r.c.topo.current()
-		} else {
-			r.c.lease.changed()
-			return false
-		}
-	}
-	r.mu.Lock()
-	parked := r.parked
-	r.parked = nil
-	r.mu.Unlock()
-	for _, ss := range parked {
-		r.c.send(r.c.ctx, st, ss, false)
-		ss[0].pub.parked.Add(-int32(len(ss)))
-	}
-	return true
-}
-
-// pruneEvery is how long what was given up stays parked.
-const pruneEvery = time.Second
-
-// prune lets go of what is parked and was given up as a whole: whoever gives up
-// may publish again, so that without a lease there would be no end to it. It
-// returns how long until the next time.
-func (r *retrier) prune() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if wait := r.pruned.Add(pruneEvery).Sub(now); wait > 0 {
-		return wait
-	}
-	r.pruned = now
-	r.parked = slices.DeleteFunc(r.parked, func(ss []sending) bool {
-		for i := range ss {
-			if !ss[i].abandoned() {
-				return false
-			}
-		}
-		ss[0].pub.parked.Add(-int32(len(ss)))
-		return true
-	})
-	return pruneEvery
-}
-
 // retryDue tries again what is due, and says how long until more is.
 func (r *retrier) retryDue() time.Duration {
 	now := time.Now()
-	wait := time.Hour
+	wait := maxWait
 	var due []retry
 	r.mu.Lock()
 	r.open = slices.DeleteFunc(r.open, func(o retry) bool {
@@ -246,10 +174,19 @@ func (r *retrier) reroute(o retry, lost map[string]bool, parcels []*Parcel) []*P
 	if !known {
 		gone, err = r.confirm(ctx, o.p.Queue)
 	}
-	switch {
-	case err == nil && gone:
+	if err == nil && gone {
 		lost[o.p.Queue.Incarnation] = true
-		return o.s.reroute(r.c.topo.current(), o.p, parcels)
+		if o.s.delayed {
+			// There is one queue for those, which may have to be made anew.
+			r.anew(o.s)
+			return parcels
+		}
+		var more []*Parcel
+		if more, err = r.c.reroute(ctx, o.s, o.p, parcels); err == nil {
+			return more
+		}
+	}
+	switch {
 	case err == nil:
 		return append(parcels, o.p)
 	case errors.Is(err, errors.ErrUnsupported):
@@ -280,11 +217,18 @@ func (r *retrier) confirm(ctx context.Context, q *Queue) (gone bool, err error) 
 
 // reroute replaces a parcel whose queue is gone by parcels to the queues that
 // the message is routed to now and was not before.
-func (s *sending) reroute(st *state, gone *Parcel, dst []*Parcel) []*Parcel {
+func (c *conn) reroute(ctx context.Context, s *sending, gone *Parcel, dst []*Parcel) ([]*Parcel, error) {
+	st := c.topo.current()
 	names, err := s.targets(st, nil)
 	if err != nil {
 		s.finish(err)
-		return dst
+		return dst, nil
+	}
+	if name := s.lacks(st, names); name != "" {
+		if err := c.ready(ctx, st, name); err != nil {
+			return dst, err
+		}
+		return dst, errAgain
 	}
 	before := []*Parcel{gone}
 	if s.fan != nil {
@@ -315,7 +259,7 @@ func (s *sending) reroute(st *state, gone *Parcel, dst []*Parcel) []*Parcel {
 	default:
 		s.nowhere()
 	}
-	return append(dst, fresh...)
+	return append(dst, fresh...), nil
 }
 
 // end resolves what is left.
