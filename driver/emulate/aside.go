@@ -15,9 +15,9 @@ func (in *Inbox) spare(size int) bool {
 // uncount takes a hold out of the prefetch, for as long as it lasts; the caller
 // holds the mutex.
 func (in *Inbox) uncount(d *Delivery) {
-	d.aside, d.size = true, len(d.Message.Body)
+	d.aside, d.size = true, int32(len(d.Message.Body))
 	in.aside++
-	in.asideBytes += d.size
+	in.asideBytes += int(d.size)
 }
 
 // setAside takes a hold out of the prefetch, unless too many are: then it

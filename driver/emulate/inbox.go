@@ -32,7 +32,7 @@ type Delivery struct {
 	held       bool
 	expired    bool      // put, and not for handing out
 	aside      bool      // held, and not counted in the prefetch
-	size       int       // of the body, if aside
+	size       int32     // of the body, if aside; small, since there are many
 	until      time.Time // the hold is lost then, where leases end
 }
 
@@ -376,7 +376,7 @@ func (in *Inbox) unlink(d *Delivery) {
 	if d.aside {
 		d.aside = false
 		in.aside--
-		in.asideBytes -= d.size
+		in.asideBytes -= int(d.size)
 	}
 }
 
