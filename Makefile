@@ -20,6 +20,11 @@ brokers: ## Install the brokers that are missing (RabbitMQ, NATS, Redis); starts
 test: brokers ## Every test of every module with the race detector, on real brokers
 	@$(WITH_BROKERS) sh -ec 'for m in $(NESTED); do (cd $$m && go vet ./... && go test -race -short -timeout 10m ./...); done; go test -race -p 2 -timeout 20m ./...'
 
+.PHONY: test-matrix
+test-matrix: brokers ## The conformance suite on older and newer brokers; writes docs/MATRIX.md
+	@internal/testbroker/matrix.sh
+	go run ./internal/testbroker/cmd/matrix
+
 .PHONY: short
 short: ## The tests that need nothing but Go
 	go test -short ./...

@@ -25,7 +25,7 @@ func (nats) launch(s *server) error {
 	if err != nil {
 		return err
 	}
-	home := program.home(s)
+	home := program.home(s.dir)
 	conf := fmt.Sprintf(`listen: "%s"
 authorization { user: polymq, password: "%s" }
 jetstream { store_dir: %q }

@@ -25,10 +25,10 @@ func programAt(path string) program {
 	return program{path: path}
 }
 
-// home is where the program finds the data folder of s.
-func (p program) home(s *server) string {
+// home is where the program finds the data folder dir, its working directory.
+func (p program) home(dir string) string {
 	if p.tree == "" {
-		return s.dir
+		return dir
 	}
 	return "/mnt"
 }

@@ -76,7 +76,7 @@ management.sample_retention_policies.detailed.minute = 1
 	// With the retention policies above: how old the management API's figures
 	// may be, which is five seconds and more by default.
 	const figures = " -rabbit quorum_tick_interval 500 -rabbit collect_statistics_interval 500"
-	home := script.home(s)
+	home := script.home(s.dir)
 	cmd := script.command()
 	cmd.Env = append(os.Environ(),
 		"HOME="+home,

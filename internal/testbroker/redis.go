@@ -24,7 +24,7 @@ func (redis) launch(s *server) error {
 	}
 	return s.run(program.command(
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.ports[0]), "--requirepass", s.password,
-		"--dir", program.home(s), "--appendonly", "yes", "--save", "", "--daemonize", "no"))
+		"--dir", program.home(s.dir), "--appendonly", "yes", "--save", "", "--daemonize", "no"))
 }
 
 func (redis) ready(ctx context.Context, s *server) error {
