@@ -48,7 +48,7 @@ func TestRetryTellsTheSame(t *testing.T) {
 	}
 	send := func(seq string, items ...any) any {
 		t.Helper()
-		v, err := s.client.Do(ctx, append([]any{"FCALL", fnAppend, "1", s.key(q), "lane", seq, window}, items...)...).Result()
+		v, err := s.client.Do(ctx, append([]any{"FCALL", plainFunctions.append, "1", q.Handle.(*queue).key, "lane", seq, window}, items...)...).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func TestRetryTellsTheSame(t *testing.T) {
 	}
 	stored := func(want int64) {
 		t.Helper()
-		if n := s.client.XLen(ctx, s.key(q)).Val(); n != want {
+		if n := s.client.XLen(ctx, q.Handle.(*queue).key).Val(); n != want {
 			t.Fatalf("%d entries, want %d", n, want)
 		}
 	}
@@ -99,13 +99,13 @@ func TestRetryTellsTheSame(t *testing.T) {
 		t.Fatalf("third batch, late: %v", v)
 	}
 	stored(5)
-	if err := s.DeleteQueue(ctx, q, driver.DeleteOptions{}); err != nil {
+	if err := s.DeleteQueue(ctx, q, emulate.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if v := send("5", good...); v != int64(0) {
 		t.Fatalf("to a deleted queue: %v", v)
 	}
-	if keys := s.client.Keys(ctx, s.key(q)+"*").Val(); len(keys) > 0 {
+	if keys := s.client.Keys(ctx, q.Handle.(*queue).key+"*").Val(); len(keys) > 0 {
 		t.Errorf("a deleted queue is there again: %v", keys)
 	}
 }
@@ -138,10 +138,10 @@ func TestLanesAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := keys[0][:len(keys[0])-len(":lanes")]
-	if err := s.client.Do(ctx, "FCALL", fnJoin, "1", key, "c", "1000").Err(); err != nil {
+	if err := s.client.Do(ctx, "FCALL", plainFunctions.join, "1", key, "c", "1000").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.client.Do(ctx, "FCALL", fnTend, "1", key, "c", "1000", "1", "0", "0", "0").Err(); err != nil {
+	if err := s.client.Do(ctx, "FCALL", plainFunctions.tend, "1", key, "c", "1000", "1", "0", "0", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
 	left := s.client.HGetAll(ctx, keys[0]).Val()

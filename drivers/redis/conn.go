@@ -27,6 +27,7 @@ const (
 	maxMessageBytes = 16 << 20
 	maxBlock        = time.Second // the longest that a read blocks
 	endTime         = time.Second // for telling the server of the end
+	delayPrecision  = 50 * time.Millisecond
 )
 
 // config is what the URL says.
@@ -60,6 +61,7 @@ type store struct {
 	wg     sync.WaitGroup
 
 	watch watch
+	clock clock
 }
 
 var _ emulate.Store = (*store)(nil)
@@ -119,11 +121,15 @@ func open(ctx context.Context, cfg config, log *slog.Logger, onState func(driver
 	blocks.ReadTimeout += maxBlock
 	s := &store{cfg: cfg, log: log, onState: onState, client: goredis.NewClient(cfg.options()), blocks: goredis.NewClient(blocks)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.clock.init(s)
 	_, err := s.await(ctx, func() (any, error) {
 		if err := s.checkServer(ctx); err != nil {
 			return nil, err
 		}
-		return nil, loadLibrary(ctx, s.client)
+		if err := loadLibrary(ctx, s.client); err != nil {
+			return nil, err
+		}
+		return nil, s.clock.read(ctx)
 	})
 	if err != nil {
 		s.stop()
@@ -139,6 +145,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger, onState func(driver
 		s.lanes[i] = newLane(s)
 	}
 	s.watch.init(s)
+	s.wg.Go(s.clock.run)
 	return s, nil
 }
 
@@ -211,6 +218,23 @@ func (s *store) retry(ctx context.Context, f func() (any, error)) (any, error) {
 // errOnce is wrapped by what must not be tried again.
 var errOnce = errors.New("the connection was lost")
 
+// raw is call with an answer that is not read yet.
+func (s *store) raw(ctx context.Context, in *sink, args []any) error {
+	got, err := s.retry(ctx, func() (any, error) {
+		var b sink // of this try alone: await may leave it
+		cmd := goredis.NewRawWriteToCmd(ctx, &b, args...)
+		if err := s.client.Process(ctx, cmd); err != nil {
+			return nil, err
+		}
+		a := answer{b: b.b}
+		return b.b, a.peek()
+	})
+	if err == nil {
+		in.b = got.([]byte)
+	}
+	return err
+}
+
 // call sends a command; see retry.
 func (s *store) call(ctx context.Context, args ...any) (any, error) {
 	return s.retry(ctx, func() (any, error) { return s.client.Do(ctx, args...).Result() })
@@ -257,11 +281,14 @@ func field(info, name string) string {
 
 func (s *store) Features() driver.Features {
 	return driver.Features{
-		Backend:         s.backend,
-		Support:         map[driver.Feature]driver.Support{},
+		Backend: s.backend,
+		Support: map[driver.Feature]driver.Support{
+			driver.MaxLength: driver.Emulated, driver.Priority: driver.Emulated, driver.SingleActive: driver.Emulated,
+		},
 		MaxMessageBytes: maxMessageBytes,
 		DedupWindow:     dedupWindow,
 		Lease:           s.cfg.lease,
+		DelayPrecision:  delayPrecision,
 		Requeue:         "first",
 	}
 }

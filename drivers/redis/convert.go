@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -108,6 +109,8 @@ func (a *answer) skip() {
 	}
 }
 
+const sequenceBits = 22
+
 // sequence is the ID of an entry as a number: no server makes 4 million entries
 // in a millisecond.
 func sequence(id []byte) (uint64, error) {
@@ -120,7 +123,7 @@ func sequence(id []byte) (uint64, error) {
 		return 0, err
 	}
 	low, err := strconv.ParseUint(str(seq), 10, 64)
-	return high<<22 | low&(1<<22-1), err
+	return high<<sequenceBits | low&(1<<sequenceBits-1), err
 }
 
 // entry takes one entry of a stream. What is no message of ours is made of what
@@ -149,6 +152,7 @@ func (a *answer) entry(h *hold) {
 		a.err = err
 		return
 	}
+	h.Stored = time.UnixMilli(int64(h.Seq >> sequenceBits))
 	own.array()
 	for range n / 2 {
 		name, value := own.text(), own.text()

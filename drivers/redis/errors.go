@@ -71,6 +71,8 @@ func mapped(err error) error {
 		return fmt.Errorf("%w: grant the user the commands and keys that the documentation of drivers/redis names: %w", driver.ErrPermission, err)
 	case "NOAUTH", "WRONGPASS":
 		return fmt.Errorf("%w: check the user name and password of the URL: %w", driver.ErrPermission, err)
+	case "POLYMQFULL":
+		return fmt.Errorf("%w: the queue has as many messages as its limits allow: %w", driver.ErrRejected, err)
 	case "OOM", "MISCONF":
 		return fmt.Errorf("%w: Redis takes no writes: %w", driver.ErrRejected, err)
 	case "POLYMQWIRE":

@@ -16,6 +16,8 @@ type fetch struct {
 	again        bool // something that was given back waits: it goes first
 	size         int  // of an entry, as of late; 0: unknown
 	wait         time.Duration
+	until        time.Time // the lease of the consumer
+	standby      string    // another is the one active consumer: where to hear of a change
 	args, read   []any
 	holds        []*hold
 	ds           []*emulate.Delivery
@@ -33,15 +35,16 @@ func (c *consumer) fetch(r *fetch, room int) error {
 	}
 	defer c.call.unlock()
 	ask, name := r.ask(room), c.name
-	args := append(r.args[:0], "FCALL", fnTend, "1", c.key, name, c.lease(), flag(r.sweep), flag(r.woken), ask)
+	sent := time.Now()
+	args := append(r.args[:0], "FCALL", &c.fns.tend, "1", c.key, name, c.lease(), flag(r.sweep), flag(r.woken), ask)
 	args, batch, back := c.settlements(args)
 	r.args = args
-	whole := ask > 0 && (r.again || back)
+	whole := c.rules() || ask > 0 && (r.again || back)
 	var a, read answer
 	var err error
 	switch {
 	case whole:
-		args[1] = fnFetch
+		args[1] = &c.fns.fetch
 		a, err = c.do(args)
 	case ask == 0:
 		a, err = c.do(args)
@@ -72,7 +75,7 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		}
 		return c.rejoin(name)
 	}
-	r.alive = true
+	r.alive, r.until = true, sent.Add(c.s.cfg.lease)
 	size := len(a.b) + len(read.b)
 	a.array()
 	r.wait = time.Duration(a.integer()) * time.Millisecond
@@ -85,6 +88,9 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		}
 		r.takeAll(&a, counts)
 		r.takeAll(&a, nil)
+		if c.rules() && a.err == nil {
+			r.standby = string(a.text())
+		}
 	} else if read.b != nil && a.err == nil {
 		r.takeRead(&read)
 		a.err = read.err

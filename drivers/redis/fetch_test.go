@@ -27,9 +27,9 @@ func TestGivenBackByOthersIsFirst(t *testing.T) {
 	}
 	ctx, key := ctxT(t), onlyStream(t, s)
 	for _, args := range [][]any{
-		{"FCALL", fnJoin, "1", key, "other", "30000"},
+		{"FCALL", plainFunctions.join, "1", key, "other", "30000"},
 		{"XREADGROUP", "GROUP", group, "other", "COUNT", "1", "STREAMS", key, ">"},
-		{"FCALL", fnLeave, "1", key, "other"},
+		{"FCALL", plainFunctions.leave, "1", key, "other"},
 	} {
 		if err := s.client.Do(ctx, args...).Err(); err != nil {
 			t.Fatal(args, err)
@@ -81,7 +81,7 @@ func TestReadAfterTheBlow(t *testing.T) {
 	ctx, key := ctxT(t), onlyStream(t, s)
 	for _, args := range [][]any{
 		{"XREADGROUP", "GROUP", group, "struck", "STREAMS", key, ">"},
-		{"FCALL", fnJoin, "1", key, "next", "30000", "struck"},
+		{"FCALL", plainFunctions.join, "1", key, "next", "30000", "struck"},
 	} {
 		if err := s.client.Do(ctx, args...).Err(); err != nil {
 			t.Fatal(args, err)

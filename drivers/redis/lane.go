@@ -2,17 +2,12 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
-
-	"github.com/polymq/polymq/driver"
-	"github.com/polymq/polymq/driver/emulate"
 )
 
 // lane takes parcels to the server, one batch at a time. The caller that finds
@@ -46,6 +41,7 @@ type lane struct {
 // call is one queue's part of a batch.
 type call struct {
 	key   string
+	fn    string
 	args  []any
 	items []*item
 	cmd   *goredis.Cmd
@@ -178,19 +174,6 @@ func (l *lane) drain() bool {
 	}
 }
 
-// abandon resolves all that is left, when the store is closed.
-func (l *lane) abandon() {
-	l.mu.Lock()
-	left := append(l.batch, l.queue...)
-	l.batch, l.queue, l.busy = nil, nil, false
-	l.mu.Unlock()
-	for _, it := range left {
-		if it.parcel != nil {
-			it.parcel.Done(unconfirmed(driver.ErrClosed))
-		}
-	}
-}
-
 // take makes the next batch of what is queued.
 func (l *lane) take() {
 	l.mu.Lock()
@@ -212,28 +195,28 @@ func (l *lane) take() {
 	}
 	l.calls = l.calls[:0]
 	for _, it := range l.batch {
-		c := l.callFor(it.queue.key)
+		c := l.callFor(it.queue)
 		c.items = append(c.items, it)
 	}
 }
 
 // callFor finds the queue's call in the batch; a batch rarely has many queues.
-func (l *lane) callFor(key string) *call {
+func (l *lane) callFor(q *queue) *call {
 	for i := len(l.calls) - 1; i >= 0; i-- {
-		if l.calls[i].key == key {
+		if l.calls[i].key == q.key {
 			return l.calls[i]
 		}
 	}
 	if len(l.calls) < cap(l.calls) {
 		l.calls = l.calls[:len(l.calls)+1]
 		if c := l.calls[len(l.calls)-1]; c != nil {
-			c.key = key
+			c.key, c.fn = q.key, q.fns.append
 			c.items = c.items[:0]
 			return c
 		}
 		l.calls = l.calls[:len(l.calls)-1]
 	}
-	c := &call{key: key}
+	c := &call{key: q.key, fn: q.fns.append}
 	l.calls = append(l.calls, c)
 	return c
 }
@@ -251,7 +234,7 @@ func (l *lane) send() error {
 		if c.done {
 			continue
 		}
-		c.args = append(c.args[:0], "FCALL", fnAppend, "1", &c.key, &l.name, seq, &window)
+		c.args = append(c.args[:0], "FCALL", &c.fn, "1", &c.key, &l.name, seq, &window)
 		some := false
 		for _, it := range c.items {
 			if it.parcel == nil {
@@ -307,30 +290,6 @@ func (l *lane) send() error {
 	return err
 }
 
-// shed lets go of the messages of those who have given up.
-func (l *lane) shed(err error) {
-	for _, it := range l.batch {
-		if it.parcel != nil && it.parcel.Abandoned() {
-			it.parcel.Done(unconfirmed(err))
-			it.parcel = nil
-		}
-	}
-	var shed []*item
-	l.mu.Lock()
-	l.queue = slices.DeleteFunc(l.queue, func(it *item) bool {
-		if !it.parcel.Abandoned() {
-			return false
-		}
-		shed = append(shed, it)
-		return true
-	})
-	l.mu.Unlock()
-	for _, it := range shed {
-		it.parcel.Done(unconfirmed(err))
-		it.free()
-	}
-}
-
 // use notes a queue that is told of the lane. Of very many, those it had before
 // forget it by themselves.
 func (l *lane) use(key string) {
@@ -353,51 +312,4 @@ func (s *store) leave(ctx context.Context) {
 		l.mu.Unlock()
 	}
 	_, _ = pipe.Exec(ctx) // else they forget them by and by
-}
-
-// resolve tells the parcels of a call their outcome; an error means that it is
-// unknown, or that the server was not ready.
-func (l *lane) resolve(c *call) error {
-	v, err := c.cmd.Result()
-	if lost(err) || transient(reply(err)) {
-		return err
-	}
-	c.done = true
-	var outcome error
-	switch {
-	case err != nil:
-		outcome = refused(err)
-	case v == int64(0):
-		outcome = emulate.ErrGone
-	}
-	if failures, ok := v.([]any); ok {
-		l.partly(c, failures)
-	}
-	for _, it := range c.items {
-		if it.parcel == nil {
-			continue
-		}
-		p := it.parcel
-		it.parcel = nil
-		if it.failed != nil {
-			p.Done(it.failed)
-		} else {
-			p.Done(outcome)
-		}
-	}
-	return nil
-}
-
-// partly notes which messages the server would not store.
-func (l *lane) partly(c *call, failures []any) {
-	at := map[int64]string{}
-	for i := 0; i+1 < len(failures); i += 2 {
-		n, _ := failures[i].(int64)
-		at[n], _ = failures[i+1].(string)
-	}
-	for i, it := range c.items {
-		if text, ok := at[int64(i)]; ok {
-			it.failed = refused(errors.New(text))
-		}
-	}
 }

@@ -2,7 +2,7 @@ package redis
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"strconv"
 	"strings"
 
@@ -13,31 +13,45 @@ import (
 // of the code: a newer revision replaces an older one and serves its clients.
 const (
 	libraryName     = "polymq1"
-	libraryRevision = 3
+	libraryRevision = 4
 )
 
-//go:embed library.lua
-var libraryCode string
+//go:embed library/*.lua
+var libraryFiles embed.FS
 
-// function names.
+// libraryParts is the order of the files: each needs what is before it only.
+var libraryParts = []string{"base", "topology", "rules", "group", "append", "fetch", "expiry", "queue", "register"}
+
+// Functions of the topology.
 const (
-	fnLoad    = libraryName + "_load"
-	fnApply   = libraryName + "_apply"
-	fnRenew   = libraryName + "_renew"
-	fnLeases  = libraryName + "_leases"
-	fnCreate  = libraryName + "_create"
-	fnAppend  = libraryName + "_append"
-	fnJoin    = libraryName + "_join"
-	fnExtend  = libraryName + "_extend"
-	fnSettle  = libraryName + "_settle"
-	fnTend    = libraryName + "_tend"
-	fnFetch   = libraryName + "_fetch"
-	fnRename  = libraryName + "_rename"
-	fnLeave   = libraryName + "_leave"
-	fnInspect = libraryName + "_inspect"
-	fnPurge   = libraryName + "_purge"
-	fnDelete  = libraryName + "_delete"
+	fnLoad   = libraryName + "_load"
+	fnApply  = libraryName + "_apply"
+	fnRenew  = libraryName + "_renew"
+	fnLeases = libraryName + "_leases"
+	fnLead   = libraryName + "_lead"
 )
+
+// functions are the names of those that work on a queue.
+type functions struct {
+	create, append, join, extend, settle, tend, fetch, rename, leave, withdraw string
+	inspect, usage, touch, sweep, drop, purge, delete                          string
+}
+
+// Queues with rules have functions of their own, so that the rules cost others
+// nothing. A fetch is all that these read with.
+var (
+	plainFunctions = functionsOf(libraryName + "_")
+	rulesFunctions = functionsOf(libraryName + "_rules_")
+)
+
+func functionsOf(prefix string) *functions {
+	return &functions{
+		create: prefix + "create", append: prefix + "append", join: prefix + "join", extend: prefix + "extend",
+		settle: prefix + "settle", tend: prefix + "tend", fetch: prefix + "fetch", rename: prefix + "rename",
+		leave: prefix + "leave", withdraw: prefix + "withdraw", inspect: prefix + "inspect", usage: prefix + "usage",
+		touch: prefix + "touch", sweep: prefix + "sweep", drop: prefix + "drop", purge: prefix + "purge", delete: prefix + "delete",
+	}
+}
 
 // loadLibrary loads the library where it is missing or older.
 func loadLibrary(ctx context.Context, c *goredis.Client) error {
@@ -57,5 +71,14 @@ func loadLibrary(ctx context.Context, c *goredis.Client) error {
 
 // code is the library with its revision filled in.
 func code() string {
-	return strings.Replace(libraryCode, "@REVISION@", strconv.Itoa(libraryRevision), 1)
+	var b strings.Builder
+	for _, part := range libraryParts {
+		text, err := libraryFiles.ReadFile("library/" + part + ".lua")
+		if err != nil {
+			panic(err) // the file is embedded
+		}
+		b.Write(text)
+		b.WriteByte('\n')
+	}
+	return strings.Replace(b.String(), "@REVISION@", strconv.Itoa(libraryRevision), 1)
 }

@@ -26,12 +26,20 @@ const (
 type queue struct {
 	key  string
 	lane int
+	fns  *functions
 }
 
-func (s *store) key(q *emulate.Queue) string { return q.Handle.(*queue).key }
+// hasRules reports whether the queue is one of those whose every step goes by
+// rules; see library/rules.lua.
+func hasRules(q *emulate.Queue) bool {
+	return q.MaxPriority > 0 || q.MaxLength > 0 || q.MaxBytes > 0 || q.SingleActiveConsumer
+}
 
 func (s *store) Attach(q *emulate.Queue) {
-	h := &queue{key: s.cfg.prefix + ":" + q.Incarnation + "}"}
+	h := &queue{key: s.cfg.prefix + ":" + q.Incarnation + "}", fns: plainFunctions}
+	if hasRules(q) {
+		h.fns = rulesFunctions
+	}
 	for _, c := range []byte(q.Incarnation) {
 		h.lane += int(c)
 	}

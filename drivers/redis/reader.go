@@ -102,15 +102,13 @@ func (c *consumer) block(r *fetch) error {
 	name, life := c.name, c.life
 	c.call.unlock()
 	wait := min(r.wait, maxBlock, c.s.cfg.lease/3)
-	args := append(r.args[:0], "XREADGROUP", "GROUP", group, name, "COUNT", r.ask(room), "BLOCK", max(wait.Milliseconds(), 1),
-		"STREAMS", c.key, c.key+":wake", ">", ">")
-	r.args = args
+	r.args = c.blocking(r, name, room, max(wait.Milliseconds(), 1))
 	select {
 	case <-c.stopped:
 		return nil
 	default:
 	}
-	a, err := c.do(args)
+	a, err := c.do(r.args)
 	if err == nil {
 		err = a.peek()
 	}
@@ -130,7 +128,7 @@ func (c *consumer) block(r *fetch) error {
 			r.takeAll(&a, nil)
 		} else {
 			a.skip()
-			r.woken = true
+			r.woken = r.standby == "" // else the wake-up stream is another's
 		}
 	}
 	if err := c.call.lock(c.ctx); err != nil {
@@ -141,8 +139,27 @@ func (c *consumer) block(r *fetch) error {
 		// Struck while it waited: the entries are somebody else's by now.
 		return a.err
 	}
+	if !time.Now().Before(r.until) {
+		// It may have been struck, and what was read then does not count.
+		c.unread(r)
+		return a.err
+	}
 	c.put(r)
 	return a.err
+}
+
+// blocking is the read that block waits in. Where there are rules it takes no
+// message, it but hears that there is something to fetch.
+func (c *consumer) blocking(r *fetch, name string, room int, wait int64) []any {
+	switch {
+	case !c.rules():
+		return append(r.args[:0], "XREADGROUP", "GROUP", group, name, "COUNT", r.ask(room), "BLOCK", wait,
+			"STREAMS", c.key, c.key+":wake", ">", ">")
+	case r.standby == "":
+		return append(r.args[:0], "XREADGROUP", "GROUP", group, name, "COUNT", 1, "BLOCK", wait, "STREAMS", c.key+":wake", ">")
+	default:
+		return append(r.args[:0], "XREAD", "BLOCK", wait, "STREAMS", c.key+":standby", r.standby)
+	}
 }
 
 // peek is the error that an answer consists of.
@@ -179,9 +196,11 @@ func (c *consumer) put(r *fetch) {
 // unread gives back, uncounted, what was read.
 func (c *consumer) unread(r *fetch) {
 	c.mu.Lock()
+	unread := make([]settlement, 0, len(r.holds)+len(c.todo))
 	for _, h := range r.holds {
-		c.todo = append(c.todo, settlement{h.id, h.count, false, unseen})
+		unread = append(unread, settlement{h.id, h.count, false, unseen})
 	}
+	c.todo = append(unread, c.todo...) // the next call takes it along, whatever else waits
 	c.mu.Unlock()
 	c.wake()
 	r.clear()
@@ -196,7 +215,7 @@ func (c *consumer) isGone() bool {
 // rejoin begins a life under the present name. A read under the old one may have
 // come after that was struck.
 func (c *consumer) rejoin(old string) error {
-	a, err := c.do([]any{"FCALL", fnJoin, "1", c.key, c.name, c.lease(), old})
+	a, err := c.do([]any{"FCALL", c.fns.join, "1", c.key, c.name, c.lease(), old})
 	if err == nil {
 		err = a.peek()
 	}
@@ -217,7 +236,7 @@ func (c *consumer) recover() error {
 	}
 	defer c.call.unlock()
 	old := c.name
-	args := []any{"FCALL", fnRename, "1", c.key, old, c.base + "-" + strconv.Itoa(c.tail+1), c.lease()}
+	args := []any{"FCALL", c.fns.rename, "1", c.key, old, c.base + "-" + strconv.Itoa(c.tail+1), c.lease()}
 	c.mu.Lock()
 	for h := c.holds.next; h != &c.holds; h = h.next {
 		args = append(args, h.id)

@@ -155,7 +155,7 @@ func (c *consumer) sendSettled(ctx context.Context) error {
 			c.call.unlock()
 			return nil
 		}
-		args, batch, _ := c.settlements([]any{"FCALL", fnSettle, "1", c.key, c.name, c.lease()})
+		args, batch, _ := c.settlements([]any{"FCALL", c.fns.settle, "1", c.key, c.name, c.lease()})
 		v, err := c.s.await(ctx, func() (any, error) { return c.s.client.Do(ctx, args...).Result() })
 		switch {
 		case err == nil:

@@ -55,6 +55,7 @@ type consumer struct {
 	s   *store
 	q   *emulate.Queue
 	key string
+	fns *functions
 	in  *emulate.Inbox
 
 	base    string
@@ -86,8 +87,9 @@ type consumer struct {
 }
 
 func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox) (emulate.Consumer, error) {
+	h := q.Handle.(*queue)
 	c := &consumer{
-		s: s, q: q, key: s.key(q), in: in,
+		s: s, q: q, key: h.key, fns: h.fns, in: in,
 		base:    random(6),
 		call:    make(turn, 1),
 		stopped: make(chan struct{}),
@@ -96,7 +98,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	}
 	c.holds.prev, c.holds.next = &c.holds, &c.holds
 	c.rename()
-	v, err := s.call(ctx, "FCALL", fnJoin, "1", c.key, c.name, c.lease())
+	v, err := s.call(ctx, "FCALL", c.fns.join, "1", c.key, c.name, c.lease())
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +116,9 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	s.wg.Go(c.flush)
 	return c, nil
 }
+
+// rules reports whether the queue has any.
+func (c *consumer) rules() bool { return c.fns == rulesFunctions }
 
 func (c *consumer) lease() string { return strconv.FormatInt(c.s.cfg.lease.Milliseconds(), 10) }
 
@@ -160,7 +165,7 @@ func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emula
 	}
 	name := c.name
 	c.call.unlock()
-	v, err := c.s.call(ctx, "FCALL", fnExtend, "1", c.key, name, c.lease())
+	v, err := c.s.call(ctx, "FCALL", c.fns.extend, "1", c.key, name, c.lease())
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +204,20 @@ func (c *consumer) Drain(ctx context.Context) error {
 		}
 	}
 	c.mu.Unlock()
-	return c.sendSettled(ctx)
+	if err := c.sendSettled(ctx); err != nil || !c.rules() {
+		return err
+	}
+	return c.withdraw(ctx)
+}
+
+// withdraw lets go of what the queue's rules give to those who take messages.
+func (c *consumer) withdraw(ctx context.Context) error {
+	if err := c.call.lock(ctx); err != nil {
+		return err
+	}
+	defer c.call.unlock()
+	_, err := c.s.call(ctx, "FCALL", c.fns.withdraw, "1", c.key, c.name)
+	return err
 }
 
 // halt ends the reader.
@@ -243,7 +261,7 @@ func (c *consumer) Close(ctx context.Context) error {
 	if gone {
 		return nil
 	}
-	args := []any{"FCALL", fnLeave, "1", c.key, c.name}
+	args := []any{"FCALL", c.fns.leave, "1", c.key, c.name}
 	for _, d := range handed {
 		if h := d.Ref.(*hold); h.life == life {
 			args = append(args, h.id)

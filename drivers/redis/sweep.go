@@ -2,28 +2,105 @@ package redis
 
 import (
 	"context"
-	"errors"
+	"strconv"
 	"time"
 
+	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
 )
 
-func (s *store) Now() time.Time { return time.Now() }
-
 func (s *store) Sweep(ctx context.Context, q *emulate.Queue, max int) (emulate.Swept, error) {
-	return emulate.Swept{}, errors.ErrUnsupported
+	var in sink
+	h := q.Handle.(*queue)
+	args := []any{
+		"FCALL", h.fns.sweep, "1", h.key, max, q.TTL.Milliseconds(), flag(ownTTL(q)), flag(q.DeadLetterExchange != ""),
+		s.cfg.lease.Milliseconds(),
+	}
+	err := s.raw(ctx, &in, args)
+	if err != nil {
+		return emulate.Swept{}, err
+	}
+	a := answer{b: in.b}
+	if a.b[0] == ':' {
+		return emulate.Swept{}, emulate.ErrGone
+	}
+	return a.swept(q.Name)
+}
+
+// ownTTL reports whether the TTL of messages counts in the queue.
+func ownTTL(q *emulate.Queue) bool {
+	return !q.Over(&driver.Message{TTL: time.Millisecond}, time.UnixMilli(0)).IsZero()
+}
+
+// swept reads what the function sweep answered.
+func (a *answer) swept(queue string) (emulate.Swept, error) {
+	var s emulate.Swept
+	a.array()
+	s.More = a.integer() == 1
+	if next := a.integer(); next > 0 {
+		s.Next = time.UnixMilli(next)
+	}
+	s.Empty = a.integer() == 1
+	reasons := make([]emulate.Reason, a.array())
+	for i := range reasons {
+		reasons[i] = emulate.Reason(a.text())
+	}
+	counts := make([]int, a.array())
+	for i := range counts {
+		counts[i] = int(a.integer())
+	}
+	var r fetch
+	r.takeAll(a, counts)
+	if a.err == nil && len(r.ds) != len(reasons) {
+		a.fail()
+	}
+	if a.err != nil {
+		return emulate.Swept{}, a.err
+	}
+	for i, d := range r.ds {
+		d.Queue, d.Reason = queue, reasons[i]
+	}
+	s.Dead = r.ds
+	return s, nil
 }
 
 func (s *store) Drop(ctx context.Context, q *emulate.Queue, ds []*emulate.Delivery) error {
-	return errors.ErrUnsupported
+	if len(ds) == 0 {
+		return nil
+	}
+	h := q.Handle.(*queue)
+	args := []any{"FCALL", h.fns.drop, "1", h.key}
+	for _, d := range ds {
+		args = append(args, d.Ref.(*hold).id)
+	}
+	_, err := s.call(ctx, args...)
+	return err
 }
 
 func (s *store) Usage(ctx context.Context, q *emulate.Queue) (emulate.Usage, error) {
-	return emulate.Usage{}, errors.ErrUnsupported
+	h := q.Handle.(*queue)
+	v, err := s.call(ctx, "FCALL", h.fns.usage, "1", h.key)
+	if err != nil {
+		return emulate.Usage{}, err
+	}
+	list, _ := v.([]any)
+	if len(list) != 3 {
+		return emulate.Usage{}, emulate.ErrGone
+	}
+	n := func(i int) int64 { v, _ := list[i].(int64); return v }
+	return emulate.Usage{Consumers: int(n(0)), Used: n(1) == 1, Idle: time.Duration(n(2)) * time.Millisecond}, nil
 }
 
-func (s *store) Touch(ctx context.Context, q *emulate.Queue) error { return nil }
+func (s *store) Touch(ctx context.Context, q *emulate.Queue) error {
+	h := q.Handle.(*queue)
+	v, err := s.call(ctx, "FCALL", h.fns.touch, "1", h.key)
+	if err == nil && v != int64(1) {
+		return emulate.ErrGone
+	}
+	return err
+}
 
 func (s *store) Lead(ctx context.Context, client string, term time.Duration) (bool, error) {
-	return false, nil
+	v, err := s.call(ctx, "FCALL", fnLead, "1", s.namespace(), client, strconv.FormatInt(term.Milliseconds(), 10))
+	return v == int64(1), err
 }

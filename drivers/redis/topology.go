@@ -11,6 +11,7 @@ import (
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
+	"github.com/polymq/polymq/routing"
 )
 
 // namespace is the prefix of the topology's keys.
@@ -176,12 +177,20 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 			return err
 		}
 	}
-	_, err := s.call(ctx, "FCALL", fnCreate, "1", s.key(q))
+	h := q.Handle.(*queue)
+	args := []any{"FCALL", h.fns.create, "1", h.key}
+	if hasRules(q) {
+		args = append(args, q.MaxPriority, q.MaxLength, q.MaxBytes, flag(q.Overflow == routing.RejectPublish),
+			flag(q.DeadLetterExchange != ""), flag(q.SingleActiveConsumer))
+	}
+	_, err := s.call(ctx, args...)
 	return err
 }
 
 func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.DeleteOptions) error {
-	v, err := s.call(ctx, "FCALL", fnDelete, "1", s.key(q), flag(o.IfUnused), flag(o.IfEmpty))
+	h := q.Handle.(*queue)
+	idle := (o.Idle + time.Millisecond - 1).Milliseconds()
+	v, err := s.call(ctx, "FCALL", h.fns.delete, "1", h.key, flag(o.IfUnused), flag(o.IfEmpty), idle)
 	if err == nil && v != int64(1) {
 		return fmt.Errorf("queue %q: %w", q.Name, driver.ErrInUse)
 	}
@@ -189,12 +198,13 @@ func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.Del
 }
 
 func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error) {
-	v, err := s.call(ctx, "EXISTS", s.key(q))
+	v, err := s.call(ctx, "EXISTS", q.Handle.(*queue).key)
 	return v == int64(1), err
 }
 
 func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo, error) {
-	v, err := s.call(ctx, "FCALL", fnInspect, "1", s.key(q))
+	h := q.Handle.(*queue)
+	v, err := s.call(ctx, "FCALL", h.fns.inspect, "1", h.key)
 	if err != nil {
 		return driver.QueueInfo{}, err
 	}
@@ -207,7 +217,8 @@ func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo
 }
 
 func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
-	v, err := s.call(ctx, "FCALL", fnPurge, "1", s.key(q))
+	h := q.Handle.(*queue)
+	v, err := s.call(ctx, "FCALL", h.fns.purge, "1", h.key)
 	if err != nil {
 		return 0, err
 	}

@@ -55,6 +55,7 @@ func (w *watch) run() {
 			back := !connected
 			if back {
 				connected = true
+				w.s.clock.hurry()
 				w.s.onState(driver.Connected, nil)
 			}
 			w.call(back)

@@ -1,0 +1,106 @@
+-- What a queue gives up by itself.
+
+-- last_delivered is the ID up to which the stream was read.
+local function last_delivered(p)
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', p)) do
+    local g = {}
+    for i = 1, #info, 2 do g[info[i]] = info[i + 1] end
+    if g['name'] == GROUP then return g['last-delivered-id'] end
+  end
+  return '0'
+end
+
+-- head is the entry that would be delivered next, and how often it was already;
+-- fresh: it was never read.
+local function head(p)
+  if rules then
+    local id, owner = nth(p, 0)
+    if not id then return end
+    return entry(p, id) or {id, {}}, redis.call('XPENDING', p, GROUP, id, id, 1, owner)[1][4]
+  end
+  local e = redis.call('XPENDING', p, GROUP, '-', '+', 1, READY)[1]
+  if e then return entry(p, e[1]) or {e[1], {}}, e[4] end
+  e = redis.call('XRANGE', p, '(' .. last_delivered(p), '+', 'COUNT', 1)[1]
+  if e then return e, 0, true end
+end
+
+-- over is when the time of an entry is over; nil: never. The queue's TTL is 0
+-- where it has none, own is 1 where those of messages count.
+local function over(e, ttl, own)
+  ttl = ttl > 0 and ttl or nil
+  if own == '1' then
+    for i = 1, #e[2], 2 do
+      local n = e[2][i] == 'ttl' and string.match(e[2][i + 1], '^%d+$')
+      if n and tonumber(n) > 0 then ttl = math.min(ttl or tonumber(n), tonumber(n)) end
+    end
+  end
+  return ttl and tonumber(string.match(e[1], '^%d+')) + ttl
+end
+
+-- sweep: most, the queue's TTL in ms or 0, 1 where messages' own count, 1 where
+-- there are dead letters, the lease of what it returns in ms. Returns 0 when the
+-- queue is gone, else {1 if there may be more at once, when the time of the head is
+-- over or 0, 1 if nothing is ready, the reasons of the entries, counts, entries}.
+local function sweep(keys, args)
+  local p, t = keys[1], now()
+  if gone(p) then return 0 end
+  local most, ttl, own, dead, lease = tonumber(args[1]), tonumber(args[2]), args[3], args[4] == '1', args[5]
+  local given = expire(p, t)
+  given = due(p, t) or given
+  if rules then
+    absorb(p)
+    if rules.changed then trim(p) end
+  end
+  local n, empty, next = 0, 0, 0
+  while n < most do
+    local e, count, fresh = head(p)
+    if not e then
+      empty = redis.call('ZCARD', p .. ':delayed') == 0 and 1 or 0
+      break
+    end
+    local at = over(e, ttl, own)
+    if not at or at > t then
+      next = at or 0
+      break
+    end
+    if fresh and dead then
+      redis.call('XCLAIM', p, GROUP, EXPIRED, 0, e[1], 'TIME', 0, 'RETRYCOUNT', 0, 'JUSTID', 'FORCE', 'LASTID', e[1])
+    else
+      let_go(p, e[1], EXPIRED, dead)
+    end
+    n = n + 1
+  end
+  local reasons, counts, entries = {}, {}, {}
+  local more = n == most
+  for _, reason in ipairs({MAXLEN, EXPIRED}) do
+    local room = most - #entries
+    local pending = redis.call('XPENDING', p, GROUP, 'IDLE', lease, '-', '+', room + 1, reason)
+    for i = 1, math.min(#pending, room) do
+      local id = pending[i][1]
+      local e = entry(p, id)
+      if e then
+        redis.call('XCLAIM', p, GROUP, reason, 0, id, 'JUSTID')
+        reasons[#reasons + 1] = string.sub(reason, 2)
+        counts[#counts + 1] = pending[i][4]
+        entries[#entries + 1] = e
+      else
+        redis.call('XACK', p, GROUP, id)
+      end
+    end
+    more = more or #pending > room
+  end
+  if given then wake(p) end
+  return {more and 1 or 0, next, empty, reasons, counts, entries}
+end
+
+-- drop: entries that sweep returned.
+local function drop(keys, args)
+  local p = keys[1]
+  if gone(p) then return 0 end
+  for i = 1, #args, CHUNK do
+    local to = math.min(i + CHUNK - 1, #args)
+    redis.call('XACK', p, GROUP, unpack(args, i, to))
+    redis.call('XDEL', p, unpack(args, i, to))
+  end
+  return 1
+end
