@@ -314,6 +314,7 @@ func inspects(e *env) {
 	counts("four are held", polymq.QueueInfo{Ready: 6, Unsettled: 4, Consumers: 1})
 	e.ack(ds[0])
 	e.reject(ds[1])
+	e.receiveN(s, 2)
 	counts("two are settled, two more held", polymq.QueueInfo{Ready: 4, Unsettled: 4, Consumers: 1})
 	two := e.subscriber(other, "q", 1)
 	counts("a second subscriber", polymq.QueueInfo{Ready: 3, Unsettled: 5, Consumers: 2})

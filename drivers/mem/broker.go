@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
 )
 
 var (
@@ -43,7 +44,7 @@ func connect(name, vhost string, cfg driver.Config) *store {
 		sp.topology.init()
 		b.spaces[vhost] = sp
 	}
-	s := &store{broker: b, space: sp, cfg: cfg, consumers: map[*consumer]struct{}{}}
+	s := &store{broker: b, space: sp, cfg: cfg, consumers: map[*consumer]struct{}{}, swept: map[*queue]struct{}{}}
 	b.stores[s] = struct{}{}
 	return s
 }
@@ -112,8 +113,8 @@ func (sp *space) restart() {
 	}
 	sp.mu.Unlock()
 	for _, q := range queues {
-		if q.transient {
-			_ = sp.remove(q, driver.DeleteOptions{}) // without conditions it cannot fail
+		if q.def.Transient {
+			_ = sp.remove(q, emulate.DeleteOptions{}) // without conditions it cannot fail
 		} else {
 			q.restart()
 		}
@@ -121,12 +122,12 @@ func (sp *space) restart() {
 }
 
 // remove deletes a queue's storage and ends its consumers.
-func (sp *space) remove(q *queue, o driver.DeleteOptions) error {
+func (sp *space) remove(q *queue, o emulate.DeleteOptions) error {
 	if err := q.remove(o); err != nil {
 		return err
 	}
 	sp.mu.Lock()
-	delete(sp.queues, q.incarnation)
+	delete(sp.queues, q.def.Incarnation)
 	sp.mu.Unlock()
 	return nil
 }

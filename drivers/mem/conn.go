@@ -24,6 +24,7 @@ type store struct {
 
 	mu        sync.Mutex
 	consumers map[*consumer]struct{}
+	swept     map[*queue]struct{} // from which it has what Sweep returned
 }
 
 func (s *store) Features() driver.Features {
@@ -32,6 +33,9 @@ func (s *store) Features() driver.Features {
 		MaxMessageBytes: maxMessageBytes,
 		DedupWindow:     dedupWindow,
 		Requeue:         "first",
+		Support: map[driver.Feature]driver.Support{
+			driver.MaxLength: driver.Native, driver.Priority: driver.Native, driver.SingleActive: driver.Native,
+		},
 	}
 }
 
@@ -91,6 +95,7 @@ func (s *store) Close(ctx context.Context) error {
 	s.broker.mu.Lock()
 	delete(s.broker.stores, s)
 	s.broker.mu.Unlock()
+	s.unsweep()
 	for _, c := range s.open() {
 		if err := c.Close(ctx); err != nil {
 			return err
@@ -114,6 +119,8 @@ func (s *store) sever(why error) {
 	for _, c := range s.open() {
 		c.q.giveBack(c)
 	}
+	s.unsweep()
 	s.cfg.OnState(driver.Disconnected, why)
 	s.cfg.OnState(driver.Connected, nil)
+	s.space.topology.cameBack(s)
 }

@@ -30,8 +30,22 @@ func (d *dedup) add(id string, now time.Time) bool {
 		}
 		d.since = now
 	}
-	h := [2]uint64{maphash.String(seeds[0], id) | 1, maphash.String(seeds[1], id)}
+	h := hashes(id)
 	return !d.old.has(h) && d.young.add(h)
+}
+
+// has reports whether an ID is known.
+func (d *dedup) has(id string, now time.Time) bool {
+	age := now.Sub(d.since)
+	if age >= 2*dedupWindow {
+		return false
+	}
+	h := hashes(id)
+	return age < dedupWindow && d.old.has(h) || d.young.has(h)
+}
+
+func hashes(id string) [2]uint64 {
+	return [2]uint64{maphash.String(seeds[0], id) | 1, maphash.String(seeds[1], id)}
 }
 
 // idSet is a set of hashes of 127 bits, of which no two IDs have the same. It

@@ -69,7 +69,7 @@ func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.Del
 		return err
 	}
 	if found := s.queue(q); found != nil {
-		return s.space.remove(found, o.DeleteOptions)
+		return s.space.remove(found, o)
 	}
 	return nil
 }

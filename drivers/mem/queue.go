@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,74 +12,35 @@ import (
 	"github.com/polymq/polymq/driver/emulate"
 )
 
-// item is a message in a queue, as it was published.
-type item struct {
-	message  driver.Message
-	exchange string
-	seq      uint64    // its place
-	attempts int       // deliveries that count
-	due      time.Time // delayed until then
-	hold     *hold     // who has it
-}
-
-// newItem is an item, and the room for a body of n bytes where that is kept in
-// the same allocation.
-func newItem(n int) (*item, []byte) {
-	if n == 0 || n > inline {
-		return new(item), nil
-	}
-	x := new(struct {
-		item
-		space [inline]byte
-	})
-	return &x.item, x.space[:]
-}
-
-// hold is one delivery of an item. A later one is another hold, so that a
-// settlement that comes late finds nothing to settle.
-type hold struct {
-	emulate.Delivery
-	item *item
-}
-
-func newHold(n int) (*hold, []byte) {
-	if n == 0 || n > inline {
-		return new(hold), nil
-	}
-	x := new(struct {
-		hold
-		space [inline]byte
-	})
-	return &x.hold, x.space[:]
-}
-
-// queue is a queue's storage. Messages that nobody has touched are in fresh,
-// in their order; those that came back are in back, all before fresh.
+// queue is a queue's storage.
 type queue struct {
-	incarnation string
-	transient   bool
+	def *emulate.Queue // as it was made
 
 	mu        sync.Mutex
 	gone      bool
 	seq       uint64
-	fresh     ring
-	back      bySeq
+	ready     levels
 	delayed   byDue
 	timer     *time.Timer // fires when the first of delayed is due
 	held      int
+	dead      dead
+	expiring  bool // a message may have an end
 	consumers []*consumer
-	turn      int // the consumer whose turn it is
+	turn      int       // the consumer whose turn it is
+	used      bool      // it has had a consumer
+	since     time.Time // it has been without one and not touched
 	seen      dedup
 	told      bool // that its window is shorter
 }
 
 func newQueue(q *emulate.Queue) *queue {
-	return &queue{incarnation: q.Incarnation, transient: q.Transient}
+	return &queue{def: q, ready: newLevels(q), expiring: q.TTL > 0, since: time.Now()}
 }
 
 // append stores parcels of this queue.
 func (q *queue) append(parcels []*emulate.Parcel, log *slog.Logger) {
-	var now time.Time
+	now := time.Now()
+	var refused map[*emulate.Parcel]bool
 	q.mu.Lock()
 	gone := q.gone
 	for _, p := range parcels {
@@ -88,22 +50,27 @@ func (q *queue) append(parcels []*emulate.Parcel, log *slog.Logger) {
 		}
 		// An ID that was made for this message comes a second time only after
 		// an unknown outcome, of which there are none here.
-		if m.ID != "" || p.Retry {
-			if now.IsZero() {
-				now = time.Now()
+		repeats := m.ID != "" || p.Retry
+		if q.refuses(len(m.Body)) && !(repeats && q.seen.has(p.DedupID, now)) {
+			if refused == nil {
+				refused = map[*emulate.Parcel]bool{}
 			}
-			if !q.seen.add(p.DedupID, now) {
-				continue
-			}
+			refused[p] = true
+			continue
+		}
+		if repeats && !q.seen.add(p.DedupID, now) {
+			continue
 		}
 		it, space := newItem(len(m.Body))
-		it.exchange, it.seq = p.Exchange, q.seq
+		it.exchange, it.seq, it.stored = p.Exchange, q.seq, now.UnixNano()
 		q.seq++
 		copyMessage(&it.message, m, space)
 		it.message.ID = p.Publishing.ID
-		q.fresh.push(it)
+		q.expiring = q.expiring || m.TTL > 0
+		q.ready.push(it)
 	}
 	q.share()
+	q.trim()
 	tell := q.seen.short && !q.told
 	q.told = q.told || tell
 	q.mu.Unlock()
@@ -116,119 +83,45 @@ func (q *queue) append(parcels []*emulate.Parcel, log *slog.Logger) {
 			p.Done(emulate.ErrGone)
 		case len(p.Publishing.Message.Body) > maxMessageBytes:
 			p.Done(fmt.Errorf("%w: %d bytes, the limit is %d", driver.ErrTooLarge, len(p.Publishing.Message.Body), maxMessageBytes))
+		case refused[p]:
+			p.Done(fmt.Errorf("%w: it is full", driver.ErrRejected))
 		default:
 			p.Done(nil)
 		}
 	}
 }
 
-func (q *queue) distribute() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.share()
-}
-
-// share gives ready messages to the consumers that have room.
-func (q *queue) share() {
-	for q.deal(); q.rest(); {
-		q.deal()
-	}
-}
-
-// rest tells the consumers whether there is anything to wake up for, and
-// reports whether one that should has room by now.
-func (q *queue) rest() (room bool) {
-	idle := q.ready() == 0
-	for _, c := range q.consumers {
-		if c.idle != idle {
-			c.idle = idle
-			room = c.in.Idle(idle) > 0 && !idle || room
-		}
-	}
-	return room
-}
-
-// deal gives each its share, in turn.
-func (q *queue) deal() {
-	if q.ready() == 0 || len(q.consumers) == 0 {
-		return
-	}
-	if len(q.consumers) == 1 {
-		c := q.consumers[0]
-		n := min(c.in.Room(), q.ready())
-		for range n {
-			c.share = append(c.share, q.deliver())
-		}
-		q.put(c)
-		return
-	}
-	rooms := make([]int, len(q.consumers))
-	open := 0
-	for i, c := range q.consumers {
-		if rooms[i] = c.in.Room(); rooms[i] > 0 {
-			open++
-		}
-	}
-	for open > 0 && q.ready() > 0 {
-		i := q.turn % len(q.consumers)
-		q.turn = i + 1
-		if rooms[i] == 0 {
-			continue
-		}
-		if rooms[i]--; rooms[i] == 0 {
-			open--
-		}
-		q.consumers[i].share = append(q.consumers[i].share, q.deliver())
-	}
-	for _, c := range q.consumers {
-		q.put(c)
-	}
-}
-
-func (q *queue) put(c *consumer) {
-	if len(c.share) > 0 {
-		q.takeBack(c.in.Put(c.share...), false)
-		clear(c.share)
-		c.share = c.share[:0]
-	}
-}
-
-func (q *queue) ready() int { return len(q.back) + q.fresh.n }
-
 // deliver takes the first ready message.
 func (q *queue) deliver() *emulate.Delivery {
-	var it *item
-	if len(q.back) > 0 {
-		it = heap.Pop(&q.back).(*item)
-	} else {
-		it = q.fresh.pop()
-	}
-	h, space := newHold(len(it.message.Body))
-	h.item, it.hold = it, h
+	it := q.ready.pop()
+	d := handOut(it)
+	it.hold = d
 	q.held++
-	copyMessage(&h.Message, &it.message, space)
-	h.Exchange, h.Attempt, h.Redelivered = it.exchange, it.attempts+1, it.attempts > 0
-	h.Seq, h.Ref = it.seq, h
-	return &h.Delivery
+	return d
 }
 
-func (q *queue) settle(h *hold, o driver.Outcome, delay time.Duration) error {
+func (q *queue) settle(d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.gone || h.item.hold != h {
+	if !q.holds(d) {
 		return driver.ErrLost
 	}
-	q.release(h)
+	it := q.release(d)
 	if o == driver.Nack {
-		q.again(h.item, true, delay)
+		q.again(it, true, delay)
+		q.trim()
 		q.share()
 	}
 	return nil
 }
 
-func (q *queue) release(h *hold) {
-	h.item.hold = nil
+func (q *queue) holds(d *emulate.Delivery) bool { return !q.gone && itemOf(d).hold == d }
+
+func (q *queue) release(d *emulate.Delivery) *item {
+	it := itemOf(d)
+	it.hold = nil
 	q.held--
+	return it
 }
 
 // again puts a message back to its place, now or later.
@@ -237,12 +130,12 @@ func (q *queue) again(it *item, counts bool, delay time.Duration) {
 		it.attempts++
 	}
 	if delay <= 0 {
-		heap.Push(&q.back, it)
+		q.ready.putBack(it)
 		return
 	}
-	it.due = time.Now().Add(delay)
-	heap.Push(&q.delayed, it)
-	if q.delayed[0] == it {
+	x := &delayed{it, time.Now().Add(delay)}
+	heap.Push(&q.delayed, x)
+	if q.delayed[0] == x {
 		q.arm()
 	}
 }
@@ -266,9 +159,10 @@ func (q *queue) ripen() {
 	defer q.mu.Unlock()
 	now := time.Now()
 	for len(q.delayed) > 0 && !q.delayed[0].due.After(now) {
-		heap.Push(&q.back, heap.Pop(&q.delayed))
+		q.ready.putBack(heap.Pop(&q.delayed).(*delayed).item)
 	}
 	q.arm()
+	q.trim()
 	q.share()
 }
 
@@ -279,16 +173,20 @@ func (q *queue) join(c *consumer) error {
 		return emulate.ErrGone
 	}
 	q.consumers = append(q.consumers, c)
+	q.used = true
 	q.share()
 	return nil
 }
 
+// leave ends a consumer's part; where only one is active the next one follows.
 func (q *queue) leave(c *consumer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, other := range q.consumers {
 		if other == c {
 			q.consumers = append(q.consumers[:i:i], q.consumers[i+1:]...)
+			q.since = time.Now()
+			q.share()
 			return
 		}
 	}
@@ -299,6 +197,7 @@ func (q *queue) giveBack(c *consumer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.reclaim(c)
+	q.trim()
 	q.share()
 }
 
@@ -315,38 +214,35 @@ func (q *queue) putBack(c *consumer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.takeBack(c.in.Prefetched(), false)
+	q.trim()
 	q.share()
 }
 
 func (q *queue) takeBack(ds []*emulate.Delivery, counts bool) {
 	for _, d := range ds {
-		if h := d.Ref.(*hold); !q.gone && h.item.hold == h {
-			q.release(h)
-			q.again(h.item, counts, 0)
+		if q.holds(d) {
+			q.again(q.release(d), counts, 0)
 		}
 	}
 }
 
 // remove makes the storage vanish; what consumers hold is lost with it.
-func (q *queue) remove(o driver.DeleteOptions) error {
+func (q *queue) remove(o emulate.DeleteOptions) error {
 	q.mu.Lock()
 	if q.gone {
 		q.mu.Unlock()
 		return nil
 	}
-	if o.IfUnused && len(q.consumers) > 0 {
+	if err := q.keeps(o); err != nil {
 		q.mu.Unlock()
-		return fmt.Errorf("%w: it has %d subscribers", driver.ErrInUse, len(q.consumers))
-	}
-	if n := q.ready() + len(q.delayed); o.IfEmpty && n > 0 {
-		q.mu.Unlock()
-		return fmt.Errorf("%w: it has %d messages", driver.ErrInUse, n)
+		return err
 	}
 	q.gone = true
 	if q.timer != nil {
 		q.timer.Stop()
 	}
-	q.fresh, q.back, q.delayed = ring{}, nil, nil
+	q.ready.clear()
+	q.delayed, q.dead = nil, dead{}
 	consumers := q.consumers
 	q.consumers = nil
 	q.mu.Unlock()
@@ -356,13 +252,30 @@ func (q *queue) remove(o driver.DeleteOptions) error {
 	return nil
 }
 
+// keeps is the condition that keeps the queue from being removed.
+func (q *queue) keeps(o emulate.DeleteOptions) error {
+	if (o.IfUnused || o.Idle > 0) && len(q.consumers) > 0 {
+		return fmt.Errorf("%w: it has %d subscribers", driver.ErrInUse, len(q.consumers))
+	}
+	if n := q.waiting(); o.IfEmpty && n > 0 {
+		return fmt.Errorf("%w: it has %d messages", driver.ErrInUse, n)
+	}
+	if idle := time.Since(q.since); idle < o.Idle {
+		return fmt.Errorf("%w: it was used %v ago", driver.ErrInUse, idle)
+	}
+	return nil
+}
+
+// waiting is how many messages wait for a consumer, now or later.
+func (q *queue) waiting() int { return q.ready.n + len(q.delayed) }
+
 func (q *queue) inspect() (driver.QueueInfo, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.gone {
 		return driver.QueueInfo{}, emulate.ErrGone
 	}
-	return driver.QueueInfo{Ready: q.ready() + len(q.delayed), Unsettled: q.held, Consumers: len(q.consumers)}, nil
+	return driver.QueueInfo{Ready: q.waiting(), Unsettled: q.held, Consumers: len(q.consumers)}, nil
 }
 
 func (q *queue) purge() (int, error) {
@@ -371,38 +284,48 @@ func (q *queue) purge() (int, error) {
 	if q.gone {
 		return 0, emulate.ErrGone
 	}
-	n := q.ready() + len(q.delayed)
-	q.fresh, q.back, q.delayed = ring{}, nil, nil
+	n := q.waiting()
+	q.ready.clear()
+	q.delayed = nil
 	return n, nil
 }
 
-// restart takes back what is held and forgets transient messages.
+func (q *queue) usage() (emulate.Usage, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.gone {
+		return emulate.Usage{}, emulate.ErrGone
+	}
+	u := emulate.Usage{Consumers: len(q.consumers), Used: q.used}
+	if u.Consumers == 0 {
+		u.Idle = time.Since(q.since)
+	}
+	return u, nil
+}
+
+func (q *queue) touch() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.gone {
+		return emulate.ErrGone
+	}
+	q.since = time.Now()
+	return nil
+}
+
+// restart takes back what is held, forgets transient messages, and begins anew
+// the time for which the queue is unused.
 func (q *queue) restart() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, c := range q.consumers {
 		q.reclaim(c)
 	}
-	var fresh ring
-	for q.fresh.n > 0 {
-		if it := q.fresh.pop(); !it.message.Transient {
-			fresh.push(it)
-		}
-	}
-	q.fresh = fresh
-	q.back = durable(q.back)
-	heap.Init(&q.back)
-	q.delayed = durable(q.delayed)
+	q.ready.keepDurable()
+	q.delayed = slices.DeleteFunc(q.delayed, func(x *delayed) bool { return x.item.message.Transient })
 	heap.Init(&q.delayed)
+	q.dead.restart()
+	q.since = time.Now()
+	q.trim()
 	q.share()
-}
-
-func durable[S ~[]*item](items S) S {
-	var kept S
-	for _, it := range items {
-		if !it.message.Transient {
-			kept = append(kept, it)
-		}
-	}
-	return kept
 }

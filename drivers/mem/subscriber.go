@@ -56,7 +56,7 @@ func (c *consumer) run() {
 }
 
 func (c *consumer) Settle(_ context.Context, d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
-	return c.q.settle(d.Ref.(*hold), o, delay)
+	return c.q.settle(d, o, delay)
 }
 
 // Extend has nothing to do: holds last as long as the connection.

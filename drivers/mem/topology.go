@@ -3,6 +3,7 @@ package mem
 import (
 	"crypto/rand"
 	"sync"
+	"time"
 
 	"github.com/polymq/polymq/driver/emulate"
 )
@@ -21,6 +22,8 @@ type topology struct {
 	base     uint64   // the version before the first of log
 	leases   map[string]emulate.Version
 	watchers map[*store]func(back bool)
+	leader   string // the client that looks after the queues
+	term     time.Time
 }
 
 // change says that an element was set or removed at version n.
@@ -109,6 +112,16 @@ func (t *topology) unwatch(s *store) {
 	delete(t.watchers, s)
 }
 
+// cameBack tells a connection's watcher that it was lost.
+func (t *topology) cameBack(s *store) {
+	t.mu.Lock()
+	changed := t.watchers[s]
+	t.mu.Unlock()
+	if changed != nil {
+		changed(true)
+	}
+}
+
 func (t *topology) renew(client string, v emulate.Version) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -135,4 +148,16 @@ func (t *topology) all() []emulate.Lease {
 		out = append(out, emulate.Lease{Client: client, Version: v})
 	}
 	return out
+}
+
+// lead makes the client the leader for the term, unless another one is.
+func (t *topology) lead(client string, term time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if t.leader != client && now.Before(t.term) {
+		return false
+	}
+	t.leader, t.term = client, now.Add(term)
+	return term > 0
 }
