@@ -24,7 +24,8 @@ type Config struct {
 }
 
 // conn is a store with exchanges. It has two goroutines, the keeper of its
-// lease (lease.go) and the retrier (retry.go), and each subscriber one.
+// lease (lease.go) and the retrier (retry.go), a third, the janitor
+// (janitor.go), where queues change by themselves, and each subscriber one.
 type conn struct {
 	store    Store
 	cfg      Config
@@ -32,6 +33,7 @@ type conn struct {
 	topo     topology
 	lease    lease
 	retrier  retrier
+	janitor  janitor
 
 	ctx       context.Context // ends with Close
 	stop      context.CancelFunc
@@ -64,6 +66,7 @@ func New(ctx context.Context, st Store, cfg Config) (driver.Conn, error) {
 	c.topo.init(c)
 	c.lease.init(c)
 	c.retrier.init(c)
+	c.janitor.init(c)
 	if err := st.WatchTopology(ctx, func(bool) { c.lease.changed() }); err != nil {
 		c.stop()
 		return nil, err
@@ -178,6 +181,7 @@ func (c *conn) shut(ctx context.Context) error {
 		ends.Go(func() { s.Close(ctx) })
 	}
 	ends.Wait()
+	c.janitor.close(ctx)
 	c.stop()
 	c.lease.end(ctx)
 	<-c.lease.done

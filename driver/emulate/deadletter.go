@@ -28,13 +28,15 @@ func (x *deadLetters) init(c *conn, q *Queue) {
 }
 
 // move begins to move a message.
-func (x *deadLetters) move(m *mover, d *Delivery, reason Reason) {
+func (x *deadLetters) move(m *mover, d *Delivery, reason Reason) *move {
 	letter := deadMessage(&d.Delivery, x.q, reason, x.c.store.Now())
-	m.begin(&move{
+	v := &move{
 		d: d, from: x.q, to: x.to, judge: x.judge,
 		id:    deadID(x.q, d),
 		avoid: circle(letter, reason),
-	}, letter)
+	}
+	m.begin(v, letter)
+	return v
 }
 
 // judge has a dead letter wait where nothing takes it, as RabbitMQ's

@@ -20,6 +20,7 @@ type mover struct {
 	c      *conn
 	ctx    context.Context // tries begin until it ends
 	holder holder
+	left   func(*move)   // where set, hears of every move that is done with
 	wake   chan struct{} // cap 1
 	idle   chan struct{} // cap 1: one has left, or failed
 
@@ -169,6 +170,9 @@ func (x *mover) forget(v *move) {
 	x.mu.Lock()
 	delete(x.open, v)
 	x.mu.Unlock()
+	if x.left != nil {
+		x.left(v)
+	}
 	signal(x.idle)
 }
 

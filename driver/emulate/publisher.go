@@ -280,6 +280,9 @@ func (s *sending) parcelDone(p *Parcel, err error) {
 		}
 		err = fmt.Errorf("%w: closed", driver.ErrUnconfirmed)
 	}
+	if err == nil && p.Queue.pushesOut() {
+		s.pub.c.janitor.hint(p.Queue)
+	}
 	s.finish(err)
 }
 
