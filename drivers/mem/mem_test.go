@@ -269,3 +269,43 @@ func TestOwnCopies(t *testing.T) {
 		closed(t, s)
 	}
 }
+
+// TestSingleActive: one gets all, and the next one in order when it goes, while
+// what the first holds stays its own.
+func TestSingleActive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at, _ := address(t)
+		one, two := open(t, at, nil), open(t, at, nil)
+		defer closed(t, one)
+		defer closed(t, two)
+		declare(t, one, routing.Queue{Name: "q", SingleActiveConsumer: true})
+		first, second, third := subscribe(t, one, "q", 2), subscribe(t, two, "q", 1), subscribe(t, one, "q", 1)
+		publish(t, one, texts("q", 1, 5)...)
+		a, b := receive(t, first), receive(t, first)
+		if info, err := one.Inspect(t.Context(), "q"); err != nil || info.Ready != 3 || info.Unsettled != 2 || info.Consumers != 3 {
+			t.Errorf("%+v, %v", info, err)
+		}
+		if err := a.Ack(t.Context()); err != nil {
+			t.Error(err)
+		}
+		c := receive(t, first)
+		closed(t, first)
+		if string(b.Body) != "2" || string(c.Body) != "3" {
+			t.Errorf("the first got %s and %s", b.Body, c.Body)
+		}
+		for _, want := range []string{"2", "3"} {
+			d := receive(t, second)
+			if string(d.Body) != want {
+				t.Errorf("the second got %s, want %s", d.Body, want)
+			}
+			if err := d.Ack(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		closed(t, second)
+		if d := receive(t, third); string(d.Body) != "4" {
+			t.Errorf("the third got %s", d.Body)
+		}
+		closed(t, third)
+	})
+}

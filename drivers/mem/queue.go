@@ -39,13 +39,36 @@ func newQueue(q *emulate.Queue) *queue {
 
 // append stores parcels of this queue.
 func (q *queue) append(parcels []*emulate.Parcel, log *slog.Logger) {
+	refused, gone, tell := q.add(parcels)
+	if tell {
+		log.Warn("a queue gets so many messages with IDs of their own that they are remembered for less than 20 s", "queue", parcels[0].Queue.Name)
+	}
+	for _, p := range parcels {
+		switch {
+		case gone:
+			p.Done(emulate.ErrGone)
+		case len(p.Publishing.Message.Body) > maxMessageBytes:
+			p.Done(fmt.Errorf("%w: %d bytes, the limit is %d", driver.ErrTooLarge, len(p.Publishing.Message.Body), maxMessageBytes))
+		case refused[p]:
+			p.Done(fmt.Errorf("%w: it is full", driver.ErrRejected))
+		default:
+			p.Done(nil)
+		}
+	}
+}
+
+// add stores what is not too large, and says what was refused, whether the
+// queue is gone, and whether to tell that it remembers IDs for less long.
+func (q *queue) add(parcels []*emulate.Parcel) (refused map[*emulate.Parcel]bool, gone, tell bool) {
 	now := time.Now()
-	var refused map[*emulate.Parcel]bool
 	q.mu.Lock()
-	gone := q.gone
+	defer q.mu.Unlock()
+	if q.gone {
+		return nil, true, false
+	}
 	for _, p := range parcels {
 		m := p.Publishing.Message
-		if gone || len(m.Body) > maxMessageBytes {
+		if len(m.Body) > maxMessageBytes {
 			continue
 		}
 		// An ID that was made for this message comes a second time only after
@@ -71,24 +94,9 @@ func (q *queue) append(parcels []*emulate.Parcel, log *slog.Logger) {
 	}
 	q.share()
 	q.trim()
-	tell := q.seen.short && !q.told
+	tell = q.seen.short && !q.told
 	q.told = q.told || tell
-	q.mu.Unlock()
-	if tell {
-		log.Warn("a queue gets so many messages with IDs of their own that they are remembered for less than 20 s", "queue", parcels[0].Queue.Name)
-	}
-	for _, p := range parcels {
-		switch {
-		case gone:
-			p.Done(emulate.ErrGone)
-		case len(p.Publishing.Message.Body) > maxMessageBytes:
-			p.Done(fmt.Errorf("%w: %d bytes, the limit is %d", driver.ErrTooLarge, len(p.Publishing.Message.Body), maxMessageBytes))
-		case refused[p]:
-			p.Done(fmt.Errorf("%w: it is full", driver.ErrRejected))
-		default:
-			p.Done(nil)
-		}
-	}
+	return refused, false, tell
 }
 
 // deliver takes the first ready message.
@@ -178,7 +186,7 @@ func (q *queue) join(c *consumer) error {
 	return nil
 }
 
-// leave ends a consumer's part; where only one is active the next one follows.
+// leave ends a consumer's part; what it had is given back next, and shared.
 func (q *queue) leave(c *consumer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -186,7 +194,6 @@ func (q *queue) leave(c *consumer) {
 		if other == c {
 			q.consumers = append(q.consumers[:i:i], q.consumers[i+1:]...)
 			q.since = time.Now()
-			q.share()
 			return
 		}
 	}
