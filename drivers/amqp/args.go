@@ -19,7 +19,13 @@ const (
 	argDeadLetterStrategy = "x-dead-letter-strategy"
 	argOverflow           = "x-overflow"
 	argDeliveryLimit      = "x-delivery-limit"
+	argTTL                = "x-message-ttl"
+	argExpires            = "x-expires"
+	argMaxLength          = "x-max-length"
+	argMaxBytes           = "x-max-length-bytes"
 	argMaxPriority        = "x-max-priority"
+	argSingleActive       = "x-single-active-consumer"
+	argMasterLocator      = "x-queue-master-locator"
 	argAlternate          = "alternate-exchange"
 
 	typeQuorum  = "quorum"
@@ -32,79 +38,159 @@ const (
 // knownArgs are the arguments that routing.Queue.Args may hold: RabbitMQ's
 // documented ones that no field stands for.
 var knownArgs = []string{
-	"x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", argOverflow, "x-single-active-consumer",
-	argMaxPriority, "x-queue-mode", "x-queue-version", "x-queue-master-locator", "x-queue-leader-locator",
+	"x-queue-mode", "x-queue-version", argMasterLocator, "x-queue-leader-locator",
 	"x-max-in-memory-length", "x-max-in-memory-bytes", "x-quorum-initial-group-size", "x-quorum-target-group-size",
 	"x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max", "x-consumer-timeout",
 }
 
 // queueForm is a queue as the broker is asked for it.
 type queueForm struct {
-	kind string
-	args amqp091.Table
+	kind                           string
+	durable, exclusive, autoDelete bool
+	args                           amqp091.Table
+}
+
+func (f queueForm) declare(ch *channel, name string) error {
+	_, err := ch.QueueDeclare(name, f.durable, f.autoDelete, f.exclusive, false, f.args)
+	return err
+}
+
+// defaultType is what an empty Type stands for.
+func defaultType(q routing.Queue) string {
+	switch {
+	case q.Transient, q.Exclusive, q.AutoDelete, q.MaxPriority > 0:
+		return typeClassic
+	case q.Rejects() && q.MaxAttempts == 0 && (q.DeadLetterExchange == "" || q.BestEffortDeadLetter):
+		// A quorum queue refuses only what comes after one message too many,
+		// and then until a fifth of it has gone.
+		return typeClassic
+	}
+	return typeQuorum
 }
 
 func formOf(q routing.Queue, v version) (queueForm, error) {
-	form := queueForm{kind: q.Type, args: amqp091.Table{}}
+	form := queueForm{kind: q.Type, durable: !q.Transient, exclusive: q.Exclusive, autoDelete: q.AutoDelete, args: amqp091.Table{}}
 	var errs []error
 	refuse := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{errors.ErrUnsupported}, args...)...))
 	}
 	if form.kind == "" {
-		form.kind = typeQuorum
-		if q.Transient {
-			form.kind = typeClassic
-		}
+		form.kind = defaultType(q)
 	}
+	form.args[argQueueType] = form.kind
 	switch form.kind {
 	case typeQuorum:
-		if q.Transient {
-			refuse("a quorum queue cannot be Transient: leave Type empty or declare it durable")
+		refuseQuorum(q, refuse)
+		if q.MaxAttempts > 0 {
+			// The broker gives up when its count of returns exceeds the limit.
+			form.args[argDeliveryLimit] = int64(q.MaxAttempts - 1)
+		} else if v.atLeast(4, 0) {
+			form.args[argDeliveryLimit] = int64(-1) // before, it means: give up at the first return
 		}
 	case typeClassic:
+		if q.MaxAttempts > 0 {
+			refuse("MaxAttempts: a classic queue cannot count attempts, and %s: leave one of them out", whyClassic(q))
+		}
 	default:
 		refuse("Type %q: want quorum or classic", q.Type)
 	}
-	form.args[argQueueType] = form.kind
+	addArgs(form, q, v, refuse)
+	addLimits(form, q)
+	addDeadLetter(form, q, refuse)
+	return form, errors.Join(errs...)
+}
+
+// refuseQuorum refuses what RabbitMQ's quorum queues have not.
+func refuseQuorum(q routing.Queue, refuse func(string, ...any)) {
+	for _, f := range [...]struct {
+		set  bool
+		name string
+	}{{q.Transient, "Transient"}, {q.Exclusive, "Exclusive"}, {q.AutoDelete, "AutoDelete"}} {
+		if f.set {
+			refuse("%s: a quorum queue cannot be it: leave Type empty, or %s out", f.name, f.name)
+		}
+	}
+	if q.MaxPriority > 0 {
+		refuse("MaxPriority: RabbitMQ's quorum queues have none (from 4.3 on they order by priority in a way of their own): leave Type empty, or MaxPriority out")
+	}
+}
+
+// whyClassic says what made a queue a classic one.
+func whyClassic(q routing.Queue) string {
+	switch {
+	case q.Type != "":
+		return "Type is classic"
+	case q.MaxPriority > 0:
+		return "MaxPriority makes it one"
+	case q.Exclusive:
+		return "Exclusive makes it one"
+	case q.AutoDelete:
+		return "AutoDelete makes it one"
+	}
+	return "Transient makes it one"
+}
+
+// addArgs takes over Args.
+func addArgs(form queueForm, q routing.Queue, v version, refuse func(string, ...any)) {
 	var unknown []string
 	for name, value := range q.Args {
+		form.args[name] = argOf(value)
 		if !slices.Contains(knownArgs, name) {
 			unknown = append(unknown, name)
-			continue
+		} else if name == argMasterLocator && v.atLeast(4, 3) {
+			// The broker would close the connection.
+			refuse("Args[%s]: RabbitMQ has it no more: use x-queue-leader-locator", name)
 		}
-		form.args[name] = argOf(value)
 	}
 	if len(unknown) > 0 {
 		slices.Sort(unknown)
 		refuse("Args %s: RabbitMQ takes %s here", strings.Join(unknown, ", "), strings.Join(knownArgs, ", "))
 	}
-	if q.DeadLetterExchange != "" {
-		form.args[argDeadLetterExchange] = exchangeName(q.DeadLetterExchange)
-		if q.DeadLetterKey != "" {
-			form.args[argDeadLetterKey] = q.DeadLetterKey
-		}
-		if !q.BestEffortDeadLetter {
-			if form.kind != typeQuorum {
-				refuse("a classic queue can lose dead letters: set BestEffortDeadLetter, or use a quorum queue")
-			}
-			if o, given := form.args[argOverflow]; given && o != rejectPublish {
-				refuse("dead letters are safe only with %s=%s: set BestEffortDeadLetter, or leave the argument out", argOverflow, rejectPublish)
-			}
-			form.args[argDeadLetterStrategy] = atLeastOnce
-			form.args[argOverflow] = rejectPublish
+}
+
+// addLimits adds what bounds a queue and its messages. Drop-head is the
+// broker's default, and another declaration when it is said.
+func addLimits(form queueForm, q routing.Queue) {
+	for _, f := range [...]struct {
+		arg   string
+		value int64
+	}{
+		{argTTL, q.TTL.Milliseconds()}, {argExpires, q.Expires.Milliseconds()},
+		{argMaxLength, int64(q.MaxLength)}, {argMaxBytes, q.MaxBytes}, {argMaxPriority, int64(q.MaxPriority)},
+	} {
+		if f.value > 0 {
+			form.args[f.arg] = f.value
 		}
 	}
-	if form.kind == typeQuorum {
-		if q.MaxAttempts > 0 {
-			// The broker gives up when its count of returns exceeds the limit.
-			form.args[argDeliveryLimit] = int64(q.MaxAttempts - 1)
-		} else if v.atLeast(4, 0) {
-			form.args[argDeliveryLimit] = int64(-1)
-		}
-	} else if q.MaxAttempts > 0 {
-		refuse("a classic queue cannot count attempts: leave MaxAttempts at 0, or use a quorum queue")
+	if q.Rejects() {
+		form.args[argOverflow] = rejectPublish
 	}
-	return form, errors.Join(errs...)
+	if q.SingleActiveConsumer {
+		form.args[argSingleActive] = true
+	}
+}
+
+// addDeadLetter adds where dead letters go, in the safe form unless they need
+// not be safe.
+func addDeadLetter(form queueForm, q routing.Queue, refuse func(string, ...any)) {
+	if q.DeadLetterExchange == "" {
+		return
+	}
+	form.args[argDeadLetterExchange] = exchangeName(q.DeadLetterExchange)
+	if q.DeadLetterKey != "" {
+		form.args[argDeadLetterKey] = q.DeadLetterKey
+	}
+	if q.BestEffortDeadLetter {
+		return
+	}
+	if form.kind != typeQuorum {
+		refuse("DeadLetterExchange: a classic queue can lose dead letters, and %s: set BestEffortDeadLetter, or make it a quorum queue", whyClassic(q))
+	}
+	if (q.MaxLength > 0 || q.MaxBytes > 0) && !q.Rejects() {
+		refuse("DeadLetterExchange: with a limit that drops the head RabbitMQ can lose dead letters: set BestEffortDeadLetter, or Overflow to %s", rejectPublish)
+	}
+	form.args[argDeadLetterStrategy] = atLeastOnce
+	form.args[argOverflow] = rejectPublish
 }
 
 // exchangeName undoes what stands for the default exchange where "" means none.
@@ -120,6 +206,9 @@ func exchangeArgs(e routing.Exchange) (amqp091.Table, error) {
 	case routing.Direct, routing.Fanout, routing.Topic, routing.Headers:
 	default:
 		return nil, fmt.Errorf("%w: Kind %q", errors.ErrUnsupported, e.Kind)
+	}
+	for name := range e.Args {
+		return nil, fmt.Errorf("%w: Args[%s]: RabbitMQ's exchanges take none here", errors.ErrUnsupported, name)
 	}
 	if e.Alternate == "" {
 		return nil, nil

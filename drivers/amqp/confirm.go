@@ -30,8 +30,11 @@ func (o *outbox) sweep() {
 			}
 			select {
 			case <-o.flight[i].confirm.Done():
-				done[n] = i
-				n++
+				// amqp091 nacks what is pending when a channel ends: unknown.
+				if o.flight[i].confirm.Acked() || !s.ch.IsClosed() {
+					done[n] = i
+					n++
+				}
 			default:
 			}
 			if n == len(done) {
@@ -40,21 +43,17 @@ func (o *outbox) sweep() {
 		}
 		// A return comes before its confirmation, so it is there by now.
 		o.takeReturns(s)
-		found, landed := n, 0
+		found := n
 		n = 0
 		for _, i := range done[:found] {
 			it := &o.flight[i]
 			acked := it.confirm.Acked()
-			if !acked && s.ch.IsClosed() {
-				continue // amqp091 nacks what was pending when a channel ends: unknown
-			}
 			o.nacks.count(it.from.exchange, acked)
-			if it.p != nil && (acked || !o.nacks.again(*it, s.connected)) {
+			if it.p != nil && (acked || !o.nacks.again(*it, s.young(o))) {
 				outcome[n].p, outcome[n].err = it.p, o.outcome(it, acked)
 				n++
 			}
 			o.land(it)
-			landed++
 		}
 		o.trim()
 		wake := len(o.queue) > 0 && len(o.flight) == 0 || len(o.nacks.later) > 0 || o.nacks.row >= maxNacks
@@ -65,7 +64,7 @@ func (o *outbox) sweep() {
 		if wake {
 			signal(o.wake)
 		}
-		if landed < len(done) {
+		if found < len(done) {
 			return
 		}
 	}

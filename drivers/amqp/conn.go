@@ -34,6 +34,10 @@ type Conn struct {
 	out     *outbox
 	delays  delays
 
+	exclusives exclusives
+	scheduled  schedule
+	movers     movers
+
 	mu          sync.Mutex
 	closed      bool
 	subscribers map[*subscriber]struct{}
@@ -52,12 +56,14 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 		subscribers: map[*subscriber]struct{}{},
 		delays:      newDelays(),
 	}
+	c.exclusives.queues = map[string]*exclusive{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.consume = newLink(c, "consume")
 	c.publish = newLink(c, "publish")
 	c.out = newOutbox(c)
 	c.publish.prepare = c.out.prepare
 	c.publish.onUp = c.out.connected
+	c.consume.onUp = c.remake
 	c.tasks.Go(c.out.run)
 	for _, l := range []*link{c.consume, c.publish} {
 		if err := l.open(ctx); err != nil {
@@ -73,6 +79,7 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 	text, _ := conn.Properties["version"].(string)
 	c.version = parseVersion(text)
 	c.features = featuresOf("RabbitMQ "+text, c.version, m != nil)
+	c.tasks.Go(c.lookForDue)
 	c.report(nil)
 	return c, nil
 }
@@ -81,19 +88,25 @@ func featuresOf(backend string, v version, management bool) driver.Features {
 	f := driver.Features{
 		Backend: backend,
 		Support: map[driver.Feature]driver.Support{
-			driver.Routing:     driver.Native,
-			driver.Unroutable:  driver.Native,
-			driver.Confirms:    driver.Native,
-			driver.Dedup:       driver.Refused,
-			driver.Attempts:    driver.Native,
-			driver.MaxAttempts: driver.Native,
-			driver.DeadLetter:  driver.Native,
-			driver.DelayedNack: driver.Emulated,
-			driver.TTL:         driver.Refused,
-			driver.Delay:       driver.Refused,
-			driver.ReadBack:    driver.Refused,
-			driver.Inspect:     driver.Refused,
-			driver.Purge:       driver.Native,
+			driver.Routing:      driver.Native,
+			driver.Unroutable:   driver.Native,
+			driver.Confirms:     driver.Native,
+			driver.Dedup:        driver.Refused,
+			driver.Attempts:     driver.Native,
+			driver.MaxAttempts:  driver.Native,
+			driver.DeadLetter:   driver.Native,
+			driver.DelayedNack:  driver.Emulated,
+			driver.Delay:        driver.Emulated,
+			driver.TTL:          driver.Native,
+			driver.Expires:      driver.Native,
+			driver.MaxLength:    driver.Native,
+			driver.Priority:     driver.Native,
+			driver.SingleActive: driver.Native,
+			driver.Exclusive:    driver.Native,
+			driver.AutoDelete:   driver.Native,
+			driver.ReadBack:     driver.Refused,
+			driver.Inspect:      driver.Refused,
+			driver.Purge:        driver.Native,
 		},
 		MaxMessageBytes: maxMessageBytes,
 		HoldLimit:       30 * time.Minute,
@@ -173,6 +186,19 @@ func (c *Conn) do(ctx context.Context, f func(*channel) error) error {
 	}
 }
 
+// doWith is do for what concerns the named queues: those of them that are
+// exclusive to this connection stand when f begins.
+func (c *Conn) doWith(ctx context.Context, queues []string, f func(*channel) error) error {
+	return c.do(ctx, func(ch *channel) error {
+		for _, name := range queues {
+			if err := c.ensureExclusive(ctx, ch.conn, name); err != nil {
+				return err
+			}
+		}
+		return f(ch)
+	})
+}
+
 func (c *Conn) once(ctx context.Context, l *link, f func(*channel) error) error {
 	if err := c.begin(); err != nil {
 		return err
@@ -225,6 +251,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	if !again {
+		c.stopMover(ctx)
 		c.closeSubscribers(ctx, subs)
 		c.cancel()
 		c.out.fail(driver.ErrUnconfirmed)

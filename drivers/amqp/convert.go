@@ -32,6 +32,13 @@ const (
 	headerUser     = "polymq-user"
 	headerFirst    = "polymq-first-death"
 	headerLast     = "polymq-last-death"
+	// What a message under way to a mover was, and is to become.
+	headerDue  = "polymq-due"
+	headerBack = "polymq-back" // headerQueue
+	headerTTL  = "polymq-ttl"  // in milliseconds
+	headerBCC  = "polymq-bcc"
+	headerRest = "polymq-rest"  // units of its delay beyond the longest
+	headerTry  = "polymq-tries" // to publish it, in vain
 
 	headerDelivered = "x-delivery-count"
 	headerAcquired  = "x-acquired-count"
@@ -61,6 +68,9 @@ func publishingOf(m *driver.Message, id string, own bool) amqp091.Publishing {
 	}
 	if m.Transient {
 		p.DeliveryMode = amqp091.Transient
+	}
+	if m.TTL > 0 {
+		p.Expiration = strconv.FormatInt(int64((m.TTL+time.Millisecond-1)/time.Millisecond), 10)
 	}
 	return p
 }

@@ -21,7 +21,7 @@ func (o *outbox) ended(err *amqp091.Error) {
 		return
 	}
 	if !s.conn.IsClosed() && o.next != nil && o.next.conn == s.conn {
-		o.next = &session{conn: s.conn, connected: s.connected, wire: s.wire}
+		o.next = &session{conn: s.conn, connected: s.connected, first: s.first, wire: s.wire}
 	}
 	var back []item
 	for i := range o.flight {

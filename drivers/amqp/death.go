@@ -3,6 +3,7 @@ package amqp
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // restore makes a delivery what it was to the application that published it:
@@ -19,7 +20,8 @@ func (d *delivery) restore() {
 	}
 	// Only the broker makes a copy that comes from the delay levels: headers
 	// like a copy's on anything else are the publisher's own.
-	delayed := d.Exchange == exchangeIn || wasDelayed(newer)
+	lost := d.Exchange == exchangeLost
+	delayed := lost || d.Exchange == exchangeIn || wasDelayed(newer)
 	before, kept := h[headerDeath]
 	delete(h, headerDeath)
 	delete(h, headerReturn)
@@ -33,6 +35,12 @@ func (d *delivery) restore() {
 	var first, last any
 	if delayed {
 		origin, _ = h[headerExchange].(string)
+		if lost {
+			d.Exchange = origin
+			if ms, ok := h[headerTTL].(int64); ok {
+				d.Message.TTL = time.Duration(ms) * time.Millisecond
+			}
+		}
 		if d.Exchange == exchangeIn {
 			d.Exchange = origin
 			if n, ok := h[headerAttempts].(int64); ok && h[headerQueue] == d.Queue && d.Attempt > 0 {

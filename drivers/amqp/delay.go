@@ -2,8 +2,6 @@ package amqp
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -33,6 +31,7 @@ const (
 	exchangeOut = delayPrefix + "out"
 	exchangeIn  = delayPrefix + "in"
 	goneName    = delayPrefix + "gone" // an exchange and its queue
+	dueQueue    = delayPrefix + "due"
 	headerBit   = "polymq-delay-"
 
 	delayUnit   = 10 * time.Millisecond
@@ -52,15 +51,6 @@ func levelExchange(k int) string {
 
 func levelQueue(k int) string { return delayPrefix + "q" + strconv.Itoa(k) }
 
-func relayQueue(queue string) string {
-	name := delayPrefix + "to." + queue
-	if len(name) > 255 {
-		sum := sha256.Sum256([]byte(queue))
-		name = delayPrefix + "to." + hex.EncodeToString(sum[:])
-	}
-	return name
-}
-
 // delays is what a connection knows to stand of it. What leads back to a queue
 // is known by each life of a subscriber, since it goes with the queue.
 type delays struct {
@@ -68,6 +58,7 @@ type delays struct {
 	levels    uint64        // bit k: queue k
 	exchanges int           // exchanges 0 to exchanges-1
 	ends      bool          // what declareEnds makes
+	due       bool          // what ensureDue makes
 }
 
 func newDelays() delays { return delays{turn: make(chan struct{}, 1)} }
@@ -82,9 +73,9 @@ func (d *delays) lock(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// ensureDelay declares what a delay of so many units needs, back to the queue
-// that a life consumes.
-func (c *Conn) ensureDelay(ctx context.Context, units uint64, queue string, l *life, anew bool) error {
+// ensureLevels declares what a delay of so many units passes, and its ends.
+// anew forgets what is known to stand.
+func (c *Conn) ensureLevels(ctx context.Context, units uint64, anew bool) error {
 	d := &c.delays
 	unlock, err := d.lock(ctx)
 	if err != nil {
@@ -92,27 +83,27 @@ func (c *Conn) ensureDelay(ctx context.Context, units uint64, queue string, l *l
 	}
 	defer unlock()
 	if anew {
-		d.levels, d.exchanges, d.ends, l.relayed = 0, 0, false, false
+		d.levels, d.exchanges, d.ends = 0, 0, false
 	}
 	count := bits.Len64(units)
-	if d.ends && d.levels&units == units && d.exchanges >= count && l.relayed {
+	if d.ends && d.levels&units == units && d.exchanges >= count {
 		return nil
 	}
-	known, relayed := *d, l.relayed
+	levels, exchanges, ends := d.levels, d.exchanges, d.ends
 	err = c.do(ctx, func(ch *channel) error {
-		if !known.ends {
+		if !ends {
 			if err := declareEnds(ch); err != nil {
 				return err
 			}
 		}
-		for k := known.exchanges; k < count; k++ {
+		for k := exchanges; k < count; k++ {
 			args := amqp091.Table{argAlternate: levelExchange(k - 1)}
 			if err := ch.ExchangeDeclare(levelExchange(k), "headers", true, false, false, false, args); err != nil {
 				return err
 			}
 		}
 		for k := range count {
-			if units&^known.levels&(1<<k) == 0 {
+			if units&^levels&(1<<k) == 0 {
 				continue
 			}
 			args := safeLetters(levelExchange(k-1), delayUnit<<k)
@@ -124,94 +115,37 @@ func (c *Conn) ensureDelay(ctx context.Context, units uint64, queue string, l *l
 				return err
 			}
 		}
-		if relayed {
-			return nil
-		}
-		if err := bindReturn(ch, queue); err != nil {
-			return err
-		}
-		relay := relayQueue(queue)
-		if _, err := ch.QueueDeclare(relay, true, false, false, false, safeLetters(exchangeIn, 0)); err != nil {
-			return err
-		}
-		return ch.QueueBind(relay, "", exchangeOut, false, returnMatch(queue))
+		return nil
 	})
-	if errors.Is(err, driver.ErrPermission) {
-		return fmt.Errorf("a Nack with a delay needs the permissions configure, write and read on %s*, and write on the queue: grant them, or use a delay of 0: %w", delayPrefix, err)
-	}
 	if err != nil {
-		return fmt.Errorf("declare the delay levels: %w", err)
+		return delayError(err)
 	}
 	d.levels |= units
 	d.exchanges = max(d.exchanges, count)
-	d.ends, l.relayed = true, true
+	d.ends = true
 	return nil
 }
 
-func returnMatch(queue string) amqp091.Table {
-	return amqp091.Table{"x-match": "all", headerQueue: queue}
-}
-
-// bindReturn is the last part of the way back, which goes with the queue.
-func bindReturn(ch *channel, queue string) error {
-	return ch.QueueBind(queue, "", exchangeIn, false, returnMatch(queue))
-}
-
-// restoreReturn binds a queue that a life begins to consume: it may have been
-// made anew, while copies of messages for it waited. Where the vhost has no
-// delays yet, the queue is gone again or the user may not bind it, the first
-// delayed Nack finds out. Each life asks: other connections make delays too.
-func (c *Conn) restoreReturn(ctx context.Context, queue string) error {
-	d := &c.delays
-	unlock, err := d.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	err = c.do(ctx, func(ch *channel) error {
-		if err := ch.ExchangeDeclarePassive(exchangeIn, "headers", true, false, false, false, nil); err != nil {
-			return err
-		}
-		err := bindReturn(ch, queue)
-		if told := wrap(err); errors.Is(told, driver.ErrNotFound) || errors.Is(told, driver.ErrPermission) {
-			return nil // it is about this queue, not about the vhost's delays
-		}
-		return err
-	})
-	switch {
-	case err == nil:
-		d.ends = true
-	case errors.Is(err, driver.ErrNotFound):
-		d.ends = false
-	case !errors.Is(err, driver.ErrPermission):
-		return err
-	}
-	return nil
-}
-
-// forgetDelay removes the relay of a queue that was deleted, unless the queue
-// has been made anew meanwhile: then the relay serves it.
-func (c *Conn) forgetDelay(ctx context.Context, queue string) error {
-	relay := relayQueue(queue)
-	err := c.do(ctx, func(ch *channel) error {
-		_, err := ch.QueueDeclarePassive(relay, true, false, false, false, nil)
-		if err == nil {
-			_, err = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-			if missing(err) {
-				if err = ch.reopen(); err == nil {
-					_, err = ch.QueueDelete(relay, false, false, false)
-				}
-			}
-		}
-		if missing(err) {
-			return nil
-		}
-		return err
-	})
+// delayError says what a user needs who may not declare.
+func delayError(err error) error {
 	if errors.Is(err, driver.ErrPermission) {
-		return nil // whoever may make relays removes it
+		return fmt.Errorf("delays need the permissions configure, write and read on %s*, and a Nack's also write on its queue: grant them, or use a delay of 0: %w", delayPrefix, err)
 	}
-	return err
+	return fmt.Errorf("declare the delay levels: %w", err)
+}
+
+// unitsOf is a delay in levels; never shorter.
+func unitsOf(delay time.Duration) uint64 { return uint64((delay + delayUnit - 1) / delayUnit) }
+
+// addLevels says in a header which levels to pass, and returns the exchange
+// that leads there.
+func addLevels(h driver.Header, units uint64) string {
+	for k := range delayLevels {
+		if units&(1<<k) != 0 {
+			h[headerBit+strconv.Itoa(k)] = true
+		}
+	}
+	return levelExchange(bits.Len64(units) - 1)
 }
 
 // declareEnds makes the exchanges at the levels' end and what takes the rest.
@@ -244,75 +178,3 @@ func safeLetters(exchange string, ttl time.Duration) amqp091.Table {
 		argOverflow:           rejectPublish,
 	}
 }
-
-// settleLater publishes a copy that comes back after the delay, and then
-// acknowledges the original. Where it fails, the original is as it was.
-func (s *subscriber) settleLater(ctx context.Context, in *delivery, delay time.Duration) error {
-	if delay > maxDelay {
-		return fmt.Errorf("%w: a delay of %v: the longest is %v", errors.ErrUnsupported, delay, maxDelay)
-	}
-	if err := s.Extend(ctx, &in.Delivery); err != nil {
-		return err
-	}
-	if in.life.kind.limit > 0 && in.Attempt >= in.life.kind.limit {
-		return s.settle(in, driver.Nack) // the last attempt: the broker dead-letters
-	}
-	units := uint64((delay + delayUnit - 1) / delayUnit)
-	var err error
-	for try := range 2 {
-		if err = s.c.ensureDelay(ctx, units, s.queue, in.life, try > 0); err != nil {
-			return err
-		}
-		err = s.c.publishCopy(ctx, in, units)
-		if !errors.Is(err, driver.ErrNotFound) && !errors.Is(err, driver.ErrUnroutable) {
-			break
-		}
-		// Somebody deleted the levels since they were declared.
-	}
-	if err != nil {
-		return fmt.Errorf("store the delayed copy: %w", err)
-	}
-	return s.settle(in, driver.Ack)
-}
-
-func (c *Conn) publishCopy(ctx context.Context, in *delivery, units uint64) error {
-	m := in.sent
-	h := make(driver.Header, len(m.Header)+8)
-	for k, v := range m.Header {
-		h[escape(k)] = v // its x-death goes into headerDeath, as with any message
-	}
-	for prefix, keep := range map[string]string{prefixFirst: headerFirst, prefixLast: headerLast} {
-		if t := takeEnd(h, prefix); t != nil {
-			h[keep] = t
-		}
-	}
-	for k := range delayLevels {
-		if units&(1<<k) != 0 {
-			h[headerBit+strconv.Itoa(k)] = true
-		}
-	}
-	h[headerQueue] = in.Queue
-	h[headerExchange] = in.Exchange
-	h[headerAttempts] = int64(in.Attempt)
-	if m.UserID != "" {
-		h[headerUser] = m.UserID // the broker takes only this connection's own
-		m.UserID = ""
-	}
-	m.Header = h
-	owner := make(awaited, 1)
-	p := &driver.Publishing{Message: &m, ID: m.ID, Owner: owner}
-	from := &publisher{out: c.out, own: true, exchange: levelExchange(bits.Len64(units) - 1)}
-	from.Publish(ctx, []*driver.Publishing{p}, true)
-	select {
-	case <-owner:
-		return p.Err()
-	case <-ctx.Done():
-		p.Resolve(driver.ErrUnconfirmed)
-		return ctx.Err()
-	}
-}
-
-// awaited hears of one publishing.
-type awaited chan struct{}
-
-func (a awaited) Resolved(*driver.Publishing) { a <- struct{}{} }

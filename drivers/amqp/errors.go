@@ -73,10 +73,28 @@ func conflictField(text string) string {
 		return "DeadLetterExchange"
 	case argDeadLetterKey:
 		return "DeadLetterKey"
-	case argDeadLetterStrategy, argOverflow:
+	case argDeadLetterStrategy:
 		return "BestEffortDeadLetter (" + arg + ")"
+	case argOverflow:
+		return "Overflow, or BestEffortDeadLetter (" + arg + ")"
 	case argDeliveryLimit:
 		return "MaxAttempts"
+	case argTTL:
+		return "TTL"
+	case argExpires:
+		return "Expires"
+	case argMaxLength:
+		return "MaxLength"
+	case argMaxBytes:
+		return "MaxBytes"
+	case argMaxPriority:
+		return "MaxPriority"
+	case argSingleActive:
+		return "SingleActiveConsumer"
+	case "auto_delete":
+		return "AutoDelete"
+	case "exclusive":
+		return "Exclusive"
 	}
 	return "Args[" + arg + "]"
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/routing"
@@ -18,13 +19,13 @@ func (c *Conn) Inspect(ctx context.Context, queue string) (driver.QueueInfo, err
 	if c.management == nil {
 		return info, needManagement("Inspect")
 	}
-	err := c.do(ctx, func(ch *channel) error {
+	err := c.doWith(ctx, []string{queue}, func(ch *channel) error {
 		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		info.Ready, info.Consumers = q.Messages, q.Consumers
 		return err
 	})
 	if err != nil {
-		return info, err
+		return driver.QueueInfo{}, err // f may still be writing info
 	}
 	row, err := c.management.queue(ctx, queue)
 	info.Unsettled = row.Unsettled
@@ -83,8 +84,13 @@ var predeclared = map[string]routing.Kind{
 
 // queueDifference compares as the broker would: by what Declare would send.
 func (c *Conn) queueDifference(have, want routing.Queue) string {
-	if have.Transient != want.Transient {
+	switch {
+	case have.Transient != want.Transient:
 		return "Transient"
+	case have.Exclusive != want.Exclusive:
+		return "Exclusive"
+	case have.AutoDelete != want.AutoDelete:
+		return "AutoDelete"
 	}
 	a, _ := formOf(have, c.version)
 	b, err := formOf(want, c.version)
@@ -102,13 +108,11 @@ func (c *Conn) queueDifference(have, want routing.Queue) string {
 }
 
 func hasBinding(stands []routing.Binding, want routing.Binding) bool {
-	want.Args = bindingArgs(want)
-	for _, b := range stands {
-		if b.Exchange == want.Exchange && b.Queue == want.Queue && b.ToExchange == want.ToExchange && b.Key == want.Key && sameArgs(b.Args, want.Args) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(stands, func(b routing.Binding) bool { return sameBinding(b, want) })
+}
+
+func sameBinding(a, b routing.Binding) bool {
+	return a.Exchange == b.Exchange && a.Queue == b.Queue && a.ToExchange == b.ToExchange && a.Key == b.Key && sameArgs(bindingArgs(a), bindingArgs(b))
 }
 
 // sameArgs compares as far as the API tells: it shows bytes as text and times

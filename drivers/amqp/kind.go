@@ -17,6 +17,8 @@ import (
 type queueKind struct {
 	kind  string // typeQuorum, typeClassic, …; "" where it could not be learned
 	limit int    // MaxAttempts; 0: none
+	// temporary says that it ends with its connection or its last subscriber.
+	temporary bool
 }
 
 // managementTime is how long a subscriber waits for a management API that does
@@ -36,12 +38,15 @@ func (c *Conn) kindOf(ctx context.Context, queue string) (queueKind, error) {
 		}
 	}
 	var k queueKind
-	err := c.do(ctx, func(ch *channel) error {
+	err := c.doWith(ctx, []string{queue}, func(ch *channel) error {
 		var err error
 		k, err = learnKind(ch, queue)
 		return err
 	})
-	return k, err
+	if err != nil {
+		return queueKind{}, err // f may still be writing k
+	}
+	return k, nil
 }
 
 // nonsense is neither a delivery limit nor a queue type, so that a declaration with it makes nothing:
@@ -73,7 +78,10 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 			return k, err
 		}
 		if e.Code == amqp091.AccessRefused {
-			return k, fmt.Errorf("attempts are not known (Delivery.Attempt is 0, MaxAttempts does not see those that ended in a delay): give the user the configure permission for the queue, or the URL the management option: %w", err)
+			return queueKind{}, fmt.Errorf("attempts are not known (Delivery.Attempt is 0, MaxAttempts does not see those that ended in a delay): give the user the configure permission for the queue, or the URL the management option: %w", err)
+		}
+		if e.Code == amqp091.ResourceLocked { // an exclusive one, of this connection
+			return queueKind{kind: typeClassic, temporary: true}, nil
 		}
 		arg := between(e.Reason, "inequivalent arg '", "' for queue")
 		value, set := currentValue(e.Reason)
@@ -82,6 +90,7 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 			durable = !durable
 		case "auto_delete":
 			autoDelete = !autoDelete
+			k.temporary = autoDelete
 		case argMaxPriority: // no quorum queue: what is it?
 			args[argQueueType] = nonsense
 			delete(args, argDeliveryLimit)

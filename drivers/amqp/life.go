@@ -3,6 +3,7 @@ package amqp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -22,9 +23,9 @@ type life struct {
 	// with its queue: it is of the queue that this life consumes, which
 	// another process may have made anew since the last one.
 	kind queueKind
-	// relayed says that the way of a delayed copy back to that queue was
+	// relayed is when the way of a delayed copy back to that queue was
 	// declared; guarded by the turn of Conn.delays.
-	relayed bool
+	relayed time.Time
 }
 
 // consumerTag can be the same for all: each has its channel to itself.
@@ -77,6 +78,9 @@ func (s *subscriber) consume(ctx context.Context, conn *amqp091.Connection) (*li
 	s.mu.Lock()
 	s.asked = conn
 	s.mu.Unlock()
+	if err := s.c.ensureExclusive(ctx, conn, s.queue); err != nil {
+		return nil, err
+	}
 	ch, err := conn.Channel()
 	if err != nil {
 		return nil, err
@@ -85,6 +89,10 @@ func (s *subscriber) consume(ctx context.Context, conn *amqp091.Connection) (*li
 	l.canceled = ch.NotifyCancel(make(chan string, 1))
 	if err = ch.Qos(s.prefetch, 0, false); err == nil {
 		l.deliveries, err = ch.Consume(s.queue, consumerTag, false, false, false, false, nil)
+	}
+	if s.raw && err == nil {
+		l.kind.kind = typeQuorum
+		return l, nil
 	}
 	if err == nil {
 		l.kind, err = s.c.kindOf(ctx, s.queue)
@@ -112,8 +120,13 @@ func (s *subscriber) again() *life {
 	last.acks.flush() // the channel lives on where only the consumer was cancelled
 	s.life = nil
 	s.local = nil // the broker delivers them again
+	conn := s.asked
 	s.mu.Unlock()
 	last.ch.Close()
+	if conn.IsClosed() && s.c.exclusives.get(s.queue) != nil {
+		s.fail(fmt.Errorf("%w: the exclusive queue %q ended with its connection; it is made anew, empty", driver.ErrNotFound, s.queue))
+		return nil
+	}
 	for {
 		conn, err := s.c.consume.get(s.ctx)
 		if err != nil {
@@ -143,8 +156,21 @@ func (s *subscriber) again() *life {
 	}
 }
 
+// leaveQueue counts the subscriber out of its queue, once.
+func (s *subscriber) leaveQueue() {
+	s.mu.Lock()
+	closed := s.closed && s.err == nil
+	again := s.gone
+	s.gone = true
+	s.mu.Unlock()
+	if !again {
+		s.c.exclusives.left(s.queue, closed)
+	}
+}
+
 // giveBack ends the consumer and returns what was only prefetched.
 func (s *subscriber) giveBack(l *life) {
+	s.leaveQueue()
 	l.ch.Cancel(consumerTag, false)
 	for d := range l.deliveries {
 		s.put(l, &d)

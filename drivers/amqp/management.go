@@ -98,6 +98,8 @@ type (
 		Name      string         `json:"name"`
 		Type      string         `json:"type"`
 		Durable   bool           `json:"durable"`
+		Exclusive bool           `json:"exclusive"`
+		Deleted   bool           `json:"auto_delete"`
 		Arguments map[string]any `json:"arguments"`
 		Unsettled int            `json:"messages_unacknowledged"`
 	}
@@ -140,7 +142,7 @@ func (q queueRow) typeName() string {
 }
 
 func (q queueRow) kind() queueKind {
-	k := queueKind{kind: q.typeName()}
+	k := queueKind{kind: q.typeName(), temporary: q.Exclusive || q.Deleted}
 	if n, ok := jsonValue(q.Arguments[argDeliveryLimit]).(int64); ok && n >= 0 {
 		k.limit = int(n) + 1
 	}
@@ -149,8 +151,15 @@ func (q queueRow) kind() queueKind {
 
 func (e exchangeRow) exchange() routing.Exchange {
 	x := routing.Exchange{Name: e.Name, Kind: routing.Kind(e.Type), Transient: !e.Durable}
-	if a, ok := e.Arguments[argAlternate].(string); ok {
-		x.Alternate = fieldName(a)
+	for name, v := range e.Arguments {
+		if a, ok := v.(string); ok && name == argAlternate {
+			x.Alternate = fieldName(a)
+			continue
+		}
+		if x.Args == nil {
+			x.Args = map[string]any{}
+		}
+		x.Args[name] = jsonValue(v)
 	}
 	return x
 }
@@ -165,35 +174,69 @@ func fieldName(exchange string) string {
 
 // routingQueue is the queue as it would be declared: Type and the arguments
 // that Declare sets by itself are left out where they are what it would set.
+// An argument whose value no field can have stays an argument.
 func (q queueRow) routingQueue() routing.Queue {
-	r := routing.Queue{Name: q.Name, Transient: !q.Durable, MaxAttempts: q.kind().limit}
-	kind := q.typeName()
-	if kind != typeQuorum && q.Durable {
-		r.Type = kind
-	}
-	strategy := q.Arguments[argDeadLetterStrategy]
+	r := routing.Queue{Name: q.Name, Transient: !q.Durable, Exclusive: q.Exclusive, AutoDelete: q.Deleted, MaxAttempts: q.kind().limit}
+	overflow, _ := q.Arguments[argOverflow].(string)
 	safe := false
 	if dlx, ok := q.Arguments[argDeadLetterExchange].(string); ok {
 		r.DeadLetterExchange = fieldName(dlx)
 		r.DeadLetterKey, _ = q.Arguments[argDeadLetterKey].(string)
-		safe = strategy == atLeastOnce && q.Arguments[argOverflow] == rejectPublish
+		safe = q.Arguments[argDeadLetterStrategy] == atLeastOnce && overflow == rejectPublish
 		r.BestEffortDeadLetter = !safe
 	}
 	for name, v := range q.Arguments {
+		v = jsonValue(v)
 		switch name {
-		case argQueueType, argDeadLetterExchange, argDeadLetterKey, argDeadLetterStrategy, argDeliveryLimit:
+		case argQueueType, argDeadLetterExchange, argDeadLetterKey, argDeadLetterStrategy, argDeliveryLimit, argOverflow:
 			continue
-		case argOverflow:
-			if safe {
-				continue
-			}
+		}
+		if setField(&r, name, v) {
+			continue
 		}
 		if r.Args == nil {
 			r.Args = map[string]any{}
 		}
-		r.Args[name] = jsonValue(v)
+		r.Args[name] = v
+	}
+	if !safe || r.MaxLength > 0 || r.MaxBytes > 0 {
+		r.Overflow = routing.Overflow(overflow)
+	}
+	if kind := q.typeName(); kind != defaultType(r) {
+		r.Type = kind
 	}
 	return r
+}
+
+// setField sets the field of r that stands for an argument; false where there
+// is none, or none that can have this value.
+func setField(r *routing.Queue, arg string, v any) bool {
+	if arg == argSingleActive {
+		r.SingleActiveConsumer, _ = v.(bool)
+		return r.SingleActiveConsumer
+	}
+	n, ok := v.(int64)
+	if !ok || n <= 0 {
+		return false
+	}
+	switch arg {
+	case argTTL:
+		r.TTL = time.Duration(n) * time.Millisecond
+	case argExpires:
+		r.Expires = time.Duration(n) * time.Millisecond
+	case argMaxLength:
+		r.MaxLength = int(n)
+	case argMaxBytes:
+		r.MaxBytes = n
+	case argMaxPriority:
+		if n > 9 {
+			return false
+		}
+		r.MaxPriority = int(n)
+	default:
+		return false
+	}
+	return true
 }
 
 func (b bindingRow) binding() routing.Binding {

@@ -52,9 +52,10 @@ func (n *nacks) count(exchange string, acked bool) {
 }
 
 // again puts a nacked item by, to be sent again; false where it is refused.
-func (n *nacks) again(it item, connected time.Time) bool {
+// young says that the queues may still be without a leader.
+func (n *nacks) again(it item, young bool) bool {
 	exchange := it.from.exchange
-	if it.forsaken() || n.refusing[exchange] || it.nacked == 0 && time.Since(connected) > settling {
+	if it.forsaken() || n.refusing[exchange] || it.nacked == 0 && !young {
 		return false
 	}
 	if it.nacked++; it.nacked >= maxTries {

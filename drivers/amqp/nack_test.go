@@ -14,11 +14,11 @@ import (
 func TestNackedAgain(t *testing.T) {
 	var n nacks
 	it := item{from: &publisher{exchange: "x"}, p: publishing(driver.Message{})}
-	if n.again(it, time.Now().Add(-2*settling)) {
+	if n.again(it, false) {
 		t.Error("nacked on an old connection, a message is tried again")
 	}
 	tries := 1
-	for ; n.again(it, time.Now()); tries++ {
+	for ; n.again(it, true); tries++ {
 		due, next := n.take(time.Now())
 		if len(due) != 0 || time.Until(next) > time.Second {
 			t.Fatalf("nacked %d times: %d due at once, the next %v", tries, len(due), time.Until(next))
@@ -32,15 +32,15 @@ func TestNackedAgain(t *testing.T) {
 		t.Errorf("tried %d times, want %d", tries, maxTries)
 	}
 	it.nacked = 0
-	if n.again(it, time.Now()) {
+	if n.again(it, true) {
 		t.Error("where one was refused to the last try, the next is tried again")
 	}
 	n.count("x", true)
-	if !n.again(it, time.Now()) {
+	if !n.again(it, true) {
 		t.Error("where one was taken since, the next is not tried again")
 	}
 	it.p.Resolve(driver.ErrUnconfirmed)
-	if n.again(it, time.Now()) {
+	if n.again(it, true) {
 		t.Error("what its caller gave up on is tried again")
 	}
 }
@@ -49,7 +49,7 @@ func TestNackedAgain(t *testing.T) {
 func TestRejectedPromptly(t *testing.T) {
 	for _, kind := range []string{typeQuorum, typeClassic} {
 		c := open(t)
-		declare(t, c, routing.Queue{Name: "q", Type: kind, Args: map[string]any{"x-max-length": 1, "x-overflow": rejectPublish}})
+		declare(t, c, routing.Queue{Name: "q", Type: kind, MaxLength: 1, Overflow: routing.RejectPublish})
 		p := publisherOf(t, c, "")
 		rejected := func() time.Duration {
 			t.Helper()

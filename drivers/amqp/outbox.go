@@ -26,19 +26,23 @@ type outbox struct {
 	wake chan struct{} // cap 1
 	// frame is the frame size of the last connection.
 	frame atomic.Int64
+	// refusals says that this connection has declared a queue that refuses
+	// what is beyond its limits.
+	refusals atomic.Bool
 
-	mu      sync.Mutex
-	session *session  // nil while there is no channel
-	next    *session  // a connection whose channel is still to be opened
-	queue   []item    // accepted, not sent
-	pruned  int       // length of queue when resolved items were last taken out
-	flight  []item    // sent, in the order of their delivery tags
-	careful int       // so many items at the queue's head go one at a time
-	solo    bool      // what is in flight is one of them
-	soloEnd time.Time // when that is not waited for any longer
-	seq     int64
-	nacks   nacks
-	end     error // why nothing is accepted any more
+	mu       sync.Mutex
+	connects bool      // there was a connection
+	session  *session  // nil while there is no channel
+	next     *session  // a connection whose channel is still to be opened
+	queue    []item    // accepted, not sent
+	pruned   int       // length of queue when resolved items were last taken out
+	flight   []item    // sent, in the order of their delivery tags
+	careful  int       // so many items at the queue's head go one at a time
+	solo     bool      // what is in flight is one of them
+	soloEnd  time.Time // when that is not waited for any longer
+	seq      int64
+	nacks    nacks
+	end      error // why nothing is accepted any more
 
 	// ids counts the IDs in flight by hash, so that a publish whose ID may be
 	// in flight already is marked, and its return is told from the other's.
@@ -57,6 +61,7 @@ type item struct {
 	tried    bool  // an earlier try had an unknown outcome
 	late     bool  // going alone, it got no answer in time
 	returned bool
+	later    *scheduled                    // whose copy it is
 	deaths   uint8                         // connections that ended on it
 	nacked   uint8                         // tries that ended in a nack
 	due      time.Time                     // of the next try, after a nack
@@ -68,11 +73,16 @@ func (o *outbox) item(from *publisher, p *driver.Publishing) item {
 	if p.Message.ID != "" { // else it is a generated one, which nobody repeats
 		it.slot = int32(maphash.String(o.seed, it.id) % uint64(len(o.ids)))
 	}
+	if from.own {
+		it.later, _ = p.Owner.(*scheduled)
+	}
 	return it
 }
 
 // forsaken reports that nobody waits for the outcome any more.
-func (it *item) forsaken() bool { return it.p == nil || it.p.Resolved() }
+func (it *item) forsaken() bool {
+	return it.p == nil || it.p.Resolved() || it.later != nil && it.later.p.Resolved()
+}
 
 func newOutbox(c *Conn) *outbox {
 	return &outbox{c: c, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
@@ -132,7 +142,7 @@ func (o *outbox) publish(from *publisher, batch []*driver.Publishing) {
 }
 
 func (o *outbox) ending(from *publisher) error {
-	if from.closed {
+	if from.closed || from.parent != nil && from.parent.closed {
 		return driver.ErrClosed
 	}
 	return o.end
@@ -322,7 +332,7 @@ func (o *outbox) fail(err error) {
 func (o *outbox) abandon(from *publisher, err error) {
 	var pending []*driver.Publishing
 	take := func(it *item) bool {
-		if it.p == nil || from != nil && it.from != from {
+		if it.p == nil || from != nil && it.from != from && it.from.parent != from {
 			return false
 		}
 		pending = append(pending, it.p)

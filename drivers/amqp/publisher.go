@@ -13,6 +13,8 @@ type publisher struct {
 	drop     bool
 	own      bool // what it publishes has headers of the driver's
 	closed   bool // guarded by the outbox's mutex
+	// parent is the application's publisher, of one that sends delayed copies.
+	parent *publisher
 }
 
 // Publisher implements driver.Conn.
@@ -32,6 +34,10 @@ func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wai
 			p.out.publish(p, batch[fit:i]) // in order
 			fit = i + 1
 			m.Resolve(err)
+		} else if m.Message.Delay > 0 {
+			p.out.publish(p, batch[fit:i])
+			fit = i + 1
+			p.schedule(m)
 		}
 	}
 	p.out.publish(p, batch[fit:])
@@ -40,5 +46,6 @@ func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wai
 // Close implements driver.Publisher.
 func (p *publisher) Close(ctx context.Context) error {
 	p.out.abandon(p, driver.ErrUnconfirmed)
+	p.out.c.scheduled.abandon(p, driver.ErrUnconfirmed)
 	return nil
 }

@@ -99,7 +99,7 @@ func TestMaxAttempts(t *testing.T) {
 				c.management = nil
 			}
 			k, err := c.kindOf(ctxOf(t), q)
-			if want := (queueKind{typeQuorum, limit}); k != want || err != nil {
+			if want := (queueKind{kind: typeQuorum, limit: limit}); k != want || err != nil {
 				t.Errorf("learned %+v, %v; want %+v", k, err, want)
 			}
 			check(t, publish(t, publisherOf(t, c, ""), driver.Message{ID: "m", Key: q}))
@@ -132,14 +132,20 @@ func TestLearnKind(t *testing.T) {
 	c.management = nil
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
 		{Name: "classic", Type: typeClassic}, {Name: "transient", Transient: true},
-		{Name: "priorities", Type: typeClassic, Args: map[string]any{"x-max-priority": 5}},
-		{Name: "full", MaxAttempts: 7, DeadLetterExchange: "dlx'", DeadLetterKey: "it's", Args: map[string]any{"x-max-length": 5, "x-expires": 100000, "x-message-ttl": 50000, "x-single-active-consumer": true}},
+		{Name: "priorities", MaxPriority: 5},
+		{Name: "full", MaxAttempts: 7, DeadLetterExchange: "dlx'", DeadLetterKey: "it's", MaxLength: 5, MaxBytes: 500, Overflow: routing.RejectPublish, Expires: 100 * time.Second, TTL: 50 * time.Second, SingleActiveConsumer: true},
+		{Name: "bounded", MaxLength: 5, Overflow: routing.RejectPublish, MaxPriority: 2, TTL: time.Second},
+		{Name: "mine", Exclusive: true, TTL: time.Second, Transient: true}, {Name: "passing", AutoDelete: true, MaxBytes: 3},
 	}}))
 	check(t, c.do(ctxOf(t), func(ch *channel) error {
 		_, err := ch.QueueDeclare("old", true, false, false, false, nil)
 		return err
 	}))
-	for name, want := range map[string]queueKind{"classic": {typeClassic, 0}, "priorities": {typeClassic, 0}, "transient": {typeClassic, 0}, "old": {typeClassic, 0}, "full": {typeQuorum, 7}} {
+	for name, want := range map[string]queueKind{
+		"classic": {kind: typeClassic}, "priorities": {kind: typeClassic}, "transient": {kind: typeClassic}, "old": {kind: typeClassic},
+		"full": {kind: typeQuorum, limit: 7}, "bounded": {kind: typeClassic},
+		"mine": {kind: typeClassic, temporary: true}, "passing": {kind: typeClassic, temporary: true},
+	} {
 		if k, err := c.kindOf(ctxOf(t), name); k != want || err != nil {
 			t.Errorf("%s: %+v, %v; want %+v", name, k, err, want)
 		}

@@ -10,6 +10,7 @@ import (
 type session struct {
 	conn      *amqp091.Connection
 	connected time.Time
+	first     bool // the connection is the outbox's first
 	wire      *wire
 	ch        *amqp091.Channel
 	returns   chan amqp091.Return
@@ -38,6 +39,14 @@ func (s *session) open() error {
 	return nil
 }
 
+// young reports that a nack may mean no more than a queue without a leader, as
+// after a restart of the broker. A connection that has declared a queue which
+// refuses, and has lost none yet, rather believes that one: other queues would
+// get a copy with each try.
+func (s *session) young(o *outbox) bool {
+	return time.Since(s.connected) <= settling && !(s.first && o.refusals.Load())
+}
+
 func (o *outbox) prepare(w *wire) {
 	w.onRead = o.sweep
 	w.onRoom = func() { signal(o.wake) }
@@ -46,7 +55,8 @@ func (o *outbox) prepare(w *wire) {
 func (o *outbox) connected(conn *amqp091.Connection, w *wire) {
 	o.frame.Store(int64(conn.Config.FrameSize))
 	o.mu.Lock()
-	o.next = &session{conn: conn, connected: time.Now(), wire: w}
+	o.next = &session{conn: conn, connected: time.Now(), first: !o.connects, wire: w}
+	o.connects = true
 	o.nacks.refusing = nil // a restarted broker's queues may need their moment
 	o.mu.Unlock()
 	signal(o.wake)
@@ -90,6 +100,7 @@ func (o *outbox) run() {
 			if drained {
 				o.mu.Lock()
 				o.nacks.reopened++
+				o.nacks.row = 0 // counted once, however often this goroutine wakes until its end is told
 				o.mu.Unlock()
 				s.ch.Close()
 			} else {

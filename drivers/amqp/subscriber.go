@@ -21,6 +21,7 @@ type subscriber struct {
 	c        *Conn
 	queue    string
 	prefetch int
+	raw      bool // deliveries are the driver's own, and stay as they came
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -39,6 +40,7 @@ type subscriber struct {
 	closed bool                // by Drain or Close
 	late   *time.Timer         // set by Close
 	err    error               // why Receive ends once local is empty
+	gone   bool                // counted out of its queue
 }
 
 // delivery is what Delivery.Tag leads back to.
@@ -57,7 +59,16 @@ type delivery struct {
 
 // Subscriber implements driver.Conn.
 func (c *Conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
+	s, err := c.subscriber(ctx, cfg, false)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *Conn) subscriber(ctx context.Context, cfg driver.SubscriberConfig, raw bool) (*subscriber, error) {
 	s := &subscriber{
+		raw:      raw,
 		c:        c,
 		queue:    cfg.Queue,
 		prefetch: max(cfg.Prefetch, 1),
@@ -73,6 +84,7 @@ func (c *Conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (dri
 		return nil, err
 	}
 	s.life = l
+	c.exclusives.joined(s.queue)
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	c.mu.Lock()
 	c.subscribers[s] = struct{}{}
@@ -85,6 +97,7 @@ func (c *Conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (dri
 func (s *subscriber) run(l *life) {
 	defer s.c.tasks.Done()
 	defer func() {
+		s.leaveQueue()
 		close(s.done)
 		s.mu.Lock()
 		if s.late != nil {

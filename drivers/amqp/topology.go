@@ -34,24 +34,42 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	return c.do(ctx, func(ch *channel) error {
+	names := make([]string, len(t.Queues))
+	for i, q := range t.Queues {
+		names[i] = q.Name
+	}
+	return c.doWith(ctx, names, func(ch *channel) error {
 		for i, e := range t.Exchanges {
 			if err := ch.ExchangeDeclare(e.Name, string(e.Kind), !e.Transient, false, false, false, exchanges[i]); err != nil {
 				return fmt.Errorf("exchange %q: %w", e.Name, err)
 			}
 		}
 		for i, q := range t.Queues {
-			if _, err := ch.QueueDeclare(q.Name, !q.Transient, false, false, false, queues[i].args); err != nil {
-				return fmt.Errorf("queue %q: %w", q.Name, transientRefused(q, err))
+			if err := queues[i].declare(ch, q.Name); err != nil {
+				return fmt.Errorf("queue %q: %w", q.Name, locked(ch, q, transientRefused(q, err)))
+			}
+			if q.Exclusive {
+				c.exclusives.add(ch.conn, q.Name, queues[i])
+			}
+			if q.Rejects() {
+				c.out.refusals.Store(true)
 			}
 		}
-		for _, b := range t.Bindings {
-			if err := bind(ch, b); err != nil {
-				return fmt.Errorf("binding %s: %w", bindingText(b), err)
-			}
-		}
-		return nil
+		return c.bindAll(ch, t.Bindings)
 	})
+}
+
+// locked tells a queue that is exclusive to another connection from one that
+// stands, but differs in being exclusive: the broker has one answer for both.
+func locked(ch *channel, q routing.Queue, err error) error {
+	var e *amqp091.Error
+	if !errors.As(err, &e) || e.Code != amqp091.ResourceLocked || ch.reopen() != nil {
+		return err
+	}
+	if _, again := ch.QueueDeclarePassive(q.Name, true, false, false, false, nil); again != nil {
+		return err
+	}
+	return fmt.Errorf("%w: Exclusive is %v: %v", driver.ErrConflict, !q.Exclusive, err)
 }
 
 // transientRefused explains what RabbitMQ 4.3 and newer refuse by default.
@@ -76,22 +94,36 @@ func bind(ch *channel, b routing.Binding) error {
 	return ch.QueueBind(b.Queue, b.Key, b.Exchange, false, bindingArgs(b))
 }
 
+func (c *Conn) bindAll(ch *channel, bs []routing.Binding) error {
+	for _, b := range bs {
+		if err := bind(ch, b); err != nil {
+			return fmt.Errorf("binding %s: %w", bindingText(b), err)
+		}
+		c.exclusives.bound(b)
+	}
+	return nil
+}
+
+// boundQueues are the queues that bindings lead to.
+func boundQueues(bs []routing.Binding) (names []string) {
+	for _, b := range bs {
+		if b.Queue != "" {
+			names = append(names, b.Queue)
+		}
+	}
+	return names
+}
+
 // Bind implements driver.Conn.
 func (c *Conn) Bind(ctx context.Context, bs []routing.Binding) error {
-	return c.do(ctx, func(ch *channel) error {
-		for _, b := range bs {
-			if err := bind(ch, b); err != nil {
-				return fmt.Errorf("binding %s: %w", bindingText(b), err)
-			}
-		}
-		return nil
-	})
+	return c.doWith(ctx, boundQueues(bs), func(ch *channel) error { return c.bindAll(ch, bs) })
 }
 
 // Unbind implements driver.Conn.
 func (c *Conn) Unbind(ctx context.Context, bs []routing.Binding) error {
-	return c.do(ctx, func(ch *channel) error {
+	return c.doWith(ctx, boundQueues(bs), func(ch *channel) error {
 		for _, b := range bs {
+			c.exclusives.unbound(func(o routing.Binding) bool { return sameBinding(o, b) })
 			var err error
 			if b.ToExchange != "" {
 				err = ch.ExchangeUnbind(b.ToExchange, b.Key, b.Exchange, false, bindingArgs(b))
@@ -134,8 +166,12 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 			o = driver.DeleteOptions{}
 		}
 	}
+	release, err := c.exclusives.hold(ctx, name)
+	if err != nil {
+		return err
+	}
 	consumed := false
-	err := c.do(ctx, func(ch *channel) error {
+	err = c.do(ctx, func(ch *channel) error {
 		q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
 		if err == nil {
 			consumed = consumed || q.Consumers > 0
@@ -146,6 +182,7 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 		}
 		return err
 	})
+	release(err == nil)
 	if err == nil {
 		err = c.forgetDelay(ctx, name)
 	}
@@ -187,7 +224,10 @@ func (c *Conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteO
 	return c.do(ctx, func(ch *channel) error {
 		err := ch.ExchangeDelete(name, o.IfUnused, false)
 		if missing(err) {
-			return nil
+			err = nil
+		}
+		if err == nil {
+			c.exclusives.unbound(func(b routing.Binding) bool { return b.Exchange == name })
 		}
 		return err
 	})
@@ -195,13 +235,16 @@ func (c *Conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteO
 
 // Purge implements driver.Conn.
 func (c *Conn) Purge(ctx context.Context, queue string) (int, error) {
-	n := 0
-	err := c.do(ctx, func(ch *channel) error {
+	var n int
+	err := c.doWith(ctx, []string{queue}, func(ch *channel) error {
 		k, err := ch.QueuePurge(queue, false)
 		n += k
 		return err
 	})
-	return n, err
+	if err != nil {
+		return 0, err // f may still be writing n
+	}
+	return n, nil
 }
 
 // Verify implements driver.Conn. Without the management option it sees only
@@ -232,6 +275,9 @@ func (c *Conn) Verify(ctx context.Context, t routing.Topology) error {
 		}
 		for _, q := range t.Queues {
 			_, err := ch.QueueDeclarePassive(q.Name, !q.Transient, false, false, false, nil)
+			if errors.Is(wrap(err), driver.ErrInUse) {
+				err = ch.reopen() // it stands, exclusive to another connection
+			}
 			if err = note(err, "queue", q.Name); err != nil {
 				return err
 			}
