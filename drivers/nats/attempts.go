@@ -74,7 +74,7 @@ func (c *consumer) look(ctx context.Context) {
 	for {
 		c.mu.Lock()
 		batch := c.uncounted
-		c.uncounted = nil
+		c.uncounted, c.looking = nil, batch
 		if len(batch) == 0 {
 			c.counting = false
 			c.mu.Unlock()
@@ -96,7 +96,7 @@ func (c *consumer) look(ctx context.Context) {
 			late = c.place(a.l, a.h, now) || late
 			n++
 		}
-		c.uncounted = append(batch[n:], c.uncounted...)
+		c.uncounted, c.looking = append(batch[n:], c.uncounted...), nil
 		c.mu.Unlock()
 		if late {
 			signal(c.drop)

@@ -28,6 +28,12 @@ type store struct {
 
 	publisher publisher
 	topology  topology
+	clock     clock
+	swept     swept
+
+	ledgersMu     sync.Mutex
+	ledgers       map[string]*ledger // by incarnation
+	ledgersClosed bool
 
 	mu        sync.Mutex
 	live      context.Context // ends with the current connection; nil while there is none
@@ -45,6 +51,7 @@ func newStore(cfg driver.Config, opt options) *store {
 		names:     names{ns: token(opt.vhost)},
 		ended:     make(chan struct{}),
 		back:      make(chan struct{}),
+		ledgers:   map[string]*ledger{},
 		consumers: map[*consumer]struct{}{},
 	}
 }
@@ -60,12 +67,19 @@ func (s *store) Features() driver.Features {
 	return driver.Features{
 		Backend: "NATS " + s.version,
 		Support: map[driver.Feature]driver.Support{
-			driver.Confirms:    driver.Native,
-			driver.Dedup:       driver.Native,
-			driver.Attempts:    driver.Native,
-			driver.DelayedNack: driver.Native,
-			driver.Inspect:     driver.Native,
-			driver.Purge:       driver.Emulated,
+			driver.Confirms:     driver.Native,
+			driver.Dedup:        driver.Native,
+			driver.Attempts:     driver.Native,
+			driver.DelayedNack:  driver.Native,
+			driver.Inspect:      driver.Native,
+			driver.Purge:        driver.Emulated,
+			driver.TTL:          driver.Emulated,
+			driver.Expires:      driver.Emulated,
+			driver.MaxLength:    driver.Emulated,
+			driver.Priority:     driver.Emulated,
+			driver.SingleActive: driver.Emulated,
+			driver.Exclusive:    driver.Emulated,
+			driver.AutoDelete:   driver.Emulated,
 		},
 		MaxMessageBytes: min(16<<20, s.maxPayload-min(headerRoom, s.maxPayload/4)),
 		DedupWindow:     dedupWindow,
@@ -100,6 +114,7 @@ func (s *store) up() {
 		signal(c.relink)
 	}
 	s.mu.Unlock()
+	s.relinkLedgers()
 	s.cfg.OnState(driver.Connected, nil)
 	for _, changed := range watchers {
 		changed(true)
@@ -229,6 +244,7 @@ func (s *store) Close(ctx context.Context) error {
 		c.in.Fail(driver.ErrClosed)
 		c.Close(ctx)
 	}
+	s.closeLedgers(ctx)
 	s.mu.Lock()
 	if s.closed { // a second Close, beside the first
 		s.mu.Unlock()

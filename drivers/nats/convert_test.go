@@ -103,8 +103,8 @@ func TestParseAckSubject(t *testing.T) {
 		"$JS.ACK":                                     {},
 		"$JS.ACK." + strings.Repeat("a.", 40):         {},
 	} {
-		seq, n, ok := parseAckSubject(in)
-		if ok != (want[1] > 0) || ok && (seq != want[0] || n != int(want[1])) {
+		seq, n, at, ok := parseAckSubject(in)
+		if ok != (want[1] > 0) || ok && (seq != want[0] || n != int(want[1]) || at != 1700000000) {
 			t.Errorf("%s: %d %d %v", in, seq, n, ok)
 		}
 	}

@@ -55,13 +55,13 @@ func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error)
 
 func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.DeleteOptions) error {
 	h := s.newHandle(q)
-	if !o.IfUnused && !o.IfEmpty {
+	if !o.IfUnused && !o.IfEmpty && o.Idle == 0 {
 		return s.deleteStream(ctx, h)
 	}
 	ctx, cancel := context.WithTimeout(ctx, closedTime)
 	defer cancel()
 	closer := rand.Text()
-	err := s.deleteIf(ctx, q, h, o.DeleteOptions, closer)
+	err := s.deleteIf(ctx, q, h, o, closer)
 	if err == nil || errors.Is(err, emulate.ErrGone) || errors.Is(err, driver.ErrNotFound) {
 		return nil
 	}
@@ -75,7 +75,7 @@ func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.Del
 }
 
 // deleteIf closes the queue and deletes it if the conditions hold.
-func (s *store) deleteIf(ctx context.Context, q *emulate.Queue, h *handle, o driver.DeleteOptions, closer string) error {
+func (s *store) deleteIf(ctx context.Context, q *emulate.Queue, h *handle, o emulate.DeleteOptions, closer string) error {
 	for {
 		if err := s.do(ctx, "closing the queue", func(ctx context.Context) error { return s.shut(ctx, h, closer) }); err != nil {
 			return err
@@ -89,20 +89,33 @@ func (s *store) deleteIf(ctx context.Context, q *emulate.Queue, h *handle, o dri
 		case o.IfEmpty && info.Ready > 0:
 			return fmt.Errorf("%w: the queue has %d ready messages", driver.ErrInUse, info.Ready)
 		}
-		// Another one who closed it meanwhile may have opened it again.
+		if o.Idle > 0 {
+			u, err := s.Usage(ctx, q)
+			if err != nil {
+				return err
+			}
+			if u.Consumers > 0 || u.Idle < o.Idle {
+				return fmt.Errorf("%w: the queue was used %v ago", driver.ErrInUse, u.Idle)
+			}
+		}
+		// Another one who closed it meanwhile may have opened it again, also
+		// between two tries.
 		mine := false
 		err = s.do(ctx, "deleting the queue", func(ctx context.Context) error {
 			stream, err := s.js.Stream(ctx, h.stream)
-			if err == nil {
-				mine = stream.CachedInfo().Config.Metadata[metaCloser] == closer
+			if err != nil {
+				return err
 			}
-			return err
+			if mine = stream.CachedInfo().Config.Metadata[metaCloser] == closer; !mine {
+				return nil
+			}
+			return s.js.DeleteStream(ctx, h.stream)
 		})
-		if err != nil {
-			return err
+		if mine && (err == nil || errors.Is(err, driver.ErrNotFound)) {
+			s.tellDeleted(h)
 		}
-		if mine {
-			return s.deleteStream(ctx, h)
+		if err != nil || mine {
+			return err
 		}
 	}
 }
@@ -116,12 +129,14 @@ func (s *store) deleteStream(ctx context.Context, h *handle) error {
 		return err
 	})
 	if err == nil {
-		// Consumers whose inbox is full have no request open by which the
-		// server could tell them.
-		s.nc.Publish(h.held, nil)
+		s.tellDeleted(h)
 	}
 	return err
 }
+
+// tellDeleted tells consumers whose inbox is full, and which have no request
+// open by which the server could, and those who keep a book.
+func (s *store) tellDeleted(h *handle) { s.nc.Publish(h.held, nil) }
 
 // shut takes the messages' subject from the stream, and returns when what the
 // server had received for it is stored.

@@ -126,7 +126,7 @@ func (s *store) Leases(ctx context.Context) ([]emulate.Lease, time.Duration, err
 	var leases []emulate.Lease
 	add := func(e stored) {
 		var r leaseRecord
-		if json.Unmarshal(e.data, &r) == nil {
+		if e.subject != g.leadSubject() && json.Unmarshal(e.data, &r) == nil {
 			leases = append(leases, emulate.Lease{Client: r.Client, Version: emulate.Version{Epoch: g.epoch, N: r.Version}})
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
+	"github.com/polymq/polymq/routing"
 )
 
 // publisher sends parcels and matches the server's answers to them. Each
@@ -91,6 +92,29 @@ func (s *store) Append(ctx context.Context, parcels []*emulate.Parcel, wait bool
 	for _, parcel := range parcels {
 		s.publisher.send(w, parcel, now)
 	}
+}
+
+// noteStored ends a parcel of a kept queue, whose message is stored: its book
+// is kept from now on, and says whether a queue that can be full takes it.
+func (s *store) noteStored(parcel *emulate.Parcel, seq uint64, repeat bool) {
+	q := parcel.Queue
+	l, err := s.ledger(q)
+	switch {
+	case err != nil:
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
+	case q.Overflow == routing.RejectPublish:
+		l.verdict(seq, parcel, repeat)
+	default:
+		l.stands(seq)
+		parcel.Done(nil)
+	}
+}
+
+// resend sends one parcel again.
+func (p *publisher) resend(parcel *emulate.Parcel) {
+	w := writers.Get().(*writer)
+	defer w.release()
+	p.send(w, parcel, time.Now())
 }
 
 func (p *publisher) send(w *writer, parcel *emulate.Parcel, now time.Time) {
@@ -229,8 +253,10 @@ func (p *publisher) answer(m *natsgo.Msg) {
 		p.suspect(parcel, natsgo.ErrNoResponders)
 		return
 	}
-	_, err := parseAck(m.Data)
+	seq, err := parseAck(m.Data)
 	switch {
+	case err == nil && handleOf(parcel.Queue).kept:
+		p.s.noteStored(parcel, seq, bytes.Contains(m.Data, []byte(`"duplicate"`)))
 	case err == nil:
 		parcel.Done(nil)
 	case isStreamGone(err):

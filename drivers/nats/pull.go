@@ -147,7 +147,7 @@ func (l *link) receive(m *natsgo.Msg) {
 		return
 	}
 	c := l.c
-	seq, delivered, ok := parseAckSubject(m.Reply)
+	seq, delivered, stored, ok := parseAckSubject(m.Reply)
 	if !ok {
 		c.s.cfg.Logger.Error("nats: a message with an acknowledgement subject of unknown form", "subject", m.Reply)
 		return
@@ -156,6 +156,7 @@ func (l *link) receive(m *natsgo.Msg) {
 	h.Delivery.Queue = c.q.Name
 	h.Attempt = delivered
 	h.Redelivered = delivered > 1
+	h.Stored = time.Unix(0, stored)
 	h.Seq, h.Gen, h.Ref = seq, uint64(delivered), h
 	if err := read(&h.Delivery.Delivery, m); err != nil {
 		c.s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", c.q.Name, "sequence", seq, "error", err)
@@ -284,15 +285,16 @@ func (c *consumer) examine(cause error) {
 	}
 }
 
-// parseAckSubject takes the stream sequence and the count of deliveries from
+// parseAckSubject takes the stream sequence, the count of deliveries and when
+// the message was stored, in Unix nanoseconds, from
 // $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<…>.<time>.<pending>, or
 // the newer form, which has domain and account hash before the stream.
-func parseAckSubject(subject string) (seq uint64, deliveries int, ok bool) {
+func parseAckSubject(subject string) (seq uint64, deliveries int, stored int64, ok bool) {
 	var tokens [16]string
 	n := 0
 	for t := range strings.SplitSeq(subject, ".") {
 		if n == len(tokens) {
-			return 0, 0, false
+			return 0, 0, 0, false
 		}
 		tokens[n] = t
 		n++
@@ -303,9 +305,10 @@ func parseAckSubject(subject string) (seq uint64, deliveries int, ok bool) {
 	case n >= 11:
 		at = 6
 	default:
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
 	deliveries, err1 := strconv.Atoi(tokens[at])
 	seq, err2 := strconv.ParseUint(tokens[at+1], 10, 64)
-	return seq, deliveries, err1 == nil && err2 == nil && deliveries > 0
+	stored, err3 := strconv.ParseInt(tokens[at+3], 10, 64)
+	return seq, deliveries, stored, err1 == nil && err2 == nil && err3 == nil && deliveries > 0
 }

@@ -19,6 +19,9 @@ const purgeBatch = 1000
 // does, and acknowledges it. What was given back with a delay cannot be taken
 // yet: it is then deleted, being whatever is left that nobody holds.
 func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
+	if isKept(q) {
+		return s.purgeKept(ctx, q)
+	}
 	h := s.newHandle(q)
 	n := 0
 	var removed []uint64 // in every try
@@ -37,7 +40,7 @@ func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
 				break
 			}
 		}
-		deleted, err := s.deleteDelayed(ctx, h, removed)
+		deleted, err := s.deleteDelayed(ctx, h, q.Incarnation, removed)
 		n += len(deleted)
 		removed = append(removed, deleted...)
 		if err != nil || len(removed) == 0 {
@@ -53,6 +56,25 @@ func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
 
 // takeAway takes one batch of messages and acknowledges it.
 func (s *store) takeAway(ctx context.Context, h *handle) (took []uint64, err error) {
+	msgs, err := s.pull(ctx, h, purgeBatch)
+	for _, m := range msgs {
+		seq, _, _, ok := parseAckSubject(m.Reply)
+		if !ok {
+			return took, fmt.Errorf("nats: a message with an acknowledgement subject of unknown form: %s", m.Reply)
+		}
+		if err := s.nc.Publish(m.Reply, ackBody); err != nil {
+			return took, err
+		}
+		took = append(took, seq)
+	}
+	if err != nil {
+		return took, err
+	}
+	return took, s.nc.FlushWithContext(ctx)
+}
+
+// pull takes up to n messages that are there, as a subscriber does.
+func (s *store) pull(ctx context.Context, h *handle, n int) (took []*natsgo.Msg, err error) {
 	inbox := s.nc.NewInbox()
 	sub, err := s.nc.SubscribeSync(inbox)
 	if err != nil {
@@ -62,11 +84,11 @@ func (s *store) takeAway(ctx context.Context, h *handle) (took []uint64, err err
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
-	req := fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, purgeBatch)
+	req := fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, n)
 	if err := s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+h.stream+"."+consumerName, inbox, req); err != nil {
 		return nil, err
 	}
-	for len(took) < purgeBatch {
+	for len(took) < n {
 		m, err := sub.NextMsgWithContext(ctx)
 		if err != nil {
 			return took, err
@@ -74,28 +96,21 @@ func (s *store) takeAway(ctx context.Context, h *handle) (took []uint64, err err
 		if m.Reply == "" {
 			switch m.Header.Get("Status") {
 			case "404", "408":
-				return took, s.nc.FlushWithContext(ctx)
+				return took, nil
 			case "503":
 				return took, natsgo.ErrNoResponders
 			}
 			return took, fmt.Errorf("nats: taking messages: %s %s", m.Header.Get("Status"), m.Header.Get("Description"))
 		}
-		seq, _, ok := parseAckSubject(m.Reply)
-		if !ok {
-			return took, fmt.Errorf("nats: a message with an acknowledgement subject of unknown form: %s", m.Reply)
-		}
-		if err := s.nc.Publish(m.Reply, ackBody); err != nil {
-			return took, err
-		}
-		took = append(took, seq)
+		took = append(took, m)
 	}
-	return took, s.nc.FlushWithContext(ctx)
+	return took, nil
 }
 
 // deleteDelayed deletes the messages that were delivered once and that nobody
 // holds. While a subscriber that has died may still hold some, it deletes none.
 // Of those that were taken the server may not have removed all yet.
-func (s *store) deleteDelayed(ctx context.Context, h *handle, taken []uint64) (deleted []uint64, err error) {
+func (s *store) deleteDelayed(ctx context.Context, h *handle, incarnation string, taken []uint64) (deleted []uint64, err error) {
 	consumer, err := s.js.Consumer(ctx, h.stream, consumerName)
 	if err != nil {
 		return nil, err
@@ -108,7 +123,7 @@ func (s *store) deleteDelayed(ctx context.Context, h *handle, taken []uint64) (d
 	if err != nil {
 		return nil, err
 	}
-	spared := slices.Clone(taken)
+	spared := append(s.swept.of(incarnation), taken...)
 	for _, seqs := range holders {
 		if seqs == nil {
 			return nil, nil
@@ -128,10 +143,7 @@ func (s *store) deleteDelayed(ctx context.Context, h *handle, taken []uint64) (d
 		more = more && from <= state.Delivered.Stream
 	}
 	for _, seq := range left {
-		err := s.call(ctx, "$JS.API.STREAM.MSG.DELETE."+h.stream, struct {
-			Seq     uint64 `json:"seq"`
-			NoErase bool   `json:"no_erase"`
-		}{seq, true}, &struct{}{})
+		err := s.deleteMessage(ctx, h, seq)
 		switch {
 		case err == nil:
 			deleted = append(deleted, seq)

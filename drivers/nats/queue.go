@@ -20,6 +20,8 @@ type handle struct {
 	subject string // of its messages
 	held    string // asks its consumers what they hold
 	probe   string // ends a hold that does not exist
+	kept    bool   // it has a book
+	counted bool   // how it is used is recorded
 }
 
 // consumerName is the durable consumer that all subscribers of a queue share.
@@ -39,6 +41,8 @@ func (s *store) newHandle(q *emulate.Queue) *handle {
 		prefix:  prefix,
 		subject: prefix + ".m",
 		held:    s.names.held(q.Incarnation),
+		kept:    isKept(q),
+		counted: q.AutoDelete || q.Expires > 0,
 		probe:   "$JS.ACK." + s.names.queueStream(q.Incarnation) + "." + consumerName + ".1." + noSequence + ".0.0.0",
 	}
 }
@@ -47,7 +51,15 @@ func (s *store) newHandle(q *emulate.Queue) *handle {
 func (h *handle) subjects() []string { return append([]string{h.subject}, h.besides()...) }
 
 // besides are the subjects of the records beside the messages.
-func (h *handle) besides() []string { return []string{h.prefix + ".c.*", h.prefix + ".r.*"} }
+func (h *handle) besides() []string {
+	switch {
+	case h.kept:
+		return []string{h.prefix + ".e", h.prefix + ".s", h.prefix + ".r.*"}
+	case h.counted:
+		return []string{h.prefix + ".c.*", h.prefix + ".r.*", h.prefix + ".u"}
+	}
+	return []string{h.prefix + ".c.*", h.prefix + ".r.*"}
+}
 
 func (s *store) Attach(q *emulate.Queue) { q.Handle = s.newHandle(q) }
 
@@ -73,12 +85,18 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 			AllowMsgTTL: true, // likewise
 			Metadata:    map[string]string{metaFormat: format, metaNamespace: s.opt.vhost, metaQueue: q.Name},
 		}
+		if h.kept {
+			cfg.Retention = jetstream.LimitsPolicy
+		}
 		err := again(ctx, func() error {
 			_, err := s.js.CreateStream(ctx, cfg)
 			return err
 		})
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) && !hasCode(err, codeStreamExists) {
 			return err
+		}
+		if h.kept {
+			return nil
 		}
 		_, err = s.js.CreateConsumer(ctx, h.stream, s.consumerConfig(h))
 		if errors.Is(err, jetstream.ErrConsumerExists) {
@@ -113,6 +131,9 @@ func describe(name string) string {
 // its delay. A subscriber that does not answer has died with its process;
 // until its record runs out, with the lease, it counts with what it last said.
 func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo, error) {
+	if isKept(q) {
+		return s.inspectKept(ctx, q)
+	}
 	h := s.newHandle(q)
 	var info driver.QueueInfo
 	err := s.do(ctx, "inspecting the queue", func(ctx context.Context) error {
@@ -132,7 +153,7 @@ func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo
 		if err != nil {
 			return err
 		}
-		info.Ready = max(0, int(state.State.Subjects[h.subject])-info.Unsettled)
+		info.Ready = max(0, int(state.State.Subjects[h.subject])-info.Unsettled-len(s.swept.of(q.Incarnation)))
 		return nil
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, driver.ErrNotFound) {

@@ -17,6 +17,7 @@ type stored struct {
 	seq     uint64
 	at      time.Time
 	data    []byte
+	header  natsgo.Header // not from leaderGet
 }
 
 // call sends a request to JetStream's API and decodes the reply into v.
@@ -84,7 +85,9 @@ const (
 // it may lag behind the leader: then the page ends early, but what is in it
 // has its place in the sequence all the same.
 func (s *store) page(ctx context.Context, stream string, req getRequest, each func(stored)) (next uint64, more bool, err error) {
-	req.Batch, req.MaxBytes = pageMessages, pageBytes
+	if req.Batch == 0 {
+		req.Batch, req.MaxBytes = pageMessages, pageBytes
+	}
 	if req.Seq == 0 {
 		req.Seq = 1
 	}
@@ -133,7 +136,7 @@ func (s *store) page(ctx context.Context, stream string, req getRequest, each fu
 }
 
 func parseStored(m *natsgo.Msg) (stored, error) {
-	e := stored{subject: m.Header.Get("Nats-Subject"), data: m.Data}
+	e := stored{subject: m.Header.Get("Nats-Subject"), data: m.Data, header: m.Header}
 	var err error
 	if e.seq, err = strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64); err != nil {
 		return stored{}, fmt.Errorf("nats: a stored message without a sequence: %w", err)
@@ -142,4 +145,56 @@ func parseStored(m *natsgo.Msg) (stored, error) {
 		return stored{}, fmt.Errorf("nats: a stored message without a time: %w", err)
 	}
 	return e, nil
+}
+
+// fetchOnce asks for all messages at once. A replica may not have one yet that
+// the stream has: then the leader says.
+func (s *store) fetchOnce(ctx context.Context, h *handle, seqs []uint64) ([]*natsgo.Msg, error) {
+	inbox := s.nc.NewInbox() + "."
+	sub, err := s.nc.SubscribeSync(inbox + "*")
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Unsubscribe()
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	for i, seq := range seqs {
+		req := fmt.Appendf(nil, `{"seq":%d}`, seq)
+		if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+h.stream, inbox+strconv.Itoa(i), req); err != nil {
+			return nil, err
+		}
+	}
+	msgs := make([]*natsgo.Msg, len(seqs))
+	var missing []int
+	for range seqs {
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		i, err := strconv.Atoi(m.Subject[len(inbox):])
+		if err != nil || i < 0 || i >= len(seqs) {
+			return nil, fmt.Errorf("nats: reading %s: an answer to %q", h.stream, m.Subject)
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+			msgs[i] = m
+		case "404":
+			missing = append(missing, i)
+		case "503":
+			return nil, natsgo.ErrNoResponders
+		default:
+			return nil, fmt.Errorf("nats: reading %s: status %s %s", h.stream, status, m.Header.Get("Description"))
+		}
+	}
+	for _, i := range missing {
+		_, there, err := s.leaderGet(ctx, h.stream, getRequest{Seq: seqs[i]})
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			return nil, fmt.Errorf("nats: reading %s: a replica lags: %w", h.stream, natsgo.ErrTimeout)
+		}
+	}
+	return msgs, nil
 }

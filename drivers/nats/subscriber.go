@@ -16,11 +16,9 @@ import (
 	"github.com/polymq/polymq/driver/emulate"
 )
 
-const (
-	// presence is how often a consumer says that it is there; its record runs
-	// out after three.
-	presence = 10 * time.Second
-)
+// presence is how often a consumer says that it is there; its record runs out
+// after three.
+func (s *store) presence() time.Duration { return min(max(s.opt.lease/3, time.Second), 10*time.Second) }
 
 // consumer takes messages for one inbox. One goroutine asks for them (run), and
 // one looks up how often those were delivered that are not new (attempts); the
@@ -54,12 +52,17 @@ type consumer struct {
 	closed bool
 
 	uncounted []arrival // in the order in which they came
+	looking   []arrival // of these, being looked up
 	counting  bool      // and what comes now gets in line
 }
 
 func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox) (emulate.Consumer, error) {
+	if isKept(q) {
+		return s.consumeKept(ctx, q, in)
+	}
 	h := s.newHandle(q)
 	err := s.do(ctx, "consuming", func(ctx context.Context) error {
+		sent := time.Now()
 		info, err := s.js.Consumer(ctx, h.stream, consumerName)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			_, err = s.js.CreateConsumer(ctx, h.stream, s.consumerConfig(h))
@@ -68,6 +71,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 		if err != nil {
 			return err
 		}
+		s.clock.observe(sent, time.Now(), info.CachedInfo().TimeStamp)
 		// Whoever has the longer lease decides: a shorter one would end holds
 		// that are still being extended in time.
 		if cfg := info.CachedInfo().Config; cfg.AckWait < s.opt.lease {
@@ -109,9 +113,9 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 		return nil, driver.ErrClosed
 	}
 	s.consumers[c] = struct{}{}
-	s.mu.Unlock()
-	c.done.Go(c.run)
+	c.done.Go(c.run) // under the mutex: Close waits for them
 	c.done.Go(c.attempts)
+	s.mu.Unlock()
 	return c, nil
 }
 
@@ -119,7 +123,8 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 func (c *consumer) run() {
 	beat := time.NewTicker(c.s.opt.lease / 10)
 	defer beat.Stop()
-	tick := time.NewTicker(pullHeartbeat)
+	presence := c.s.presence()
+	tick := time.NewTicker(min(pullHeartbeat, presence))
 	defer tick.Stop()
 	told := time.Now()
 	again := time.NewTimer(time.Hour)
@@ -261,10 +266,13 @@ func (c *consumer) drain(ctx context.Context) error {
 func (c *consumer) announce(ctx context.Context) error {
 	m := &natsgo.Msg{
 		Subject: c.h.prefix + ".c." + c.id,
-		Header:  natsgo.Header{"Nats-Rollup": {"sub"}, "Nats-TTL": {(3 * presence).String()}},
+		Header:  natsgo.Header{"Nats-Rollup": {"sub"}, "Nats-TTL": {wholeSeconds(3 * c.s.presence()).String()}},
 	}
 	return c.s.do(ctx, "announcing the subscriber", func(ctx context.Context) error {
 		_, err := c.s.publishOne(ctx, m)
+		if err == nil && c.h.counted {
+			_, err = c.s.publishOne(ctx, c.h.use(usedBody))
+		}
 		return err
 	})
 }
@@ -272,6 +280,12 @@ func (c *consumer) announce(ctx context.Context) error {
 // leave removes the record.
 func (c *consumer) leave(ctx context.Context) error {
 	err := c.s.do(ctx, "removing the subscriber's record", func(ctx context.Context) error {
+		if c.h.counted {
+			_, err := c.s.publishOne(ctx, c.h.use(usedBody))
+			if err != nil && !errors.Is(err, natsgo.ErrNoResponders) {
+				return err
+			}
+		}
 		return c.s.purge(ctx, c.h.stream, c.h.prefix+".c."+c.id)
 	})
 	if isStreamGone(err) || errors.Is(err, driver.ErrClosed) {
@@ -299,6 +313,13 @@ func (c *consumer) tellHeld(m *natsgo.Msg) {
 	for seq, h := range c.holds {
 		if now.Before(h.until) {
 			answer.Held = append(answer.Held, seq)
+		}
+	}
+	for _, as := range [][]arrival{c.looking, c.uncounted} {
+		for _, a := range as {
+			if now.Before(a.h.until) {
+				answer.Held = append(answer.Held, a.h.Seq)
+			}
 		}
 	}
 	c.mu.Unlock()

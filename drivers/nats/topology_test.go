@@ -192,7 +192,7 @@ func TestWatchTopology(t *testing.T) {
 	a, b := openRaw(t, url), openRaw(t, url)
 	v := load(t, a, emulate.Version{}).Version
 	heard := make(chan struct{}, 100)
-	if err := b.WatchTopology(within(t), func() { heard <- struct{}{} }); err != nil {
+	if err := b.WatchTopology(within(t), func(bool) { heard <- struct{}{} }); err != nil {
 		t.Fatal(err)
 	}
 	v = apply(t, a, v, element(1))

@@ -1,0 +1,396 @@
+package nats
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"time"
+
+	"github.com/polymq/polymq/driver/emulate"
+	"github.com/polymq/polymq/routing"
+)
+
+// book is what stands in a kept queue: which messages wait, in which order,
+// and who holds the others. It follows from the messages of the queue's
+// stream, taken one after the other, and from nothing else; the time too is
+// that at which the server stored them. So all who read the stream have the
+// same book, and what two of them wanted at once was decided by the server's
+// order.
+type book struct {
+	q   *emulate.Queue
+	now int64 // Unix nanoseconds; never goes back
+
+	entries map[uint64]*entry // by sequence
+	levels  []level
+	ready   int   // in the levels
+	bytes   int64 // of them
+	delayed byDue
+	left    []*entry // given up by the queue, for Sweep
+
+	readers []*reader // in the order in which they came
+	turn    []*reader // whose turn it is next
+	used    bool      // there was a reader
+	idle    int64     // since when there is none, and the queue was not touched
+
+	refused []refusal // the latest
+	gone    []uint64  // not here any more, and in the stream perhaps still
+
+	given func(r *reader, e *entry) // hears what a reader gets
+	ended func(r *reader)           // hears that a reader's lease has run out
+}
+
+// entry is one message.
+type entry struct {
+	seq    uint64
+	level  int
+	size   int   // of the body
+	stored int64 // when, by the server's clock
+	over   int64 // when its time is over; 0: never
+
+	failed int     // attempts that ended without success
+	gen    uint64  // how often a reader got it
+	reader *reader // holds it
+	due    int64   // given back, and not to be had before; 0: waits
+	reason emulate.Reason
+	swept  int64 // until then no other Sweep gets it
+}
+
+// reader is one consumer in the book.
+type reader struct {
+	id    string
+	limit int           // holds so many at most
+	lease time.Duration // lasts so long without a sign
+	until int64
+	holds map[uint64]*entry
+}
+
+// refusal is a message that the full queue did not take.
+type refusal struct {
+	Seq uint64 `json:"seq"`
+	At  int64  `json:"at"`
+}
+
+// level are the waiting messages of one priority: those given back, which were
+// all before the others, and those that nobody had.
+type level struct {
+	back  bySeq
+	fresh []*entry
+	next  int // in fresh
+}
+
+func newBook(q *emulate.Queue) *book {
+	return &book{q: q, entries: map[uint64]*entry{}, levels: make([]level, q.MaxPriority+1)}
+}
+
+// over is when the time of a message is over.
+func (b *book) over(stored int64, ttl time.Duration) int64 {
+	if b.q.TTL > 0 && (ttl <= 0 || b.q.TTL < ttl) {
+		ttl = b.q.TTL
+	}
+	if ttl <= 0 {
+		return 0
+	}
+	return stored + int64(ttl)
+}
+
+// message enters a message, unless the queue is full and refuses.
+func (b *book) message(seq uint64, at int64, priority, size int, ttl time.Duration) {
+	b.advance(at)
+	if b.q.Overflow == routing.RejectPublish && (b.q.MaxLength > 0 && b.ready+1 > b.q.MaxLength || b.q.MaxBytes > 0 && b.bytes+int64(size) > b.q.MaxBytes) {
+		b.refused = append(b.refused, refusal{seq, b.now})
+		b.gone = append(b.gone, seq)
+		return
+	}
+	e := &entry{seq: seq, level: min(priority, b.q.MaxPriority), size: size, stored: at}
+	e.over = b.over(at, ttl)
+	b.entries[seq] = e
+	b.enqueue(e)
+	b.run()
+}
+
+// refusalTime is for how long refusals are known, longer than the server
+// knows the ids of the messages.
+const refusalTime = int64(3 * dedupWindow)
+
+// advance brings about what comes with time.
+func (b *book) advance(at int64) {
+	b.now = max(b.now, at)
+	for i := 0; i < len(b.readers); {
+		if r := b.readers[i]; r.until <= b.now {
+			for _, e := range r.holds {
+				b.giveBack(e, true, 0)
+			}
+			b.strike(r)
+			if b.ended != nil {
+				b.ended(r)
+			}
+		} else {
+			i++
+		}
+	}
+	for len(b.delayed) > 0 && b.delayed[0].due <= b.now {
+		e := heap.Pop(&b.delayed).(*entry)
+		e.due = 0
+		b.enqueue(e)
+	}
+	n := 0
+	for n < len(b.refused) && b.refused[n].At+refusalTime < b.now {
+		n++
+	}
+	b.refused = b.refused[n:]
+	b.returned()
+}
+
+// returned keeps the limits after messages were given back, which comes before
+// they are handed out again, as RabbitMQ has it.
+func (b *book) returned() {
+	b.limit()
+	b.run()
+}
+
+// run hands out what can be, and then keeps the limits.
+func (b *book) run() {
+	b.expire()
+	for b.ready > 0 {
+		r := b.next()
+		if r == nil {
+			break
+		}
+		e := b.dequeue()
+		e.gen++
+		e.reader = r
+		r.holds[e.seq] = e
+		if b.given != nil {
+			b.given(r, e)
+		}
+		b.expire()
+	}
+	b.limit()
+}
+
+// limit drops from the head what is too much.
+func (b *book) limit() {
+	if b.q.Overflow == routing.RejectPublish {
+		return // what is given back may exceed it
+	}
+	for b.q.MaxLength > 0 && b.ready > b.q.MaxLength || b.q.MaxBytes > 0 && b.bytes > b.q.MaxBytes {
+		b.giveUp(b.dequeue(), emulate.Overflown)
+	}
+}
+
+// expire takes what is over from the head.
+func (b *book) expire() {
+	for e := b.head(); e != nil && e.over > 0 && e.over <= b.now; e = b.head() {
+		b.giveUp(b.dequeue(), emulate.Expired)
+	}
+}
+
+// next is who gets the next message; nil: nobody can.
+func (b *book) next() *reader {
+	if b.q.SingleActiveConsumer {
+		if len(b.readers) > 0 && len(b.readers[0].holds) < b.readers[0].limit {
+			return b.readers[0]
+		}
+		return nil
+	}
+	for i, r := range b.turn {
+		if len(r.holds) < r.limit {
+			copy(b.turn[i:], b.turn[i+1:])
+			b.turn[len(b.turn)-1] = r
+			return r
+		}
+	}
+	return nil
+}
+
+// head is what a reader would get next.
+func (b *book) head() *entry {
+	for i := len(b.levels) - 1; i >= 0; i-- {
+		if l := &b.levels[i]; len(l.back) > 0 {
+			return l.back[0]
+		} else if l.next < len(l.fresh) {
+			return l.fresh[l.next]
+		}
+	}
+	return nil
+}
+
+func (b *book) dequeue() *entry {
+	e := b.head()
+	l := &b.levels[e.level]
+	if len(l.back) > 0 {
+		heap.Pop(&l.back)
+	} else {
+		l.fresh[l.next] = nil
+		if l.next++; l.next > 64 && l.next > len(l.fresh)/2 {
+			l.fresh = slices.Delete(l.fresh, 0, l.next)
+			l.next = 0
+		}
+	}
+	b.ready--
+	b.bytes -= int64(e.size)
+	return e
+}
+
+// enqueue makes an entry wait.
+func (b *book) enqueue(e *entry) {
+	l := &b.levels[e.level]
+	if e.gen > 0 {
+		heap.Push(&l.back, e)
+	} else {
+		l.fresh = append(l.fresh, e)
+	}
+	b.ready++
+	b.bytes += int64(e.size)
+}
+
+// giveBack ends a hold, as an attempt or without one.
+func (b *book) giveBack(e *entry, attempt bool, delay time.Duration) {
+	delete(e.reader.holds, e.seq)
+	e.reader = nil
+	if attempt {
+		e.failed++
+	}
+	if delay > 0 {
+		e.due = b.now + int64(delay)
+		heap.Push(&b.delayed, e)
+		return
+	}
+	b.enqueue(e)
+}
+
+// giveUp takes an entry out of the queue: for Sweep, where a dead-letter
+// exchange may take it.
+func (b *book) giveUp(e *entry, reason emulate.Reason) {
+	if b.q.DeadLetterExchange == "" {
+		b.remove(e)
+		return
+	}
+	e.reason = reason
+	b.left = append(b.left, e)
+}
+
+func (b *book) remove(e *entry) {
+	delete(b.entries, e.seq)
+	b.gone = append(b.gone, e.seq)
+}
+
+func (b *book) reader(id string) *reader {
+	for _, r := range b.readers {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// strike removes a reader that holds nothing.
+func (b *book) strike(r *reader) {
+	b.readers = slices.DeleteFunc(b.readers, func(o *reader) bool { return o == r })
+	b.turn = slices.DeleteFunc(b.turn, func(o *reader) bool { return o == r })
+	if len(b.readers) == 0 {
+		b.idle = b.now
+	}
+}
+
+// purge removes what waits and says how much that was.
+func (b *book) purge() int {
+	n := b.ready + len(b.delayed)
+	for b.ready > 0 {
+		b.remove(b.dequeue())
+	}
+	slices.SortFunc(b.delayed, func(x, y *entry) int { return cmp.Compare(x.seq, y.seq) })
+	for _, e := range b.delayed {
+		b.remove(e)
+	}
+	b.delayed = nil
+	return n
+}
+
+// sweep takes at most n entries that were given up, for no other Sweep to get
+// before the lease is over.
+func (b *book) sweep(n int, lease time.Duration) (took []*entry) {
+	for _, e := range b.left {
+		if len(took) == n {
+			break
+		}
+		if e.swept <= b.now {
+			e.swept = b.now + int64(lease)
+			took = append(took, e)
+		}
+	}
+	return took
+}
+
+// unswept is how many entries a Sweep could get.
+func (b *book) unswept(now int64) (n int) {
+	for _, e := range b.left {
+		if e.swept <= now {
+			n++
+		}
+	}
+	return n
+}
+
+// unsettled is how many messages readers hold.
+func (b *book) unsettled() (n int) {
+	for _, r := range b.readers {
+		n += len(r.holds)
+	}
+	return n
+}
+
+// due is when something happens by itself that readers wait for; 0: never.
+func (b *book) due() int64 {
+	var due int64
+	sooner := func(t int64) {
+		if due == 0 || t < due {
+			due = t
+		}
+	}
+	for _, r := range b.readers {
+		sooner(r.until)
+	}
+	if len(b.delayed) > 0 {
+		sooner(b.delayed[0].due)
+	}
+	return due
+}
+
+// first is the lowest sequence in the book; 0: it is empty.
+func (b *book) first() (first uint64) {
+	for seq := range b.entries {
+		if first == 0 || seq < first {
+			first = seq
+		}
+	}
+	return first
+}
+
+// bySeq and byDue are heaps.
+type (
+	bySeq []*entry
+	byDue []*entry
+)
+
+func (h bySeq) Len() int           { return len(h) }
+func (h bySeq) Less(i, j int) bool { return h[i].seq < h[j].seq }
+func (h bySeq) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *bySeq) Push(x any)        { *h = append(*h, x.(*entry)) }
+func (h *bySeq) Pop() any          { return pop((*[]*entry)(h)) }
+
+func (h byDue) Len() int { return len(h) }
+func (h byDue) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(h[i].due, h[j].due), cmp.Compare(h[i].seq, h[j].seq)) < 0
+}
+func (h byDue) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *byDue) Push(x any)   { *h = append(*h, x.(*entry)) }
+func (h *byDue) Pop() any     { return pop((*[]*entry)(h)) }
+
+func pop(h *[]*entry) *entry {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}

@@ -1,0 +1,249 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	crand "crypto/rand"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// errand is a deed on its way into the queue's stream.
+type errand struct {
+	deed   deed
+	member *member                 // whose sign of life it is
+	look   func(b *book, r result) // sees the book right after it; under the mutex
+	done   chan error              // cap 1; nil: nobody waits
+
+	at  time.Time // when it was first sent
+	seq uint64    // of its message; 0: unknown
+}
+
+func (e *errand) finish(err error) {
+	if e.done != nil {
+		e.done <- err
+	}
+}
+
+// seen is called when the deed is in the book.
+func (e *errand) seen(b *book, r result) {
+	if m := e.member; m != nil && b.reader(e.deed.By) != nil && e.deed.By == m.id {
+		m.until = e.at.Add(m.lease())
+	}
+	if e.look != nil {
+		e.look(b, r)
+	}
+}
+
+// give puts an errand in line. Deliveries that a reader settles alike one after
+// the other go together. The caller holds the mutex.
+func (l *ledger) give(e *errand) {
+	if l.err != nil {
+		e.finish(l.err)
+		return
+	}
+	if n := len(l.errands); n > 0 && e.done == nil && len(e.deed.List) > 0 {
+		if last := l.errands[n-1]; last.done == nil && last.deed.Do == e.deed.Do && last.deed.By == e.deed.By && len(last.deed.List)+len(e.deed.List) <= maxListed {
+			last.deed.List = append(last.deed.List, e.deed.List...)
+			return
+		}
+	}
+	l.errands = append(l.errands, e)
+	signal(l.post)
+}
+
+// do sends a deed and waits until it is in the book. What it does it does at
+// least once.
+func (l *ledger) do(ctx context.Context, d deed, m *member, look func(*book, result)) error {
+	for {
+		e := &errand{deed: d, member: m, look: look, done: make(chan error, 1)}
+		l.mu.Lock()
+		l.give(e)
+		l.mu.Unlock()
+		select {
+		case err := <-e.done:
+			if errors.Is(err, errSkipped) {
+				continue
+			}
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// send is the goroutine that sends errands: one message after the other, each
+// with all that is in line by then.
+func (l *ledger) send() {
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-l.post:
+		}
+		for {
+			batch := l.batch()
+			if len(batch) == 0 {
+				break
+			}
+			if err := l.sendBatch(batch); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// batch takes from the line what fits into one message.
+func (l *ledger) batch() []*errand {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, size := 0, 0
+	for n < len(l.errands) {
+		size += 100 + 48*len(l.errands[n].deed.List)
+		if n > 0 && size > maxDeeds {
+			break
+		}
+		n++
+	}
+	batch := l.errands[:n:n]
+	l.errands = slices.Clone(l.errands[n:])
+	return batch
+}
+
+// sendBatch sends until the server has stored it; under one id, so that it does
+// so once. It gives up with the ledger only.
+func (l *ledger) sendBatch(batch []*errand) error {
+	deeds := make([]deed, len(batch))
+	now := time.Now()
+	for i, e := range batch {
+		deeds[i] = e.deed
+		e.at = now
+	}
+	body, err := json.Marshal(deeds)
+	if err != nil {
+		return err // it has no such types
+	}
+	id := crand.Text()
+	l.mu.Lock()
+	if l.err != nil {
+		err := l.err
+		l.mu.Unlock()
+		for _, e := range batch {
+			e.finish(err)
+		}
+		return err
+	}
+	l.sent[id] = batch
+	l.mu.Unlock()
+	m := &natsgo.Msg{Subject: l.h.prefix + ".e", Header: natsgo.Header{headerDeeds: {string(body)}, headerMsgID: {id}}}
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		var seq uint64
+		err := l.s.once(l.ctx, func(ctx context.Context) (err error) {
+			seq, err = l.s.publishOne(ctx, m)
+			return err
+		})
+		if err == nil {
+			l.stored(id, seq)
+			return nil
+		}
+		if l.ctx.Err() != nil {
+			return l.ctx.Err()
+		}
+		if isStreamGone(err) || errors.Is(err, natsgo.ErrNoResponders) {
+			signal(l.relink) // attach finds out whether it is there
+		} else if !passing(err) && pause >= time.Second && !errors.Is(err, driver.ErrClosed) {
+			l.s.cfg.Logger.Warn("nats: what subscribers did cannot be stored; trying again", "queue", l.q.Name, "error", err)
+		}
+		if wait(l.ctx, pause) != nil {
+			return l.ctx.Err()
+		}
+	}
+}
+
+// stored notes where a batch is in the stream.
+func (l *ledger) stored(id string, seq uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen = max(l.seen, seq)
+	batch, ok := l.sent[id]
+	if !ok {
+		return // in the book by now
+	}
+	if l.load == nil && l.book != nil && seq <= l.at { // the book was loaded past it
+		delete(l.sent, id)
+		for _, e := range batch {
+			e.finish(errSkipped)
+		}
+		return
+	}
+	batch[0].seq = seq
+}
+
+// settleUp writes the book down and deletes from the stream what led to it:
+// deeds, and messages that are gone. Whoever reads the stream begins with what
+// is written down, so nothing is deleted before.
+func (l *ledger) settleUp(ctx context.Context) error {
+	l.mu.Lock()
+	snap := l.book.snapshot(l.at)
+	l.mu.Unlock()
+	body, err := snap.encode()
+	if err != nil {
+		return err
+	}
+	m := &natsgo.Msg{Subject: l.h.prefix + ".s", Header: natsgo.Header{"Nats-Rollup": {"sub"}}, Data: body}
+	err = l.s.once(ctx, func(ctx context.Context) error {
+		_, err := l.s.publishOne(ctx, m)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = l.s.once(ctx, func(ctx context.Context) error {
+		if err := l.s.purgeBefore(ctx, l.h.stream, l.h.prefix+".e", snap.At+1); err != nil {
+			return err
+		}
+		return l.s.purgeBefore(ctx, l.h.stream, l.h.subject, snap.From)
+	})
+	if err != nil {
+		return err
+	}
+	deleted := map[uint64]bool{}
+	for _, run := range snap.Gone {
+		for seq := run[0]; seq <= run[1]; seq++ {
+			err := l.s.once(ctx, func(ctx context.Context) error { return l.s.deleteMessage(ctx, l.h, seq) })
+			if err != nil && !isMessageGone(err) {
+				return err
+			}
+			deleted[seq] = true
+		}
+	}
+	l.mu.Lock()
+	if l.book != nil {
+		l.book.gone = slices.DeleteFunc(l.book.gone, func(seq uint64) bool { return seq < snap.From || deleted[seq] })
+	}
+	l.mu.Unlock()
+	return nil
+}
+
+// purgeBefore removes a subject's messages before a sequence.
+func (s *store) purgeBefore(ctx context.Context, stream, subject string, seq uint64) error {
+	var reply struct{}
+	return s.call(ctx, "$JS.API.STREAM.PURGE."+stream, struct {
+		Filter string `json:"filter"`
+		Seq    uint64 `json:"seq"`
+	}{subject, seq}, &reply)
+}
+
+// deleteMessage removes one message of a queue.
+func (s *store) deleteMessage(ctx context.Context, h *handle, seq uint64) error {
+	return s.call(ctx, "$JS.API.STREAM.MSG.DELETE."+h.stream, struct {
+		Seq     uint64 `json:"seq"`
+		NoErase bool   `json:"no_erase"`
+	}{seq, true}, &struct{}{})
+}

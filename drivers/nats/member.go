@@ -1,0 +1,355 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	crand "crypto/rand"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// member is a consumer of a kept queue: a reader in its book. One goroutine
+// brings what the book gives it (run). All its fields but those that never
+// change are guarded by the ledger's mutex.
+type member struct {
+	l  *ledger
+	in *emulate.Inbox
+
+	ctx  context.Context // ends when nothing is delivered any more
+	quit context.CancelFunc
+	done sync.WaitGroup
+	more chan struct{} // cap 1: due has grown, or the reader is to come back
+
+	id     string // the reader's, anew each time it comes
+	joined bool
+	limit  int       // as told
+	sign   time.Time // when the last sign of life was given
+	until  time.Time // the reader lasts until then at least
+	holds  map[uint64]*kept
+	due    []*kept // of holds, not yet brought
+	ending bool
+	closed bool
+}
+
+// kept is a delivery of a kept queue.
+type kept struct {
+	emulate.Delivery
+	put bool // into the inbox
+}
+
+// lease is how long the reader lasts without a sign.
+func (m *member) lease() time.Duration { return m.l.s.opt.lease }
+
+func (l *ledger) consume(ctx context.Context, in *emulate.Inbox) (*member, error) {
+	m := &member{l: l, in: in, more: make(chan struct{}, 1), holds: map[uint64]*kept{}}
+	m.ctx, m.quit = context.WithCancel(context.Background())
+	if err := m.join(ctx); err != nil {
+		m.quit()
+		l.mu.Lock()
+		if l.members[m.id] == m {
+			delete(l.members, m.id)
+			l.give(&errand{deed: deed{Do: doLeave, By: m.id}})
+		}
+		l.mu.Unlock()
+		return nil, err
+	}
+	m.done.Go(m.run)
+	return m, nil
+}
+
+// join makes the member a reader, as one that has just come.
+func (m *member) join(ctx context.Context) error {
+	l := m.l
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return l.err
+	}
+	delete(l.members, m.id)
+	m.id, m.limit, m.sign, m.joined = crand.Text(), m.in.Prefetch(), time.Now(), false
+	l.members[m.id] = m
+	d := deed{Do: doJoin, By: m.id, N: m.limit, MS: wholeMS(m.lease())}
+	l.mu.Unlock()
+	return l.do(ctx, d, m, func(b *book, _ result) { m.joined = b.reader(d.By) != nil })
+}
+
+// run brings what is due, tells of more room, and comes back after the
+// reader's lease ran out.
+func (m *member) run() {
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-m.more:
+		case <-m.in.More():
+			m.l.mu.Lock()
+			m.tellLimit()
+			m.l.mu.Unlock()
+		}
+		m.l.mu.Lock()
+		out := !m.joined
+		m.l.mu.Unlock()
+		if out && m.join(m.ctx) != nil {
+			return // the ledger has ended, or the member
+		}
+		m.bring()
+	}
+}
+
+// tellLimit tells the book how many the reader holds at most. The caller holds
+// the mutex.
+func (m *member) tellLimit() {
+	if n := m.in.Prefetch(); m.joined && !m.ending && n != m.limit {
+		m.limit = n
+		m.l.give(&errand{deed: deed{Do: doLimit, By: m.id, N: n}})
+	}
+}
+
+// give notes a delivery. The caller holds the mutex.
+func (m *member) give(e *entry) {
+	k := &kept{}
+	k.Seq, k.Gen, k.Ref = e.seq, e.gen, k
+	k.Stored = time.Unix(0, e.stored)
+	k.Attempt, k.Redelivered = e.failed+1, e.gen > 1
+	k.Delivery.Queue = m.l.q.Name
+	m.holds[e.seq] = k
+	m.due = append(m.due, k)
+	signal(m.more)
+}
+
+// lost is called when the reader's lease has run out: whatever it held goes to
+// others. The caller holds the mutex.
+func (m *member) lost() {
+	m.joined = false
+	clear(m.holds)
+	m.due = nil
+	m.in.Drain()
+	signal(m.more)
+}
+
+// reconcile brings the member in line with another book. The caller holds the
+// mutex.
+func (m *member) reconcile(r *reader) {
+	if r == nil {
+		if m.joined {
+			m.lost()
+		}
+		return
+	}
+	for seq, k := range m.holds {
+		if e := r.holds[seq]; e == nil || e.gen != k.Gen {
+			delete(m.holds, seq) // settled, and the deed is on its way, or not the member's any more
+		}
+	}
+	for seq, e := range r.holds {
+		if m.holds[seq] == nil && !m.settling(seq) {
+			m.give(e)
+		}
+	}
+}
+
+// settling reports whether the member has settled a delivery and the book does
+// not have it yet.
+func (m *member) settling(seq uint64) bool {
+	in := func(es []*errand) bool {
+		for _, e := range es {
+			for _, item := range e.deed.List {
+				if e.deed.By == m.id && uint64(item[0]) == seq {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for _, es := range m.l.sent {
+		if in(es) {
+			return true
+		}
+	}
+	return in(m.l.errands)
+}
+
+// atOnce is how many messages are read at once.
+const atOnce = 256
+
+// bring reads the messages of what is due and puts them into the inbox.
+func (m *member) bring() {
+	l := m.l
+	for m.ctx.Err() == nil {
+		l.mu.Lock()
+		n := min(len(m.due), atOnce)
+		batch := m.due[:n:n]
+		m.due = m.due[n:]
+		l.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		seqs := make([]uint64, n)
+		for i, k := range batch {
+			seqs[i] = k.Seq
+		}
+		msgs, err := l.s.fetch(m.ctx, l.h, seqs)
+		if err != nil {
+			if m.ctx.Err() == nil && l.ctx.Err() == nil {
+				l.s.cfg.Logger.Warn("nats: messages cannot be read", "queue", l.q.Name, "error", err)
+			}
+			l.mu.Lock()
+			m.due = append(batch, m.due...)
+			l.mu.Unlock()
+			if l.ctx.Err() != nil || wait(m.ctx, 50*time.Millisecond) != nil {
+				return
+			}
+			continue
+		}
+		l.mu.Lock()
+		for i, k := range batch {
+			if m.holds[k.Seq] != k {
+				continue // lost meanwhile
+			}
+			if msgs[i] == nil { // deleted by somebody else
+				m.settled(k, deed{Do: doAck})
+				continue
+			}
+			if err := read(&k.Delivery.Delivery, msgs[i]); err != nil {
+				l.s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", l.q.Name, "sequence", k.Seq, "error", err)
+			}
+			k.put = true
+			if over := m.in.Put(&k.Delivery); len(over) > 0 {
+				m.limit = -1 // as if never told
+				m.tellLimit()
+				m.settled(k, deed{Do: doBack})
+			}
+		}
+		l.mu.Unlock()
+	}
+}
+
+// settled ends a hold by a deed. The caller holds the mutex.
+func (m *member) settled(k *kept, d deed, extra ...int64) {
+	delete(m.holds, k.Seq)
+	d.By = m.id
+	d.List = [][]int64{append([]int64{int64(k.Seq), int64(k.Gen)}, extra...)}
+	m.l.give(&errand{deed: d})
+}
+
+func (m *member) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
+	k := d.Ref.(*kept)
+	l := m.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.err != nil && errors.Is(l.err, driver.ErrClosed):
+		return l.err
+	case m.holds[k.Seq] != k || time.Now().After(m.until):
+		return driver.ErrLost
+	}
+	m.tellLimit()
+	switch {
+	case o == driver.Ack:
+		m.settled(k, deed{Do: doAck})
+	case delay > 0:
+		m.settled(k, deed{Do: doNack}, wholeMS(delay))
+	default:
+		m.settled(k, deed{Do: doNack})
+	}
+	return nil
+}
+
+// Extend gives a sign of life: all holds of a reader last as long as it.
+func (m *member) Extend(ctx context.Context, ds []*emulate.Delivery) (lost []*emulate.Delivery, err error) {
+	m.l.mu.Lock()
+	id := m.id
+	m.sign = time.Now()
+	m.l.mu.Unlock()
+	if err := m.l.do(ctx, deed{Do: doAlive, By: id}, m, nil); err != nil {
+		return nil, err
+	}
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	for _, d := range ds {
+		if k := d.Ref.(*kept); m.holds[k.Seq] != k {
+			lost = append(lost, d)
+		}
+	}
+	return lost, nil
+}
+
+// Drain stops delivering and gives back what was not handed out.
+func (m *member) Drain(ctx context.Context) error {
+	m.quit()
+	m.done.Wait()
+	l := m.l
+	l.mu.Lock()
+	m.ending = true
+	id := m.id
+	l.mu.Unlock()
+	if err := l.do(ctx, deed{Do: doLimit, By: id}, nil, nil); err != nil {
+		return fmt.Errorf("giving back what was not handed out: %w", wrap(err))
+	}
+	untouched := m.in.Prefetched()
+	l.mu.Lock()
+	for _, d := range untouched {
+		d.Ref.(*kept).put = false
+	}
+	m.due = nil
+	for _, k := range m.holds {
+		if !k.put {
+			m.settled(k, deed{Do: doBack})
+		}
+	}
+	l.mu.Unlock()
+	return l.do(ctx, deed{Do: doTick}, nil, nil)
+}
+
+// Close takes the reader out of the book, with what it holds.
+func (m *member) Close(ctx context.Context) error {
+	m.quit()
+	m.done.Wait()
+	l := m.l
+	l.mu.Lock()
+	if m.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	m.closed, m.ending = true, true
+	l.mu.Unlock()
+	_, handed := m.in.Drain()
+	l.mu.Lock()
+	for _, d := range handed {
+		if k := d.Ref.(*kept); m.holds[k.Seq] == k {
+			m.settled(k, deed{Do: doNack})
+		}
+	}
+	clear(m.holds)
+	m.due, m.joined = nil, false
+	id := m.id
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	err := l.do(ctx, deed{Do: doLeave, By: id}, nil, nil)
+	l.mu.Lock()
+	delete(l.members, id)
+	l.used = time.Now()
+	l.mu.Unlock()
+	if err != nil && !errors.Is(err, emulate.ErrGone) && !errors.Is(err, driver.ErrClosed) {
+		return fmt.Errorf("giving back what the subscriber held, which comes again after its lease of %v: %w", m.lease(), wrap(err))
+	}
+	return nil
+}
+
+// fetch reads messages of a queue by their sequences; nil for one that is not
+// there.
+func (s *store) fetch(ctx context.Context, h *handle, seqs []uint64) (msgs []*natsgo.Msg, err error) {
+	err = s.do(ctx, "reading messages", func(ctx context.Context) error {
+		msgs, err = s.fetchOnce(ctx, h, seqs)
+		return err
+	})
+	return msgs, err
+}

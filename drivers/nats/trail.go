@@ -1,0 +1,337 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	crand "crypto/rand"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// trail is one reading of a queue's stream into its book, by a consumer that
+// the server forgets when nobody listens any more.
+type trail struct {
+	l     *ledger
+	sub   *natsgo.Subscription
+	dead  bool      // guarded by the ledger's mutex, as is heard
+	heard time.Time // of the server
+}
+
+const trailHeartbeat = 2 * time.Second
+
+// attach begins to read where the book ends. Where the stream has forgotten
+// what comes next, or there is no book yet, it begins with the snapshot.
+func (l *ledger) attach(ctx context.Context) error {
+	l.detach()
+	sent := time.Now()
+	stream, err := l.s.js.Stream(ctx, l.h.stream)
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	l.s.clock.observe(sent, time.Now(), info.TimeStamp)
+	m, ok, err := l.s.leaderGet(ctx, l.h.stream, getRequest{LastFor: l.h.prefix + ".s"})
+	if err != nil {
+		return err
+	}
+	var snap *snapshot
+	if ok {
+		if snap, err = decodeSnapshot(m.data); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	l.created = info.Created.UnixNano()
+	lost := l.book != nil && info.State.LastSeq < l.at // the server forgot what it had confirmed
+	switch {
+	case snap != nil && (l.book == nil || l.load != nil || lost || snap.At > l.at):
+		l.unlive()
+		l.load = newLoading(l.q, snap, m.seq)
+		l.at = 0
+	case snap == nil && (l.book == nil || l.load != nil || lost):
+		l.unlive()
+		l.load = nil
+		l.become(newBook(l.q), 0)
+	}
+	from := l.at + 1
+	if l.load != nil {
+		from = l.load.From
+	}
+	t := &trail{l: l, heard: time.Now()}
+	l.trail = t
+	l.mu.Unlock()
+	inbox := l.s.nc.NewInbox()
+	if t.sub, err = l.s.nc.Subscribe(inbox, t.receive); err != nil {
+		return err
+	}
+	if err := t.sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	name := "log-" + crand.Text()
+	return l.s.call(ctx, "$JS.API.CONSUMER.CREATE."+l.h.stream+"."+name, map[string]any{
+		"stream_name": l.h.stream,
+		"config": map[string]any{
+			"name": name, "deliver_subject": inbox, "ack_policy": "none", "replay_policy": "instant",
+			"deliver_policy": "by_start_sequence", "opt_start_seq": from, "max_deliver": 1,
+			"headers_only": true, "flow_control": true, "idle_heartbeat": trailHeartbeat,
+			"inactive_threshold": 10 * time.Second, "num_replicas": 1, "mem_storage": true,
+		},
+		"action": "create",
+	}, &struct{}{})
+}
+
+// detach ends the trail.
+func (l *ledger) detach() {
+	l.mu.Lock()
+	t := l.trail
+	l.trail = nil
+	if t != nil {
+		t.dead = true
+	}
+	l.mu.Unlock()
+	if t != nil && t.sub != nil {
+		t.sub.Unsubscribe()
+	}
+}
+
+// unlive marks the book as not there. The caller holds the mutex.
+func (l *ledger) unlive() {
+	select {
+	case <-l.live:
+		l.live = make(chan struct{})
+	default:
+	}
+}
+
+// become makes a book the ledger's own. What this process waited for may have
+// come about between the old one and this. The caller holds the mutex.
+func (l *ledger) become(b *book, at uint64) {
+	l.book, l.at, l.load = b, at, nil
+	b.given, b.ended = l.given, l.readerEnded
+	for id, es := range l.sent {
+		if es[0].seq > 0 && es[0].seq <= at {
+			delete(l.sent, id)
+			for _, e := range es {
+				e.finish(errSkipped)
+			}
+		}
+	}
+	for seq := range l.verdicts {
+		if seq <= at {
+			l.judge(seq)
+		}
+	}
+	for id, m := range l.members {
+		m.reconcile(b.reader(id))
+	}
+	close(l.live)
+}
+
+// receive is the callback of a trail's subscription.
+func (t *trail) receive(m *natsgo.Msg) {
+	l := t.l
+	if !strings.HasPrefix(m.Reply, "$JS.ACK.") {
+		answer := m.Reply // a heartbeat has none
+		if stalled := m.Header.Get("Nats-Consumer-Stalled"); stalled != "" {
+			answer = stalled
+		}
+		if answer != "" {
+			_ = l.s.nc.Publish(answer, nil) // unheard, it is asked again
+		}
+		l.mu.Lock()
+		t.heard = time.Now()
+		l.mu.Unlock()
+		return
+	}
+	seq, _, at, ok := parseAckSubject(m.Reply)
+	if !ok {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.heard = time.Now()
+	if t.dead {
+		return
+	}
+	if l.load != nil {
+		if seq <= l.load.At {
+			if m.Subject == l.h.subject {
+				priority, size, ttl := outside(m)
+				l.load.message(seq, at, priority, size, ttl)
+			}
+			return
+		}
+		load := l.load
+		if !t.check(func(snap uint64, _ *snapshot) bool { return snap == load.seq }) {
+			return
+		}
+		l.become(load.done(), load.At)
+	}
+	if seq <= l.at {
+		return
+	}
+	if seq > l.at+1 && seq-1 > l.safe {
+		// Something is not there any more. Unless that was after a snapshot, it
+		// was not in any book.
+		if !t.check(func(_ uint64, snap *snapshot) bool { return snap == nil || snap.At <= l.at }) {
+			return
+		}
+		l.safe = seq - 1
+	}
+	l.at = seq
+	l.enter(m, seq, at)
+}
+
+// check reads the newest snapshot; where it does not suit, or cannot be read,
+// the trail is dead. The mutex is held, and let go meanwhile.
+func (t *trail) check(suits func(seq uint64, s *snapshot) bool) bool {
+	l := t.l
+	l.mu.Unlock()
+	var snap *snapshot
+	var m stored
+	err := l.s.once(l.ctx, func(ctx context.Context) error {
+		var ok bool
+		var err error
+		m, ok, err = l.s.leaderGet(ctx, l.h.stream, getRequest{LastFor: l.h.prefix + ".s"})
+		if err == nil && ok {
+			snap, err = decodeSnapshot(m.data)
+		}
+		return err
+	})
+	l.mu.Lock()
+	if t.dead {
+		return false
+	}
+	if err != nil || !suits(m.seq, snap) {
+		t.dead = true
+		signal(l.relink)
+		return false
+	}
+	return true
+}
+
+// enter puts one message of the stream into the book.
+func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
+	switch {
+	case m.Subject == l.h.subject:
+		priority, size, ttl := outside(m)
+		l.book.message(seq, at, priority, size, ttl)
+		l.judge(seq)
+	case strings.HasSuffix(m.Subject, ".e"):
+		l.since++
+		deeds, err := parseDeeds(m.Header.Get(headerDeeds))
+		if err != nil {
+			l.s.cfg.Logger.Error("nats: what is not a deed is left out", "queue", l.q.Name, "sequence", seq, "error", err)
+		}
+		id := m.Header.Get(headerMsgID)
+		es := l.sent[id]
+		delete(l.sent, id)
+		for i := range deeds {
+			res := l.book.deed(&deeds[i], at)
+			if i < len(es) {
+				es[i].seen(l.book, res)
+			}
+		}
+		for _, e := range es {
+			e.finish(nil)
+		}
+	case strings.HasSuffix(m.Subject, ".s"):
+		l.since, l.snapped = 0, time.Time{}
+	}
+	if l.since >= snapshotEvery || len(l.book.gone) >= snapshotEvery || l.book.due() > 0 && l.book.due() != l.dueSeen {
+		l.dueSeen = l.book.due()
+		signal(l.wake)
+	}
+}
+
+// outside is what a message's headers say that the book needs.
+func outside(m *natsgo.Msg) (priority, size int, ttl time.Duration) {
+	priority, _ = strconv.Atoi(m.Header.Get(headerPrefix + "priority"))
+	size, _ = strconv.Atoi(m.Header.Get("Nats-Msg-Size"))
+	n, _ := strconv.ParseInt(m.Header.Get(headerPrefix+"ttl"), 10, 64)
+	return min(max(priority, 0), math.MaxUint8), max(size, 0), ms(max(n, 0))
+}
+
+// stands notes that a message is stored.
+func (l *ledger) stands(seq uint64) {
+	l.mu.Lock()
+	l.seen = max(l.seen, seq)
+	l.mu.Unlock()
+}
+
+// verdict waits for what the book says of a message that is stored.
+func (l *ledger) verdict(seq uint64, parcel *emulate.Parcel, repeat bool) {
+	l.mu.Lock()
+	if l.err != nil {
+		err := l.err
+		l.mu.Unlock()
+		l.s.publisher.suspect(parcel, err)
+		return
+	}
+	l.seen = max(l.seen, seq)
+	l.verdicts[seq] = append(l.verdicts[seq], waiting{parcel, repeat})
+	if l.load == nil && l.book != nil && seq <= l.at {
+		l.judge(seq)
+	}
+	l.mu.Unlock()
+}
+
+// judge tells the outcome of those that wait for a message, which the book has
+// seen. A message that was refused and is published again was taken for the
+// first one by the server: it goes under another id. The caller holds the
+// mutex.
+func (l *ledger) judge(seq uint64) {
+	ws, ok := l.verdicts[seq]
+	if !ok {
+		return
+	}
+	delete(l.verdicts, seq)
+	_, refused := slices.BinarySearchFunc(l.book.refused, seq, func(r refusal, seq uint64) int {
+		switch {
+		case r.Seq < seq:
+			return -1
+		case r.Seq > seq:
+			return 1
+		}
+		return 0
+	})
+	for _, w := range ws {
+		switch {
+		case !refused:
+			w.parcel.Done(nil)
+		case w.repeat:
+			w.parcel.DedupID += "~" + strconv.FormatUint(seq, 10)
+			l.s.publisher.resend(w.parcel)
+		default:
+			w.parcel.Done(fmt.Errorf("%w: queue %q is full", driver.ErrRejected, l.q.Name))
+		}
+	}
+}
+
+// errSkipped is what became of a deed whose place in the stream is behind the
+// book: it came about, but nobody saw what came of it.
+var errSkipped = errors.New("nats: the outcome of a deed was not seen")
+
+// given hears of what readers get.
+func (l *ledger) given(r *reader, e *entry) {
+	if m := l.members[r.id]; m != nil {
+		m.give(e)
+	}
+}
+
+// readerEnded hears of readers whose lease has run out.
+func (l *ledger) readerEnded(r *reader) {
+	if m := l.members[r.id]; m != nil {
+		m.lost()
+	}
+}
