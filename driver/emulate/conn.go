@@ -26,6 +26,8 @@ type Config struct {
 // conn is a store with exchanges. It has two goroutines, the keeper of its
 // lease (lease.go) and the retrier (retry.go), a third, the janitor
 // (janitor.go), where queues change by themselves, and each subscriber one.
+// There are two more where messages were delayed (delayed.go), and one while
+// exclusive queues are made anew (exclusive.go).
 type conn struct {
 	store    Store
 	cfg      Config
@@ -34,6 +36,9 @@ type conn struct {
 	lease    lease
 	retrier  retrier
 	janitor  janitor
+	own      exclusives
+	endings  endings
+	delays   delays
 
 	ctx       context.Context // ends with Close
 	stop      context.CancelFunc
@@ -67,13 +72,23 @@ func New(ctx context.Context, st Store, cfg Config) (driver.Conn, error) {
 	c.lease.init(c)
 	c.retrier.init(c)
 	c.janitor.init(c)
-	if err := st.WatchTopology(ctx, func(bool) { c.lease.changed() }); err != nil {
+	c.own.init(c)
+	c.endings.init(c)
+	c.delays.init(c)
+	if err := st.WatchTopology(ctx, c.topologyChanged); err != nil {
 		c.stop()
 		return nil, err
 	}
 	go c.lease.run()
 	go c.retrier.run()
 	return c, nil
+}
+
+func (c *conn) topologyChanged(back bool) {
+	if back {
+		c.own.loseAll()
+	}
+	c.lease.changed()
 }
 
 // plainQueue refuses what only RabbitMQ has.
@@ -93,14 +108,22 @@ func features(f driver.Features) driver.Features {
 		driver.Confirms: driver.Native, driver.Dedup: driver.Native, driver.Attempts: driver.Native,
 		driver.DelayedNack: driver.Native, driver.Inspect: driver.Native, driver.Purge: driver.Native,
 	}
+	for _, name := range []driver.Feature{driver.MaxLength, driver.Priority, driver.SingleActive} {
+		support[name] = driver.Emulated
+	}
 	for name, s := range f.Support {
 		support[name] = s
 	}
-	for _, name := range []driver.Feature{driver.Routing, driver.Unroutable, driver.ReadBack, driver.DeadLetter, driver.MaxAttempts} {
+	for _, name := range []driver.Feature{
+		driver.Routing, driver.Unroutable, driver.ReadBack, driver.DeadLetter, driver.MaxAttempts,
+		driver.Delay, driver.TTL, driver.Expires, driver.Exclusive, driver.AutoDelete,
+	} {
 		support[name] = driver.Emulated
 	}
-	support[driver.TTL], support[driver.Delay] = driver.Refused, driver.Refused
 	f.Support = support
+	if f.DelayPrecision == 0 {
+		f.DelayPrecision = 10 * time.Millisecond
+	}
 	return f
 }
 
@@ -143,6 +166,9 @@ func (c *conn) onQueue(ctx context.Context, name string, f func(*Queue) error) e
 		if q == nil {
 			return fmt.Errorf("queue %q: %w", name, driver.ErrNotFound)
 		}
+		if err := c.locked(q); err != nil {
+			return err
+		}
 		if err := f(q); !errors.Is(err, ErrGone) {
 			return err
 		}
@@ -181,6 +207,8 @@ func (c *conn) shut(ctx context.Context) error {
 		ends.Go(func() { s.Close(ctx) })
 	}
 	ends.Wait()
+	c.delays.close()
+	c.own.end(ctx)
 	c.janitor.close(ctx)
 	c.stop()
 	c.lease.end(ctx)

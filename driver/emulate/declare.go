@@ -3,7 +3,9 @@ package emulate
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/polymq/polymq/driver"
@@ -11,17 +13,74 @@ import (
 )
 
 func (c *conn) Declare(ctx context.Context, want routing.Topology) error {
-	for _, q := range want.Queues {
-		if err := c.cfg.CheckQueue(q); err != nil {
+	if err := c.check(want); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(want.Queues, func(q routing.Queue) bool { return q.Exclusive }) {
+		// The record must be there before a queue names its client as owner.
+		if err := c.lease.start(ctx); err != nil {
 			return err
 		}
 	}
+	at, err := c.declare(ctx, want)
+	if err != nil {
+		return err
+	}
+	return c.inForce(ctx, at)
+}
+
+// declare makes what is missing, without waiting for it to be in force.
+func (c *conn) declare(ctx context.Context, want routing.Topology) (Version, error) {
 	s := storages{c: c, made: map[string]*Queue{}, there: map[string]bool{}}
-	err := c.change(ctx,
+	at, err := c.alter(ctx,
 		func(st *state) error { return s.prepare(ctx, st, want.Queues) },
 		func(t *topology) ([]Element, error) { return t.planDeclare(want, &s) })
 	s.tidy(ctx)
-	return err
+	return at, err
+}
+
+// check refuses what this backend cannot do or nobody may declare.
+func (c *conn) check(want routing.Topology) error {
+	for _, x := range want.Exchanges {
+		for name := range x.Args {
+			return fmt.Errorf("%w: exchange %q has the argument %q, which this backend does not know: remove it", errors.ErrUnsupported, x.Name, name)
+		}
+	}
+	for _, q := range want.Queues {
+		if err := reserved(q.Name); err != nil {
+			return err
+		}
+		if err := c.cfg.CheckQueue(q); err != nil {
+			return err
+		}
+		for _, f := range []struct {
+			feature driver.Feature
+			field   string
+			asked   bool
+		}{
+			{driver.MaxLength, "MaxLength or MaxBytes", q.MaxLength > 0 || q.MaxBytes > 0},
+			{driver.Priority, "MaxPriority", q.MaxPriority > 0},
+			{driver.SingleActive, "SingleActiveConsumer", q.SingleActiveConsumer},
+		} {
+			if f.asked && !c.features.Has(f.feature) {
+				return fmt.Errorf("%w: queue %q has %s, which %s does not have: leave it out", errors.ErrUnsupported, q.Name, f.field, c.features.Backend)
+			}
+		}
+	}
+	for _, b := range want.Bindings {
+		if err := reserved(b.Queue); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reserved refuses the queue that is the library's own.
+func reserved(queue string) error {
+	if queue == delayedQueue {
+		return fmt.Errorf("queue %q: %w: the library keeps delayed messages there", queue, driver.ErrPermission)
+	}
+	return nil
 }
 
 // storages are the queues' storages that one Declare has looked at or made. A
@@ -37,13 +96,16 @@ type storages struct {
 func (s *storages) prepare(ctx context.Context, st *state, queues []routing.Queue) error {
 	for _, want := range queues {
 		if q := st.queues[want.Name]; q != nil {
+			if err := s.c.locked(q); err != nil {
+				return err
+			}
 			if q == s.made[q.Name] || s.made[q.Name] != nil && s.made[q.Name].Incarnation == q.Incarnation {
 				continue
 			}
 			there, known := s.there[q.Incarnation]
 			if !known {
 				var err error
-				if there, err = s.c.store.QueueExists(ctx, q); err != nil {
+				if there, err = s.look(ctx, q); err != nil {
 					return err
 				}
 				s.there[q.Incarnation] = there
@@ -51,11 +113,21 @@ func (s *storages) prepare(ctx context.Context, st *state, queues []routing.Queu
 			if there {
 				continue
 			}
+			if s.c.mine(q) {
+				delete(s.there, q.Incarnation)
+				if err := s.c.forget(ctx, q); err != nil {
+					return err
+				}
+				return errAgain
+			}
 		}
 		if s.made[want.Name] != nil {
 			continue
 		}
 		q := &Queue{Queue: want, Incarnation: newIncarnation()}
+		if q.Exclusive {
+			q.owner = s.c.lease.client
+		}
 		s.c.store.Attach(q)
 		s.made[want.Name] = q
 		if err := s.c.store.CreateQueue(ctx, q); err != nil {
@@ -63,6 +135,19 @@ func (s *storages) prepare(ctx context.Context, st *state, queues []routing.Queu
 		}
 	}
 	return nil
+}
+
+// look reports whether a queue's storage is there. To be declared again is to
+// be used.
+func (s *storages) look(ctx context.Context, q *Queue) (there bool, err error) {
+	if q.Expires == 0 {
+		return s.c.store.QueueExists(ctx, q)
+	}
+	err = s.c.store.Touch(ctx, q)
+	if errors.Is(err, ErrGone) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // tidy removes the storages that no element names. Where that cannot be known
@@ -113,9 +198,17 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 		out = append(out, e)
 		add.Exchanges = append(add.Exchanges, x)
 	}
+	for _, b := range want.Bindings {
+		if err := t.c.locked(t.queues[b.Queue]); err != nil {
+			return nil, err
+		}
+	}
 	lost := map[string]bool{}
 	for _, want := range want.Queues {
 		was, made := t.queues[want.Name], s.made[want.Name]
+		if err := t.c.locked(was); err != nil {
+			return nil, err
+		}
 		if was != nil && (made != nil && made.Incarnation == was.Incarnation || s.there[was.Incarnation]) {
 			if err := sameQueue(was.Queue, want); err != nil {
 				return nil, err

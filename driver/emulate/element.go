@@ -16,10 +16,13 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// elementVersion is the format of elements that this package writes. A reader
-// that meets a newer one refuses the namespace: it could only misroute by it,
-// and must not write beside it.
-const elementVersion = 1
+// The formats of elements. A reader that meets a newer one refuses the
+// namespace: it could only misroute by it, and must not write beside it. So an
+// element has the oldest format that says all of it.
+const (
+	firstVersion  = 1
+	queuesVersion = 2 // queues have TTL and all that stands behind it
+)
 
 var errNewer = fmt.Errorf("%w: the topology was written by a newer version of polymq: update this program", errors.ErrUnsupported)
 
@@ -49,6 +52,22 @@ type queueElement struct {
 	BestEffortDeadLetter bool   `json:"best_effort_dead_letter,omitempty"`
 	MaxAttempts          int    `json:"max_attempts,omitempty"`
 	Args                 string `json:"args,omitempty"`
+	laterElement
+}
+
+// laterElement is what a queue of queuesVersion has more. Times are in
+// milliseconds.
+type laterElement struct {
+	TTL                  int64            `json:"ttl,omitempty"`
+	Expires              int64            `json:"expires,omitempty"`
+	MaxLength            int              `json:"max_length,omitempty"`
+	MaxBytes             int64            `json:"max_bytes,omitempty"`
+	Overflow             routing.Overflow `json:"overflow,omitempty"`
+	MaxPriority          int              `json:"max_priority,omitempty"`
+	SingleActiveConsumer bool             `json:"single_active_consumer,omitempty"`
+	AutoDelete           bool             `json:"auto_delete,omitempty"`
+	Owner                string           `json:"owner,omitempty"`       // of an exclusive queue
+	MessageTTL           bool             `json:"message_ttl,omitempty"` // some messages have a TTL of their own
 }
 
 type bindingElement struct {
@@ -72,7 +91,10 @@ func exchangeName(name string) string { return elementName("x", name) }
 func queueName(name string) string    { return elementName("q", name) }
 
 func encode(name string, e element) (Element, error) {
-	e.V = elementVersion
+	e.V = firstVersion
+	if e.Queue != nil && e.Queue.laterElement != (laterElement{}) {
+		e.V = queuesVersion
+	}
 	data, err := json.Marshal(e)
 	return Element{Name: name, Data: data}, err
 }
@@ -90,6 +112,12 @@ func encodeQueue(q *Queue) (Element, error) {
 		Name: q.Name, Incarnation: q.Incarnation, Type: q.Type, Transient: q.Transient,
 		DeadLetterExchange: q.DeadLetterExchange, DeadLetterKey: q.DeadLetterKey,
 		BestEffortDeadLetter: q.BestEffortDeadLetter, MaxAttempts: q.MaxAttempts, Args: args,
+		laterElement: laterElement{
+			TTL: q.TTL.Milliseconds(), Expires: q.Expires.Milliseconds(),
+			MaxLength: q.MaxLength, MaxBytes: q.MaxBytes, Overflow: q.Overflow, MaxPriority: q.MaxPriority,
+			SingleActiveConsumer: q.SingleActiveConsumer, AutoDelete: q.AutoDelete,
+			Owner: q.owner, MessageTTL: q.expiring,
+		},
 	}})
 }
 
@@ -111,10 +139,13 @@ func (e *element) binding() (routing.Binding, error) {
 func (e *element) queue() (*Queue, error) {
 	q := e.Queue
 	args, err := decodeArgs(q.Args)
-	return &Queue{Incarnation: q.Incarnation, Queue: routing.Queue{
+	return &Queue{Incarnation: q.Incarnation, owner: q.Owner, expiring: q.MessageTTL, Queue: routing.Queue{
 		Name: q.Name, Type: q.Type, Transient: q.Transient,
 		DeadLetterExchange: q.DeadLetterExchange, DeadLetterKey: q.DeadLetterKey,
 		BestEffortDeadLetter: q.BestEffortDeadLetter, MaxAttempts: q.MaxAttempts, Args: args,
+		TTL: time.Duration(q.TTL) * time.Millisecond, Expires: time.Duration(q.Expires) * time.Millisecond,
+		MaxLength: q.MaxLength, MaxBytes: q.MaxBytes, Overflow: q.Overflow, MaxPriority: q.MaxPriority,
+		SingleActiveConsumer: q.SingleActiveConsumer, Exclusive: q.Owner != "", AutoDelete: q.AutoDelete,
 	}}, err
 }
 
@@ -130,7 +161,7 @@ func decodeElement(data []byte) (*element, error) {
 			n++
 		}
 	}
-	if e.V != elementVersion || n != 1 {
+	if e.V < firstVersion || e.V > queuesVersion || n != 1 {
 		return nil, errNewer
 	}
 	return &e, nil

@@ -130,6 +130,7 @@ func (f *fake) append(p *Parcel) error {
 	d.Message.ID, d.Message.Header = p.Publishing.ID, maps.Clone(p.Publishing.Message.Header)
 	q.put(d)
 	q.give()
+	q.trim()
 	return nil
 }
 
@@ -151,8 +152,7 @@ func (q *fakeQueue) over(n int, bytes int64) bool {
 	return q.q.MaxLength > 0 && n > q.q.MaxLength || q.q.MaxBytes > 0 && bytes > q.q.MaxBytes
 }
 
-// give puts into the inboxes what there is room for, and drops the head where
-// the rest is too much.
+// give puts into the inboxes what there is room for.
 func (q *fakeQueue) give() {
 	for len(q.messages) > 0 {
 		i := slices.IndexFunc(q.consumers, func(c *fakeConsumer) bool { return c.in.Room() > 0 })
@@ -164,6 +164,12 @@ func (q *fakeQueue) give() {
 		q.held[d] = q.consumers[i]
 		q.consumers[i].in.Put(d)
 	}
+}
+
+// trim drops the head while the rest is too much. What a message finds that
+// was given back leaves before anything is delivered; one that is published may
+// be delivered first.
+func (q *fakeQueue) trim() {
 	for q.q.Overflow != routing.RejectPublish && len(q.messages) > 0 && q.over(0, 0) {
 		q.dies(Overflown)
 	}
@@ -306,6 +312,7 @@ func (c *fakeConsumer) Settle(_ context.Context, d *Delivery, o driver.Outcome, 
 	delete(c.q.held, d)
 	if o == driver.Nack {
 		c.q.back(d, 1, delay)
+		c.q.trim()
 	}
 	c.q.give()
 	return nil
@@ -327,6 +334,7 @@ func (q *fakeQueue) back(d *Delivery, attempts int, delay time.Duration) {
 		if i := slices.Index(q.later, again); i >= 0 {
 			q.later = slices.Delete(q.later, i, i+1)
 			q.put(again)
+			q.trim()
 			q.give()
 		}
 	})
@@ -382,6 +390,7 @@ func (c *fakeConsumer) leave() {
 	if len(q.consumers) == 0 {
 		q.touched = q.w.now()
 	}
+	q.trim()
 	q.give()
 }
 

@@ -116,6 +116,7 @@ func (l *lease) start(ctx context.Context) error {
 	}
 	if !l.wanted.Swap(true) {
 		signal(l.kick)
+		l.c.delays.look(l.c.topo.current())
 	}
 	return nil
 }
@@ -168,25 +169,29 @@ func (l *lease) run() {
 	wait := time.NewTimer(every)
 	defer wait.Stop()
 	failed := 0
+	behind := false // the copy of the topology, of a hint
 	for {
-		hint := false
 		select {
 		case <-l.c.ctx.Done():
 			return
 		case <-l.kick:
-			hint = true
+			behind = true
 		case <-wait.C:
 		}
-		if !l.wanted.Load() {
+		// Without a lease the copy follows all the same, once there is one: it
+		// may come to name queues that somebody must look after.
+		wanted := l.wanted.Load()
+		if !wanted && (!behind || l.c.topo.current().version == (Version{})) {
 			wait.Reset(every)
 			continue
 		}
 		ctx, cancel := context.WithTimeout(l.c.ctx, LeaseTime)
 		var err error
-		if hint {
+		if behind {
 			_, err = l.c.refresh(ctx)
+			behind = err != nil
 		}
-		if err == nil {
+		if err == nil && wanted {
 			err = l.renew(ctx)
 		}
 		cancel()

@@ -20,9 +20,12 @@ type mover struct {
 	c      *conn
 	ctx    context.Context // tries begin until it ends
 	holder holder
-	left   func(*move)   // where set, hears of every move that is done with
-	wake   chan struct{} // cap 1
-	idle   chan struct{} // cap 1: one has left, or failed
+	left   func(*move) // where set, hears of every move that is done with
+	// patience, where set, ends tries that take longer: driver.ErrUnconfirmed,
+	// of which judge hears then.
+	patience time.Duration
+	wake     chan struct{} // cap 1
+	idle     chan struct{} // cap 1: one has left, or failed
 
 	mu   sync.Mutex
 	open map[*move]struct{}
@@ -117,7 +120,7 @@ func (x *mover) step() time.Duration {
 		case !x.holder.holds(v):
 			x.forget(v)
 		default:
-			v.sent = true
+			v.sent, v.at = true, now
 			if len(send) > 0 && send[0].pub != v.to {
 				x.send(send)
 				send = nil
@@ -126,6 +129,31 @@ func (x *mover) step() time.Duration {
 		}
 	}
 	x.send(send)
+	if x.patience > 0 {
+		wait = min(wait, x.hurry())
+	}
+	return wait
+}
+
+// hurry ends tries that take too long.
+func (x *mover) hurry() time.Duration {
+	now, wait := time.Now(), x.patience
+	x.mu.Lock()
+	var late []*move
+	for v := range x.open {
+		if !v.sent {
+			continue
+		}
+		if left := v.at.Add(x.patience).Sub(now); left > 0 {
+			wait = min(wait, left)
+		} else {
+			late = append(late, v)
+		}
+	}
+	x.mu.Unlock()
+	for _, v := range late {
+		v.pub.Resolve(driver.ErrUnconfirmed)
+	}
 	return wait
 }
 
@@ -133,7 +161,7 @@ func (x *mover) step() time.Duration {
 // is done with.
 func (x *mover) outcome(v *move) (again time.Duration, ok bool) {
 	err := v.pub.Err()
-	if !errors.Is(err, driver.ErrClosed) && !errors.Is(err, driver.ErrUnconfirmed) {
+	if !errors.Is(err, driver.ErrClosed) && (x.patience > 0 || !errors.Is(err, driver.ErrUnconfirmed)) {
 		o := v.judge(v, err)
 		if o.settle == 0 {
 			return o.again, true

@@ -30,6 +30,9 @@ type publisher struct {
 
 // Publisher starts the lease with the first one; the others are mere handles.
 func (c *conn) Publisher(ctx context.Context, cfg driver.PublisherConfig) (driver.Publisher, error) {
+	if err := reserved(cfg.Queue); err != nil {
+		return nil, err
+	}
 	if err := c.lease.start(ctx); err != nil {
 		return nil, err
 	}
@@ -137,6 +140,10 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 	}
 	m := s.publishing.Message
 	if s.pub.queue != "" {
+		if s.pub.queue == delayedQueue {
+			s.delayed = true
+			return append(dst, delayedQueue), nil
+		}
 		if m.Delay > 0 {
 			return nil, fmt.Errorf("%w: a message to one queue cannot be delayed: publish it to an exchange", errors.ErrUnsupported)
 		}

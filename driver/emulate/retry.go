@@ -211,7 +211,7 @@ func (r *retrier) confirm(ctx context.Context, q *Queue) (gone bool, err error) 
 	if err != nil || there {
 		return false, err
 	}
-	_, err = r.c.alter(ctx, nil, without(q))
+	_, err = r.c.strike(ctx, q)
 	return err == nil, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/routing"
@@ -115,10 +116,14 @@ func (t *topology) absorb(ch Changes) *state {
 	if ch.Version == t.now.version {
 		return t.now
 	}
+	if began := t.now.version.Epoch; t.c.lease.lapsed(time.Now()) || began != "" && began != ch.Version.Epoch {
+		t.c.own.lost(t) // others may have deleted what is ours, or the broker has forgotten it
+	}
 	old := t.queues
+	queues := ch.Full || slices.ContainsFunc(ch.Elements, func(e Element) bool { return strings.HasPrefix(e.Name, "q.") })
 	if ch.Full {
 		t.clear()
-	} else if slices.ContainsFunc(ch.Elements, func(e Element) bool { return strings.HasPrefix(e.Name, "q.") }) {
+	} else if queues {
 		t.queues = maps.Clone(t.queues) // publishers read the old one
 	}
 	var add, remove routing.Topology
@@ -148,6 +153,10 @@ func (t *topology) absorb(ch Changes) *state {
 	}
 	t.now = next
 	t.c.lease.swap(next)
+	if queues {
+		t.c.janitor.see(next)
+	}
+	t.c.delays.look(next)
 	return next
 }
 
@@ -196,18 +205,22 @@ func (t *topology) take(e Element, old map[string]*Queue, add, remove *routing.T
 		delete(t.queues, name)
 		delete(t.names, e.Name)
 		if el == nil || el.Queue == nil {
-			if had {
+			if had && name != delayedQueue {
 				remove.Queues = append(remove.Queues, routing.Queue{Name: name})
 			}
 			break
 		}
-		if was := old[q.Name]; was != nil && was.Incarnation == q.Incarnation {
-			q = was // attached already
-		} else {
+		was := old[q.Name]
+		switch {
+		case was == nil || was.Incarnation != q.Incarnation:
 			t.c.store.Attach(q)
+		case was.expiring == q.expiring:
+			q = was
+		default:
+			q.Handle = was.Handle
 		}
 		t.names[e.Name], t.queues[q.Name] = q.Name, q
-		if !had {
+		if !had && q.Name != delayedQueue { // nothing is routed there
 			add.Queues = append(add.Queues, routing.Queue{Name: q.Name})
 		}
 	case "b":
@@ -236,7 +249,9 @@ func (t *topology) whole() routing.Topology {
 		w.Exchanges = append(w.Exchanges, x)
 	}
 	for name := range t.queues {
-		w.Queues = append(w.Queues, routing.Queue{Name: name})
+		if name != delayedQueue {
+			w.Queues = append(w.Queues, routing.Queue{Name: name})
+		}
 	}
 	t.dangling = false
 	for _, b := range t.bindings {

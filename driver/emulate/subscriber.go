@@ -29,6 +29,9 @@ type subscriber struct {
 }
 
 func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
+	if err := reserved(cfg.Queue); err != nil {
+		return nil, err
+	}
 	s, err := c.subscribe(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -52,6 +55,9 @@ func (c *conn) subscribe(ctx context.Context, cfg driver.SubscriberConfig) (*sub
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.moves.init(c, s.ctx, s)
+	if s.q.Name == delayedQueue {
+		s.moves.patience = delayedPatience
+	}
 	s.dead.init(c, s.q)
 	s.dead.aside = s.in.setAside
 	go s.keep()

@@ -12,7 +12,8 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// errAgain is a plan's word that what it was prepared for has changed.
+// errAgain is a plan's word that what it was prepared for has changed, or what
+// prepare says of a topology that is changing.
 var errAgain = errors.New("the topology changed meanwhile")
 
 // change is alter, and when it returns nil, what it found or made is in force
@@ -37,7 +38,9 @@ func (c *conn) alter(ctx context.Context, prepare func(*state) error, plan func(
 			return Version{}, err
 		}
 		if prepare != nil {
-			if err := prepare(st); err != nil {
+			if err := prepare(st); errors.Is(err, errAgain) && ctx.Err() == nil {
+				continue
+			} else if err != nil {
 				return Version{}, err
 			}
 		}
@@ -107,7 +110,29 @@ func (t *topology) unbinding(match func(routing.Binding) bool) []Element {
 	return out
 }
 
+// removal removes the queues that match, and before them their bindings: no
+// step may leave one that leads nowhere.
+func (t *topology) removal(match func(*Queue) bool) []Element {
+	gone := map[string]bool{}
+	var out []Element
+	for name, q := range t.queues {
+		if match(q) {
+			gone[name] = true
+			out = append(out, Element{Name: queueName(name)})
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return append(t.unbinding(func(b routing.Binding) bool { return gone[b.Queue] }), out...)
+}
+
 func (c *conn) Bind(ctx context.Context, bs []routing.Binding) error {
+	for _, b := range bs {
+		if err := reserved(b.Queue); err != nil {
+			return err
+		}
+	}
 	return c.change(ctx,
 		func(st *state) error {
 			for _, b := range bs {
@@ -139,6 +164,9 @@ func (c *conn) Unbind(ctx context.Context, bs []routing.Binding) error {
 	return c.change(ctx, nil, func(t *topology) ([]Element, error) {
 		var out []Element
 		for _, b := range bs {
+			if err := c.locked(t.queues[b.Queue]); err != nil {
+				return nil, err
+			}
 			e, err := encodeBinding(b)
 			if err != nil {
 				return nil, err
@@ -154,34 +182,66 @@ func (c *conn) Unbind(ctx context.Context, bs []routing.Binding) error {
 // DeleteQueue removes the storage first, which is where the conditions hold
 // or not; publishers that still route to it find it gone and route again.
 func (c *conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOptions) error {
+	if err := reserved(name); err != nil {
+		return err
+	}
 	st, err := c.refresh(ctx)
 	if err != nil {
 		return err
 	}
+	if q := st.queues[name]; q != nil && c.mine(q) || c.own.restores(name) {
+		if err := c.own.hold(ctx); err != nil {
+			return err
+		}
+		defer c.own.release()
+		if st, err = c.refresh(ctx); err != nil {
+			return err
+		}
+	}
 	q := st.queues[name]
 	if q == nil {
+		c.own.forget(ctx, name)
 		return c.inForce(ctx, st.version)
+	}
+	if err := c.locked(q); err != nil {
+		return err
 	}
 	if err := c.store.DeleteQueue(ctx, q, DeleteOptions{DeleteOptions: o}); err != nil {
 		return fmt.Errorf("queue %q: %w", name, err)
 	}
-	return c.forget(ctx, q)
+	c.own.forget(ctx, name)
+	return c.change(ctx, nil, without(q))
 }
 
-// forget removes a queue whose storage is gone from the topology, unless it
-// was made anew meanwhile.
+// forget removes a queue that the broker has lost from the topology, and when
+// it returns nobody routes to it.
 func (c *conn) forget(ctx context.Context, q *Queue) error {
-	return c.change(ctx, nil, without(q))
+	at, err := c.strike(ctx, q)
+	if err != nil {
+		return err
+	}
+	if c.mine(q) {
+		return sleep(ctx, c.ctx, backoff(0)) // it is back soon
+	}
+	return c.inForce(ctx, at)
+}
+
+// strike removes a queue that the broker has lost from the topology, unless it
+// was made anew meanwhile. An exclusive one is its owner's, who has it made
+// anew.
+func (c *conn) strike(ctx context.Context, q *Queue) (Version, error) {
+	switch {
+	case c.mine(q):
+		c.own.loseAll()
+	case q.owner == "":
+		return c.alter(ctx, nil, without(q))
+	}
+	return Version{}, nil
 }
 
 func without(q *Queue) func(*topology) ([]Element, error) {
 	return func(t *topology) ([]Element, error) {
-		if now := t.queues[q.Name]; now == nil || now.Incarnation != q.Incarnation {
-			return nil, nil
-		}
-		// The bindings first: no step may leave one that leads nowhere.
-		return append(t.unbinding(func(b routing.Binding) bool { return b.Queue == q.Name }),
-			Element{Name: queueName(q.Name)}), nil
+		return t.removal(func(now *Queue) bool { return now.Name == q.Name && now.Incarnation == q.Incarnation }), nil
 	}
 }
 
@@ -268,6 +328,9 @@ func (c *conn) Topology(ctx context.Context) (routing.Topology, error) {
 		out.Exchanges = append(out.Exchanges, t.exchanges[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.queues)) {
+		if name == delayedQueue {
+			continue
+		}
 		q := t.queues[name].Queue
 		q.Args = maps.Clone(q.Args)
 		out.Queues = append(out.Queues, q)

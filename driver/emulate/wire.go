@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,8 @@ const (
 	fieldUserID          = "user-id"
 	fieldTime            = "time"
 	fieldPriority        = "priority"
+	fieldTTL             = "ttl"
+	fieldDelay           = "delay"
 	fieldTransient       = "transient"
 	prefixText           = "h."
 	prefixTyped          = "t."
@@ -62,6 +65,12 @@ func AppendFields(dst []Field, m *driver.Message, id, exchange string) []Field {
 	}
 	if m.Priority != 0 {
 		dst = append(dst, Field{fieldPriority, strconv.Itoa(int(m.Priority))})
+	}
+	if m.TTL != 0 {
+		dst = append(dst, Field{fieldTTL, strconv.FormatInt(m.TTL.Milliseconds(), 10)})
+	}
+	if m.Delay != 0 {
+		dst = append(dst, Field{fieldDelay, strconv.FormatInt(m.Delay.Milliseconds(), 10)})
 	}
 	if m.Transient {
 		dst = append(dst, Field{fieldTransient, "true"})
@@ -113,6 +122,10 @@ func SetField(d *driver.Delivery, name, value string) error {
 		if n, err = strconv.ParseUint(value, 10, 8); err == nil {
 			m.Priority = uint8(n)
 		}
+	case fieldTTL:
+		m.TTL, err = milliseconds(value)
+	case fieldDelay:
+		m.Delay, err = milliseconds(value)
 	case fieldTransient:
 		m.Transient = value == "true"
 	default:
@@ -133,6 +146,14 @@ func SetField(d *driver.Delivery, name, value string) error {
 		return fmt.Errorf("field %q: %w", name, err)
 	}
 	return nil
+}
+
+func milliseconds(value string) (time.Duration, error) {
+	n, err := strconv.ParseUint(value, 10, 63)
+	if err != nil {
+		return 0, err
+	}
+	return time.Duration(min(n, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond, nil
 }
 
 func typedText(v any) string {

@@ -15,6 +15,7 @@ func TestWireRoundTrip(t *testing.T) {
 		Message: driver.Message{
 			ID: "id", Key: "a.b", ContentType: "text/plain", ContentEncoding: "gzip", CorrelationID: "c", ReplyTo: "r",
 			Type: "t", AppID: "app", UserID: "u", Time: at, Priority: 9, Transient: true,
+			TTL: 1500 * time.Millisecond, Delay: 400 * 24 * time.Hour,
 			Header: driver.Header{
 				"text": "plain", "colon": "int:5", "empty": "", "invalid": "\xff\xfe", "h.t.": "name", "nil": nil, "yes": true, "no": false,
 				"int": int64(-5), "float": 0.1, "whole": float64(3), "time": at, "before": time.Unix(-1, 0).UTC(), "bytes": []byte{0, 255}, "none": []byte{},
@@ -43,7 +44,7 @@ func TestWireRoundTrip(t *testing.T) {
 
 // What cannot be read is left out, not half taken.
 func TestSetFieldLeavesOut(t *testing.T) {
-	for _, f := range []Field{{"time", "soon"}, {"priority", "256"}, {"priority", "-1"}, {"t.n", "int:many"}, {"t.n", "odd:1"}, {"t.n", "table:{"}} {
+	for _, f := range []Field{{"time", "soon"}, {"priority", "256"}, {"priority", "-1"}, {"ttl", "-1"}, {"ttl", "1.5"}, {"delay", "99999999999999999999"}, {"t.n", "int:many"}, {"t.n", "odd:1"}, {"t.n", "table:{"}} {
 		var d driver.Delivery
 		if err := SetField(&d, f.Name, f.Value); err == nil || !reflect.DeepEqual(d, driver.Delivery{}) {
 			t.Errorf("%v: error %v, delivery %+v; want an error and nothing set", f, err, d)
@@ -53,7 +54,7 @@ func TestSetFieldLeavesOut(t *testing.T) {
 
 func FuzzSetField(f *testing.F) {
 	for _, s := range [][2]string{
-		{"id", "x"}, {"time", "12"}, {"time", "x"}, {"priority", "300"}, {"h.a", "b"}, {"t.a", "int:5"}, {"t.a", "int:x"}, {"t.", "nil:"},
+		{"id", "x"}, {"time", "12"}, {"time", "x"}, {"priority", "300"}, {"ttl", "60000"}, {"delay", "9223372036854775807"}, {"h.a", "b"}, {"t.a", "int:5"}, {"t.a", "int:x"}, {"t.", "nil:"},
 		{"t.a", "table:{\"a\":\"int:1\"}"}, {"t.a", "list:[\"str:a\",[[]]]"}, {"t.a", "list:{}"}, {"t.a", "table:[]"}, {"t.a", "table:null"},
 		{"t.a", "list:[1]"}, {"t.a", "bytes:!"}, {"t.a", "strb64:/w=="}, {"t.a", "float:NaN"}, {"t.a", "time:99999999999999"}, {"t.a", ""},
 	} {
