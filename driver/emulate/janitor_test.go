@@ -1,0 +1,208 @@
+package emulate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// leaders are those of some connections that lead.
+func leaders(bs ...*bench) (led []*bench) {
+	for _, b := range bs {
+		if b.c.(*conn).janitor.leads.Load() {
+			led = append(led, b)
+		}
+	}
+	return led
+}
+
+// TestNoJanitor: where no queue changes by itself there is none; where there is
+// one that does, whoever hears of it has one.
+func TestNoJanitor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		other := b.w.bench(t, 30*time.Second)
+		defer other.close()
+		started := func(b *bench) bool {
+			j := &b.c.(*conn).janitor
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			return j.started
+		}
+		b.declare(plain)
+		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "c", MaxLength: 1}, {Name: "d", MaxLength: 1, DeadLetterExchange: "x", Overflow: routing.RejectPublish}}})
+		time.Sleep(time.Minute)
+		if started(b) || started(other) {
+			t.Error("there is a janitor without work")
+		}
+		for i, q := range []routing.Queue{{TTL: 1e9}, {Expires: 1e9}, {AutoDelete: true}, {Exclusive: true}, {MaxBytes: 1, DeadLetterExchange: "x"}} {
+			q.Name = fmt.Sprint("q", i)
+			b := newBench(t)
+			b.declare(routing.Topology{Queues: []routing.Queue{q}})
+			synctest.Wait()
+			if !started(b) || len(leaders(b)) != 1 {
+				t.Errorf("nobody looks after %+v", q)
+			}
+			b.close()
+		}
+	})
+}
+
+// TestOneLeader: of several connections one leads; when it closes another does
+// at once, when it dies another does after its term, and queues are looked
+// after all the time but that.
+func TestOneLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var bs []*bench
+		for range 4 {
+			bs = append(bs, w.bench(t, 30*time.Second))
+		}
+		var mu sync.Mutex
+		swept := map[*bench]int{}
+		for _, b := range bs {
+			b.f.trouble = func(_ context.Context, call string, after bool) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if call == "sweep" && !after {
+					swept[b]++
+				}
+				return nil
+			}
+		}
+		bs[0].declare(graveyard(routing.Queue{TTL: time.Second}))
+		for _, b := range bs {
+			b.publisher("") // reads the topology
+		}
+		var want []string
+		for round := 0; len(bs) > 1; round++ {
+			time.Sleep(20 * time.Second)
+			synctest.Wait()
+			led := leaders(bs...)
+			if len(led) != 1 {
+				t.Fatalf("%d of %d lead", len(led), len(bs))
+			}
+			mu.Lock()
+			clear(swept)
+			mu.Unlock()
+			time.Sleep(20 * time.Second)
+			mu.Lock()
+			if len(swept) != 1 || swept[led[0]] == 0 {
+				t.Errorf("swept by %v", swept)
+			}
+			mu.Unlock()
+			i := slices.Index(bs, led[0])
+			bs = slices.Delete(bs, i, i+1)
+			takeOver := leadRenew
+			if round%2 == 0 {
+				led[0].f.crash()
+				takeOver += leadTerm
+				time.AfterFunc(time.Hour, led[0].close)
+			} else {
+				led[0].close()
+			}
+			bs[0].publish("q", "m")
+			want = append(want, "m")
+			time.Sleep(takeOver + time.Second)
+			synctest.Wait()
+			bs[0].want("grave", want...)
+		}
+		for _, b := range bs {
+			b.close()
+		}
+		time.Sleep(2 * time.Hour)
+	})
+}
+
+// TestPushedOut: what a message pushes out of a limited queue arrives among
+// the dead letters at once where this process leads, and soon where another
+// does.
+func TestPushedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(graveyard(routing.Queue{MaxLength: 2}))
+		synctest.Wait()
+		other := b.w.bench(t, 30*time.Second)
+		defer other.close()
+		b.publish("q", "1", "2", "3")
+		synctest.Wait()
+		b.want("q", "2", "3")
+		b.want("grave", "1")
+		if got := b.deaths("grave", 0); !slices.Equal(got, []string{"q maxlen 1"}) {
+			t.Errorf("deaths %q", got)
+		}
+		time.Sleep(time.Minute)
+		other.publish("q", "4", "5")
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		b.want("grave", "1", "2", "3")
+		if len(leaders(b)) != 1 {
+			t.Error("the first does not lead any more")
+		}
+		s := b.subscribe("q", 2)
+		held := []*driver.Delivery{b.receive(s), b.receive(s)}
+		b.publish("q", "6", "7")
+		synctest.Wait()
+		b.want("grave", "1", "2", "3")
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		b.want("q", "6", "7")
+		b.want("grave", "1", "2", "3", string(held[0].Message.Body), string(held[1].Message.Body))
+	})
+}
+
+// TestSweptNowhere: what an idle queue gives up and no queue takes is kept, and
+// told of once; it does not hold up other queues. When a queue takes it, it
+// arrives once. No more is taken from a queue than is bounded.
+func TestSweptNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		log := b.log()
+		want := graveyard(routing.Queue{TTL: time.Second})
+		want.Queues = append(want.Queues, routing.Queue{Name: "stuck", TTL: time.Second, DeadLetterExchange: "later", DeadLetterKey: "k"})
+		b.declare(want)
+		n := maxAside + 50
+		var bodies []string
+		for i := range n {
+			bodies = append(bodies, fmt.Sprint(i))
+		}
+		b.publish("stuck", bodies...)
+		time.Sleep(5 * time.Minute)
+		b.publish("q", "m")
+		time.Sleep(1010 * time.Millisecond)
+		synctest.Wait()
+		b.want("grave", "m")
+		if moves := &b.c.(*conn).janitor.moves; len(moves.open) != maxAside {
+			t.Errorf("%d are on their way, want %d", len(moves.open), maxAside)
+		}
+		if got := log.String(); strings.Count(got, "nowhere to go") != 1 || strings.Count(got, "level=") != 1 {
+			t.Errorf("logged:\n%.2000s", got)
+		}
+		b.declare(routing.Topology{
+			Exchanges: []routing.Exchange{{Name: "later", Kind: routing.Direct}},
+			Bindings:  []routing.Binding{{Exchange: "later", Queue: "grave", Key: "k"}},
+		})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		b.nothing("stuck")
+		got := b.bodies("grave")
+		slices.Sort(got)
+		slices.Sort(bodies)
+		if !slices.Equal(got, append(bodies, "m")) {
+			t.Errorf("%d arrived, want %d", len(got), n+1)
+		}
+	})
+}
