@@ -1,0 +1,106 @@
+package oracle
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+// A Difference that is known: RabbitMQ's own from version to version, or one
+// that no promise covers. There are no others.
+type knownDifference struct {
+	name   string
+	reason string
+	// avoided says that the generator makes no script that shows it; it counts
+	// how often it went another way. Else the comparison lets it pass.
+	avoided bool
+}
+
+// The names of the known differences.
+const (
+	knownRedeliveredOrder = "order of redelivered"
+	knownFlagPrefetched   = "redelivered, prefetched only"
+	knownFlagDelayed      = "redelivered, after a delay"
+	knownAttemptClassic   = "attempts of classic queues"
+	knownAttemptReturned  = "attempts of messages that were prefetched only"
+	knownLastDeath        = "x-last-death"
+	knownDeadTogether     = "order of dead letters of several queues"
+	knownSettleGone       = "settling what a deleted queue delivered"
+	knownSentGone         = "taking what a deleted queue had sent"
+	knownDeadFlag         = "redelivered, dead letters"
+	knownDeadCC           = "CC of dead letters"
+	knownPlainPriority    = "priorities of plain quorum queues"
+	knownQuorumBytes      = "bytes of quorum queues"
+	knownShared           = "consumers that share a queue"
+	knownHeaderNumbers    = "headers exchange: numbers and times"
+	knownPartial          = "reading a part of what was returned"
+	knownRejectQuorum     = "reject-publish of quorum queues"
+	knownTransient        = "transient queues"
+	knownNowhere          = "dead letters with nowhere to go"
+	knownExclusiveAgain   = "declaring another's queue exclusive"
+)
+
+// Known is every known difference, in one place.
+var known = []knownDifference{
+	{knownRedeliveredOrder, "promise 6 exempts redelivered messages: classic queues put them where they were, quorum queues behind what is there (3.x) or before it in the order of their return (4.x)", false},
+	{knownFlagPrefetched, "RabbitMQ marks what was sent to a consumer, though nobody took it from the library; Redelivered says only that the message may have been delivered before", false},
+	{knownFlagDelayed, "a Nack with a delay is a copy on RabbitMQ, which its broker has not delivered before", false},
+	{knownAttemptClassic, "classic queues do not count (promise 15): Attempt is 0 on RabbitMQ and counts elsewhere", false},
+	{knownAttemptReturned, "RabbitMQ before 4.3 counts what was prefetched and given back (Features.CountsReturned)", false},
+	{knownLastDeath, "RabbitMQ from 3.13 on adds the headers x-last-death-*, which tell nothing that x-death does not", false},
+	{knownDeadTogether, "messages that die in several queues at one time arrive in any order, also on RabbitMQ", false},
+	{knownSettleGone, "what a deleted queue had delivered is no more: RabbitMQ takes any settlement, polymq may say ErrLost", false},
+	{knownSentGone, "what a queue had sent before it was deleted, and nobody had taken yet, RabbitMQ's client hands out, polymq need not", false},
+	{knownDeadFlag, "RabbitMQ 4.x marks a dead letter as delivered before where it was so in the queue in which it died", false},
+	{knownDeadCC, "RabbitMQ 4.x leaves the header CC in a dead letter that a DeadLetterKey leads, though it does not route by it", false},
+	{knownPlainPriority, "quorum queues of 4.x mind Message.Priority also where nobody asked for priorities", true},
+	{knownQuorumBytes, "quorum queues of 4.3 count more than the bodies' bytes", true},
+	{knownShared, "which of several subscribers of a queue gets a message is promised nowhere", true},
+	{knownHeaderNumbers, "a headers exchange of 3.10 to 3.12 takes the integer 1 for the float 1.0, and one of 4.x matches no time at all: promise 12 is that of 4.x for numbers", true},
+	{knownPartial, "which message is next after a return differs (see order of redelivered), so such a queue is read as a whole", true},
+	{knownRejectQuorum, "a quorum queue finds out that it is full after the message that filled it, so that it takes some more than its limit; classic queues keep it exactly", true},
+	{knownTransient, "RabbitMQ 4.3 has no transient queues that are not exclusive, unless a deprecated feature is permitted", true},
+	{knownNowhere, "RabbitMQ looks for a way for a kept dead letter every three minutes", true},
+	{knownExclusiveAgain, "RabbitMQ compares exclusiveness before the other fields and calls it a lock", true},
+}
+
+// tally counts. It is safe for concurrent use.
+type tally struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func newTally() *tally { return &tally{n: map[string]int{}} }
+
+func (t *tally) add(name string, n int) {
+	if t == nil || n == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n[name] += n
+}
+
+func (t *tally) merge(o *tally) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, n := range o.n {
+		t.add(name, n)
+	}
+}
+
+func (t *tally) of(name string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n[name]
+}
+
+func printKnown(w io.Writer, t *tally) {
+	for _, k := range known {
+		how := "passed"
+		if k.avoided {
+			how = "avoided"
+		}
+		fmt.Fprintf(w, "  %6d %s  %s: %s\n", t.of(k.name), how, k.name, k.reason)
+	}
+}

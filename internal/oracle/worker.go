@@ -1,0 +1,206 @@
+package oracle
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Backends are the drivers that are compared.
+var Backends = []string{"amqp", "mem", "nats", "redis"}
+
+// A worker plays scripts, one at a time, each on every backend, in namespaces
+// that nobody else uses.
+type worker struct {
+	raw  *raw
+	libs map[string]*library
+}
+
+// newWorker connects. The reference's vhost may be shared; url gives a fresh
+// namespace of a scheme.
+func newWorker(ctx context.Context, reference string, url func(scheme string) string, backends []string) (*worker, error) {
+	w := &worker{libs: map[string]*library{}}
+	var err error
+	if w.raw, err = openRaw(reference); err != nil {
+		return nil, err
+	}
+	for _, b := range backends {
+		u := url(b)
+		var peek *raw
+		if b == "amqp" {
+			if peek, err = openRaw(u); err != nil {
+				return nil, err
+			}
+		}
+		if w.libs[b], err = openLibrary(ctx, u, peek); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (w *worker) close(ctx context.Context) error {
+	errs := []error{w.raw.close(ctx)}
+	for _, l := range w.libs {
+		errs = append(errs, l.close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// pace is how patient a run is.
+type pace struct {
+	quiet    time.Duration // the reference: for how long nothing must have moved
+	patience time.Duration // the others: how long to wait for what it had
+}
+
+// A finding is a difference that one backend showed.
+type finding struct {
+	Backend string
+	*Difference
+}
+
+var runs atomic.Int64
+
+// session is different for each process, so that names and IDs are.
+var session = strings.ToLower(rand.Text()[:4])
+
+// play plays a script on the reference and then on the backends.
+func (w *worker) play(ctx context.Context, s Script, backends []string, at pace, t *tally) (record []Step, found []finding, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	prefix := fmt.Sprintf("%s%d.", session, runs.Add(1))
+	named := renamed(s, prefix)
+	var leader client = w.raw
+	w.raw.classic = s.Classic
+	for _, l := range w.libs {
+		l.class = false
+	}
+	if l := w.libs["amqp"]; l != nil {
+		l.class = s.Classic
+		if s.Driver {
+			leader = l
+			if lack := l.lacks(s); lack != "" {
+				t.add(refused("amqp", string(lack)), 1)
+				return nil, nil, errRefused
+			}
+		}
+	}
+	p := newPlayer(ctx, leader, w.raw.user)
+	p.quiet = at.quiet
+	began := time.Now()
+	record, err = p.record(named)
+	t.add("ms reference", int(time.Since(began).Milliseconds()))
+	if clean := w.clean(p, named); err == nil && clean != nil {
+		err = fmt.Errorf("clean up: %w", clean)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("the reference: %w", err)
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, b := range backends {
+		if client(w.libs[b]) == leader {
+			continue
+		}
+		if lack := w.libs[b].lacks(s); lack != "" {
+			t.add(refused(b, string(lack)), 1)
+			continue
+		}
+		wg.Go(func() {
+			began := time.Now()
+			d, failed := w.follow(ctx, w.libs[b], named, record, at, t)
+			t.add("ms "+b, int(time.Since(began).Milliseconds()))
+			mu.Lock()
+			defer mu.Unlock()
+			if failed != nil && err == nil {
+				err = fmt.Errorf("%s: %w", b, failed)
+			}
+			if d != nil {
+				d.Got, d.Want, d.What = bare(d.Got, prefix), bare(d.Want, prefix), bare(d.What, prefix)
+				found = append(found, finding{b, d})
+			}
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(found, func(a, b finding) int { return strings.Compare(a.Backend, b.Backend) })
+	return bareSteps(record, prefix), found, err
+}
+
+// follow plays a named script on one client, led by the record.
+func (w *worker) follow(ctx context.Context, c client, s Script, record []Step, at pace, t *tally) (*Difference, error) {
+	p := newPlayer(ctx, c, w.raw.user)
+	p.waited = at.patience
+	p.quiet = at.quiet
+	d := p.follow(s, record, judge{s.Driver, w.raw.version, t})
+	if err := w.clean(p, s); err != nil && d == nil {
+		return nil, fmt.Errorf("clean up: %w", err)
+	}
+	return d, nil
+}
+
+func (w *worker) clean(p *player, s Script) error {
+	err := p.clean(s)
+	if l, ok := p.c.(*library); ok {
+		err = errors.Join(err, l.forget(p.ctx))
+	}
+	return err
+}
+
+// bareSteps is a record without the prefix of its names, as far as it is shown
+// and compared.
+func bareSteps(record []Step, prefix string) []Step {
+	record = slices.Clone(record)
+	for i := range record {
+		s := &record[i]
+		s.text = bare(s.describe(), prefix)
+	}
+	return record
+}
+
+// check plays a script and looks again at what differs: where the reference
+// was not steady, its second record counts, taken more slowly.
+func (w *worker) check(ctx context.Context, s Script, backends []string, at pace, t *tally) (record []Step, found []finding, err error) {
+	mine := newTally()
+	record, found, err = w.play(ctx, s, backends, at, mine)
+	if err != nil || len(found) == 0 {
+		t.merge(mine)
+		return record, found, err
+	}
+	slow := pace{at.quiet * 5, at.patience}
+	mine = newTally()
+	again, foundAgain, err := w.play(ctx, s, backends, slow, mine)
+	if err != nil {
+		return record, found, err
+	}
+	t.merge(mine)
+	if steady(record, again) {
+		return record, found, nil
+	}
+	t.add(unsteady, 1)
+	return again, foundAgain, nil
+}
+
+// unsteady is what the runs are counted as whose reference showed something
+// else when it was played again, more slowly.
+const unsteady = "references that were not steady"
+
+func steady(a, b []Step) bool {
+	for i := range a {
+		if a[i].text != b[i].text {
+			return false
+		}
+	}
+	return true
+}
+
+// errRefused says that the reference does not have what the script is about.
+var errRefused = errors.New("the reference refuses a feature")
+
+// refused is what scripts are counted as that a backend cannot play.
+func refused(backend, feature string) string { return backend + " refuses " + feature }
