@@ -307,22 +307,27 @@ func (in *Inbox) over(d *Delivery) bool { return in.lease > 0 && !time.Now().Bef
 
 // release ends a hold and reports whether it lasted until now.
 func (in *Inbox) release(d *Delivery) bool {
-	in.mu.Lock()
-	if !d.held {
-		in.mu.Unlock()
-		return false
-	}
-	lasted := !in.over(d)
-	if !d.handed && !d.expired {
-		in.unqueue(d)
-	}
-	in.unlink(d)
-	worth := in.worth()
-	in.mu.Unlock()
+	lasted, worth := in.unhold(d)
 	if worth {
 		signal(in.more)
 	}
 	return lasted
+}
+
+// unhold is release without word to the store, which the caller owes it where a
+// fetch is worth its while now.
+func (in *Inbox) unhold(d *Delivery) (lasted, worth bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !d.held {
+		return false, false
+	}
+	lasted = !in.over(d)
+	if !d.handed && !d.expired {
+		in.unqueue(d)
+	}
+	in.unlink(d)
+	return lasted, in.worth()
 }
 
 // worth reports whether a fetch is worth its while.

@@ -121,7 +121,13 @@ func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.O
 	if reason != "" {
 		return s.bury(ctx, d, reason)
 	}
-	if !s.in.release(d) {
+	lasted, worth := s.in.unhold(d)
+	if worth {
+		// Not before the store has the settlement: one given back goes before what
+		// a fetch for its room brings.
+		defer signal(s.in.more)
+	}
+	if !lasted {
 		return driver.ErrLost
 	}
 	return s.settle(ctx, d, o, delay)
