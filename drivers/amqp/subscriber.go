@@ -332,6 +332,12 @@ func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 	in.Exchange = d.Exchange
 	in.Redelivered = d.Redelivered
 	message(&in.Message, d)
+	if s.raw {
+		if in.Message.Header == nil {
+			in.Message.Header = driver.Header{}
+		}
+		return in
+	}
 	in.counted(l.kind.kind, s.c.version)
 	in.restore()
 	if len(in.Message.Header) == 0 {
