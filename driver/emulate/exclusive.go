@@ -34,6 +34,7 @@ type lostQueue struct {
 	bindings []routing.Binding
 	made     *Queue
 	created  bool // made has its storage
+	taken    bool // another queue has the name
 	losses   int  // so often; the mutex guards it
 }
 
@@ -95,21 +96,9 @@ func (x *exclusives) loseAll() {
 
 func (x *exclusives) run() {
 	for failed := 0; ; {
-		x.mu.Lock()
-		todo := make(map[*lostQueue]int, len(x.gone))
-		for _, l := range x.gone {
-			todo[l] = l.losses
-		}
-		if len(todo) == 0 || x.ended {
-			x.running = false
-			x.mu.Unlock()
+		done, err := x.round()
+		if done {
 			return
-		}
-		x.mu.Unlock()
-		err := x.hold(x.ctx)
-		if err == nil {
-			err = x.restore(x.ctx, todo)
-			x.release()
 		}
 		if err == nil {
 			failed = 0
@@ -121,6 +110,25 @@ func (x *exclusives) run() {
 		_ = sleep(x.ctx, x.ctx, backoff(failed))
 		failed++
 	}
+}
+
+// round makes anew what is to be made anew now, and reports whether the
+// goroutine is done.
+func (x *exclusives) round() (done bool, err error) {
+	if x.hold(x.ctx) == nil {
+		defer x.release()
+	}
+	x.mu.Lock()
+	todo := make(map[*lostQueue]int, len(x.gone))
+	for _, l := range x.gone {
+		todo[l] = l.losses
+	}
+	if x.running = len(todo) > 0 && !x.ended; !x.running {
+		x.mu.Unlock()
+		return true, nil
+	}
+	x.mu.Unlock()
+	return false, x.restore(x.ctx, todo)
 }
 
 // hold keeps others from making or deleting until release.
@@ -167,6 +175,12 @@ func (x *exclusives) restore(ctx context.Context, todo map[*lostQueue]int) error
 		if err := x.c.store.DeleteQueue(ctx, l.was, DeleteOptions{}); err != nil {
 			return err
 		}
+		if l.taken && l.made != nil {
+			if err := x.c.store.DeleteQueue(ctx, l.made, DeleteOptions{}); err != nil {
+				return err
+			}
+			l.made, l.created = nil, false
+		}
 		x.settle(l, losses)
 	}
 	return nil
@@ -197,8 +211,10 @@ func (x *exclusives) plan(t *topology, todo map[*lostQueue]int) ([]Element, erro
 	var queues, bindings []Element
 	for l := range todo {
 		now := t.queues[l.was.Name]
-		if !x.open(l, now) {
-			x.c.cfg.Logger.Warn("an exclusive queue was not made anew: its name is taken", "queue", l.was.Name)
+		if l.taken = !x.open(l, now); l.taken {
+			if !x.c.mine(now) {
+				x.c.cfg.Logger.Warn("an exclusive queue was not made anew: its name is taken", "queue", l.was.Name)
+			}
 			continue
 		}
 		if !l.created {

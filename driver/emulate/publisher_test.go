@@ -275,6 +275,7 @@ func TestParked(t *testing.T) {
 		defer b.close()
 		b.declare(plain)
 		var down atomic.Bool
+		synctest.Wait() // the keeper has read what was declared
 		b.f.trouble = func(_ context.Context, call string, _ bool) error {
 			if call == "renew" && down.Load() {
 				return errors.New("down")
@@ -324,6 +325,7 @@ func TestParkedGivenUp(t *testing.T) {
 		defer b.close()
 		b.declare(plain)
 		var down atomic.Bool
+		synctest.Wait() // the keeper has read what was declared
 		b.f.trouble = func(_ context.Context, call string, _ bool) error {
 			if call == "renew" && down.Load() {
 				return errors.New("down")
