@@ -110,7 +110,7 @@ func rekeyed(deaths []any, key string, cc any) bool {
 func wasDelayed(deaths []any) bool {
 	for _, v := range deaths {
 		if t, ok := v.(map[string]any); ok {
-			if q, _ := t["queue"].(string); strings.HasPrefix(q, delayPrefix) {
+			if q, _ := t["queue"].(string); t["exchange"] == exchangeIn || strings.HasPrefix(q, delayPrefix) {
 				return true
 			}
 		}

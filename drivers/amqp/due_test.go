@@ -1,0 +1,356 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// TestDelayedPublish: what is published with a delay arrives as it was given,
+// not before, along the bindings that stand when it is due.
+func TestDelayedPublish(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Direct}},
+		Queues:    []routing.Queue{{Name: "early"}, {Name: "late"}, {Name: "cc"}, {Name: "bcc"}},
+		Bindings:  []routing.Binding{{Exchange: "x", Queue: "early", Key: "k"}, {Exchange: "x", Queue: "cc", Key: "cc"}, {Exchange: "x", Queue: "bcc", Key: "bcc"}},
+	}))
+	p := publisherOf(t, c, "x")
+	sent := driver.Message{
+		ID: "m", Key: "k", Body: []byte("b"), ContentType: "t", ContentEncoding: "e", CorrelationID: "c", ReplyTo: "r", Type: "ty", AppID: "a",
+		UserID: c.settings.user, Time: time.Unix(1700000000, 0).UTC(), Priority: 7, TTL: time.Minute, Transient: true,
+		Header: driver.Header{
+			"h": int64(1), "CC": []any{"cc"}, "polymq-queue": "mine", "x-delivery-count": int64(4),
+			"x-death":             []any{map[string]any{"queue": "old", "reason": "expired", "count": int64(2), "exchange": "e", "routing-keys": []any{"k"}, "original-expiration": "5"}},
+			"x-first-death-queue": "old", "x-first-death-reason": "expired", "x-first-death-exchange": "e",
+		},
+	}
+	delayed := sent
+	delayed.Header = driver.Header{"BCC": []any{"bcc"}}
+	for k, v := range sent.Header {
+		delayed.Header[k] = v
+	}
+	for round, delay := range []time.Duration{700 * time.Millisecond, 1500 * time.Microsecond} {
+		delayed.Delay = delay
+		start := time.Now()
+		check(t, publish(t, p, delayed))
+		stored := time.Since(start)
+		if round == 0 {
+			check(t, c.Unbind(ctxOf(t), []routing.Binding{{Exchange: "x", Queue: "early", Key: "k"}}))
+			check(t, c.Bind(ctxOf(t), []routing.Binding{{Exchange: "x", Queue: "late", Key: "k"}}))
+		}
+		for _, queue := range []string{"late", "cc", "bcc"} {
+			s := subscribe(t, c, queue, 1)
+			d := receive(t, s)
+			if took := time.Since(start); took < delay {
+				t.Errorf("%s: arrived after %v, asked for %v", queue, took, delay)
+			} else {
+				t.Logf("%s: asked for %v, stored after %v, arrived after %v", queue, delay, stored, took)
+			}
+			if d.Exchange != "x" || d.Attempt != 1 || !reflect.DeepEqual(d.Message, sent) {
+				t.Errorf("%s: got %+v\nwant %+v", queue, d.Message, sent)
+			}
+			settle(t, s, d, driver.Ack)
+			check(t, s.Close(ctxOf(t)))
+		}
+	}
+	if n, err := c.Purge(ctxOf(t), "early"); n != 0 || err != nil {
+		t.Errorf("%d messages took the binding of when they were published: %v", n, err)
+	}
+}
+
+func TestDelayedToMissingExchange(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Fanout}}}))
+	p, q := publisherOf(t, c, "missing"), publisherOf(t, c, "x")
+	for range 2 {
+		if err := publish(t, p, driver.Message{Delay: time.Hour}); !errors.Is(err, driver.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+		check(t, publish(t, q, driver.Message{Delay: time.Hour}))
+	}
+	check(t, c.DeleteExchange(ctxOf(t), "x", driver.DeleteOptions{}))
+	if err := publish(t, q, driver.Message{Delay: time.Hour}); !errors.Is(err, driver.ErrNotFound) {
+		t.Errorf("deleted since: %v", err)
+	}
+}
+
+// TestDueAndUnroutable: the alternate exchange takes it, else polymq.unroutable,
+// which shows where it was published.
+func TestDueAndUnroutable(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Direct, Alternate: "alt"}, {Name: "alt", Kind: routing.Fanout}, {Name: "y", Kind: routing.Direct}, {Name: "gone", Kind: routing.Direct}},
+		Queues:    []routing.Queue{{Name: "q"}},
+		Bindings:  []routing.Binding{{Exchange: "alt", Queue: "q"}},
+	}))
+	const delay = 300 * time.Millisecond
+	message := func(id string) driver.Message {
+		return driver.Message{ID: id, Key: "k", Delay: delay, TTL: 200 * time.Millisecond, Header: driver.Header{"h": "v", "polymq-mine": "v"}, Body: []byte(id)}
+	}
+	check(t, publish(t, publisherOf(t, c, "gone"), message("gone")))
+	check(t, c.DeleteExchange(ctxOf(t), "gone", driver.DeleteOptions{}))
+	check(t, publish(t, publisherOf(t, c, "y"), message("y")))
+	m := message("x")
+	m.TTL = 0
+	check(t, publish(t, publisherOf(t, c, "x"), m))
+	if d := receive(t, subscribe(t, c, "q", 1)); d.Exchange != "x" || d.Message.ID != "x" {
+		t.Errorf("the alternate's queue got %+v", d)
+	}
+	until(t, "polymq.unroutable is there", func() bool {
+		_, err := c.kindOf(ctxOf(t), unroutable)
+		return err == nil
+	})
+	s := subscribe(t, c, unroutable, 10)
+	got := map[string]bool{}
+	for range 2 {
+		d := receive(t, s)
+		want := message(d.Exchange)
+		want.Delay = 0
+		if !reflect.DeepEqual(d.Message, want) {
+			t.Errorf("got %+v, want %+v", d, want)
+		}
+		got[d.Exchange] = true
+		settle(t, s, d, driver.Ack)
+	}
+	if !got["y"] || !got["gone"] {
+		t.Errorf("in polymq.unroutable came messages of %v", got)
+	}
+	// It is shown, is an ordinary queue, and is made again when it is missing.
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: unroutable}}}))
+	if stands, err := c.Topology(ctxOf(t)); err != nil {
+		t.Error(err)
+	} else if n := len(stands.Queues); n != 2 || stands.Queues[0].Name != unroutable || len(stands.Exchanges) != 3 || len(stands.Bindings) != 1 {
+		t.Errorf("the topology is %+v", stands)
+	}
+	check(t, s.Close(ctxOf(t)))
+	check(t, c.DeleteQueue(ctxOf(t), unroutable, driver.DeleteOptions{}))
+	check(t, publish(t, publisherOf(t, c, ""), message("again")))
+	until(t, "polymq.unroutable is there again", func() bool {
+		_, err := c.kindOf(ctxOf(t), unroutable)
+		return err == nil
+	})
+	if d := receive(t, subscribe(t, c, unroutable, 10)); d.Message.ID != "again" || d.Exchange != "" {
+		t.Errorf("got %+v", d)
+	}
+}
+
+// TestDueHoldsUpNobody: far more messages than a mover holds are due for a full
+// queue; one for another queue comes through at once, and they when there is
+// room.
+func TestDueHoldsUpNobody(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "full", MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "free"}}}))
+	p := publisherOf(t, c, "")
+	check(t, publish(t, p, driver.Message{ID: "first", Key: "full"}))
+	const n = 3 * moverPrefetch
+	var xs []*driver.Publishing
+	for i := range n {
+		xs = append(xs, publishing(driver.Message{ID: fmt.Sprint(i), Key: "full", Delay: 100 * time.Millisecond}))
+	}
+	p.Publish(ctxOf(t), xs, true)
+	for _, x := range xs {
+		check(t, wait(t, x))
+	}
+	check(t, publish(t, p, driver.Message{ID: "behind", Key: "free", Delay: 300 * time.Millisecond}))
+	start := time.Now()
+	if d := receive(t, subscribe(t, c, "free", 1)); d.Message.ID != "behind" {
+		t.Errorf("got %+v", d)
+	}
+	t.Logf("the one behind came after %v", time.Since(start))
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("it was held up for %v", took)
+	}
+	s := subscribe(t, c, "full", 100)
+	seen := map[string]bool{}
+	for len(seen) < 20 { // one at a time fits, at each try of all
+		d := receive(t, s)
+		seen[d.Message.ID] = true
+		settle(t, s, d, driver.Ack)
+	}
+}
+
+// TestDelaySurvivesRestart: the broker is restarted while a message waits.
+func TestDelaySurvivesRestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: starts a broker")
+	}
+	b := testbroker.Start(t, "amqp")
+	c := openURL(t, b.URL())
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
+	p := publisherOf(t, c, "")
+	start := time.Now()
+	const short, long = 2 * time.Second, 20 * time.Second
+	check(t, publish(t, p, driver.Message{ID: "short", Key: "q", Delay: short}))
+	check(t, publish(t, p, driver.Message{ID: "long", Key: "q", Delay: long}))
+	b.Restart()
+	t.Logf("restarted after %v", time.Since(start))
+	s := subscribe(t, c, "q", 10)
+	for _, want := range []string{"short", "long"} {
+		buf := make([]*driver.Delivery, 1)
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+		_, err := s.Receive(ctx, buf)
+		cancel()
+		check(t, err)
+		if buf[0].Message.ID != want {
+			t.Errorf("got %+v, want %s", buf[0], want)
+		}
+		t.Logf("%s after %v", want, time.Since(start))
+		settle(t, s, buf[0], driver.Ack)
+	}
+	if took := time.Since(start); took < long {
+		t.Errorf("the long one came after %v", took)
+	}
+}
+
+// TestMoverDies cuts connections for good while they move messages: nothing is
+// lost, at whatever step each was.
+func TestMoverDies(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	last := openURL(t, url)
+	check(t, last.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
+	var links []*testbroker.Link
+	for range 5 {
+		link := testbroker.Proxy(t, url)
+		c := openURL(t, link.URL())
+		check(t, c.ensureLevels(ctxOf(t), 8, false))
+		check(t, c.ensureDue(ctxOf(t), false))
+		links = append(links, link)
+	}
+	s := subscribe(t, last, "q", 100)
+	p := publisherOf(t, last, "")
+	const n = 1500
+	var xs []*driver.Publishing
+	for i := range n {
+		xs = append(xs, publishing(driver.Message{ID: fmt.Sprint(i), Key: "q", Delay: 80 * time.Millisecond}))
+	}
+	p.Publish(ctxOf(t), xs, true)
+	seen, copies := map[string]bool{}, 0
+	buf := make([]*driver.Delivery, 100)
+	for len(seen) < n {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		k, err := s.Receive(ctx, buf)
+		cancel()
+		if err != nil {
+			t.Fatalf("%d of %d have come: %v", len(seen), n, err)
+		}
+		for _, d := range buf[:k] {
+			seen[d.Message.ID] = true
+			copies++
+			settle(t, s, d, driver.Ack)
+		}
+		if len(links) > 0 && len(seen) > (6-len(links))*n/8 {
+			links[0].Refuse(true)
+			links[0].Cut()
+			links = links[1:]
+		}
+	}
+	for _, x := range xs {
+		check(t, wait(t, x))
+	}
+	t.Logf("%d messages came as %d copies; %d of 5 connections were left", n, copies, len(links))
+	if len(links) == 5 {
+		t.Error("no connection was cut")
+	}
+	for _, link := range links {
+		link.Cut()
+	}
+}
+
+// TestMoverTakesOver: what is due is moved by a connection that never delayed
+// anything itself, once all others have gone.
+func TestMoverTakesOver(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	a := openURL(t, url)
+	check(t, a.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
+	check(t, publish(t, publisherOf(t, a, ""), driver.Message{Key: "q", ID: "m", Delay: time.Second}))
+	b := openURL(t, url)
+	check(t, a.Close(ctxOf(t)))
+	d := receive(t, subscribe(t, b, "q", 1))
+	if d.Message.ID != "m" {
+		t.Errorf("got %+v", d)
+	}
+}
+
+// TestForeignDue: what somebody else put into the movers' queue is kept where it
+// can be looked at, and holds up nothing.
+func TestForeignDue(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), plainQ))
+	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "q", ID: "m", Delay: 10 * time.Millisecond}))
+	s := subscribe(t, c, "q", 1)
+	settle(t, s, receive(t, s), driver.Ack)
+	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: dueQueue, ID: "foreign", Header: driver.Header{"polymq-due": true}}))
+	g := subscribe(t, c, goneName, 1)
+	if d := receive(t, g); d.Message.ID != "foreign" {
+		t.Errorf("got %+v", d)
+	}
+}
+
+// TestNackedTTL: a delay does not free a message from its time to live, nor is
+// it shortened by it.
+func TestNackedTTL(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
+		{Name: "q", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dlq"}, {Name: "dlq"}, {Name: "other"},
+	}}))
+	p := publisherOf(t, c, "")
+	const ttl, delay = 400 * time.Millisecond, 800 * time.Millisecond
+	sent := driver.Message{ID: "m", Key: "q", TTL: ttl, Body: []byte("b"), Header: driver.Header{"h": "v"}}
+	check(t, publish(t, p, sent))
+	s := subscribe(t, c, "q", 1)
+	d := receive(t, s)
+	start := time.Now()
+	nackLater(t, s, d, delay)
+	d = receive(t, s)
+	if took := time.Since(start); took < delay || d.Attempt != 2 || !reflect.DeepEqual(d.Message, sent) {
+		t.Errorf("after %v came %+v", took, d)
+	}
+	nackLater(t, s, d, delay)
+	check(t, s.Close(ctxOf(t)))
+	dead := receive(t, subscribe(t, c, "dlq", 1))
+	deaths, _ := dead.Message.Header.List(headerXDeath)
+	if len(deaths) != 1 || dead.Message.TTL != 0 || dead.Exchange != "" {
+		t.Fatalf("dead letter %+v", dead)
+	}
+	death := deaths[0].(map[string]any)
+	if death["reason"] != "expired" || death["queue"] != "q" || death["original-expiration"] != "400" || death["count"] != int64(1) {
+		t.Errorf("death %v", death)
+	}
+	for k := range dead.Message.Header {
+		if strings.HasPrefix(k, prefixOwn) {
+			t.Errorf("header %s is left", k)
+		}
+	}
+}
+
+// TestLongDelay: more than the levels can hold is passed in several turns.
+func TestLongDelay(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), plainQ))
+	p := publisherOf(t, c, "").(*publisher)
+	x := publishing(driver.Message{Key: "q", ID: "m", Delay: 3 * maxDelay})
+	s := &scheduled{c: c, from: p, p: x, m: travelling(x.Message, ""), units: unitsOf(x.Message.Delay)}
+	s.m.Header[headerDue] = true
+	s.limit()
+	if rest := s.m.Header[headerRest]; s.units != 1<<delayLevels-1 || rest != int64(2*(1<<delayLevels-1)) {
+		t.Fatalf("%d units now, %v later", s.units, rest)
+	}
+	// As if most of it were over.
+	s.units, s.m.Header[headerRest] = 3, int64(60)
+	start := time.Now()
+	c.schedule(s)
+	check(t, wait(t, x))
+	receive(t, subscribe(t, c, "q", 1))
+	if took := time.Since(start); took < 630*time.Millisecond {
+		t.Errorf("came after %v", took)
+	}
+}
