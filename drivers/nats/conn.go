@@ -269,7 +269,11 @@ func (s *store) Close(ctx context.Context) error {
 	return nil
 }
 
-var _ emulate.Store = (*store)(nil)
+var (
+	_ emulate.Store   = (*store)(nil)
+	_ emulate.Drainer = (*consumer)(nil)
+	_ emulate.Drainer = (*member)(nil)
+)
 
 func signal(c chan struct{}) {
 	select {

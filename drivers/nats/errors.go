@@ -18,6 +18,7 @@ const (
 	codeStreamNotFound    = 10059
 	codeConsumerNotFound  = 10014
 	codeMessageNotFound   = 10037
+	codeSequenceNotFound  = 10043
 	codeDeleteFailed      = 10057
 	codeStreamExists      = 10058
 	codeWrongLastSequence = 10071
@@ -127,7 +128,7 @@ func hasCode(err error, codes ...int) bool {
 // isMessageGone reports that a message that was to be deleted is not there: the
 // server has a code for it only where it looks before it tries.
 func isMessageGone(err error) bool {
-	return hasCode(err, codeMessageNotFound) || hasCode(err, codeDeleteFailed) && strings.Contains(err.Error(), "no message found")
+	return hasCode(err, codeMessageNotFound, codeSequenceNotFound) || hasCode(err, codeDeleteFailed) && strings.Contains(err.Error(), "no message found")
 }
 
 func isStreamGone(err error) bool { return hasCode(err, codeStreamNotFound) }

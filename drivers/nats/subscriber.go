@@ -34,6 +34,7 @@ type consumer struct {
 	relink chan struct{}   // cap 1: the connection is another
 	drop   chan struct{}   // cap 1: a link went dead
 	count  chan struct{}   // cap 1: uncounted has grown
+	stop   chan drainCall  // asks run to drain
 	ctx    context.Context // ends when Close begins
 	quit   context.CancelFunc
 	done   sync.WaitGroup
@@ -89,7 +90,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	c := &consumer{
 		s: s, q: q, h: h, id: rand.Text(), in: in,
 		relink: make(chan struct{}, 1), drop: make(chan struct{}, 1),
-		count: make(chan struct{}, 1),
+		count: make(chan struct{}, 1), stop: make(chan drainCall),
 		links: map[*link]struct{}{}, holds: map[uint64]*hold{}, naks: map[uint64]time.Time{},
 		inbox: s.nc.NewInbox() + ".",
 	}
@@ -143,6 +144,8 @@ func (c *consumer) run() {
 			c.mu.Unlock()
 			c.retire(func(*link) bool { return true })
 		case <-c.drop:
+		case call := <-c.stop:
+			call.done <- c.giveUp(call.ctx)
 		case <-again.C:
 		case <-beat.C:
 			c.probe()
@@ -162,6 +165,59 @@ func (c *consumer) run() {
 			}
 		}
 	}
+}
+
+// drainCall is a call of Drain.
+type drainCall struct {
+	ctx  context.Context
+	done chan error // cap 1
+}
+
+// Drain has run drain the links, which nobody opens again, since the inbox has
+// no room any more, and give back what was not handed out.
+func (c *consumer) Drain(ctx context.Context) error {
+	call := drainCall{ctx, make(chan error, 1)}
+	select {
+	case c.stop <- call:
+	case <-c.ctx.Done():
+		return nil // Close does all of it
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := <-call.done; err != nil {
+		return fmt.Errorf("giving back what was not handed out: %w", wrap(err))
+	}
+	return nil
+}
+
+// giveUp gives back what was not handed out.
+func (c *consumer) giveUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	if err := c.drain(ctx); err != nil {
+		return err
+	}
+	for { // the attempts of what has just come are being looked up
+		c.mu.Lock()
+		none := len(c.uncounted)+len(c.looking) == 0
+		c.mu.Unlock()
+		if none {
+			break
+		}
+		if err := wait(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	untouched := c.in.Prefetched()
+	c.mu.Lock()
+	for _, d := range untouched {
+		if c.holds[d.Seq] == d.Ref.(*hold) {
+			delete(c.holds, d.Seq)
+		}
+	}
+	c.mu.Unlock()
+	return c.giveBack(ctx, untouched, nil)
 }
 
 // forget drops holds that ran out without anybody settling them.

@@ -53,6 +53,9 @@ func (l *ledger) attach(ctx context.Context) error {
 	l.mu.Lock()
 	l.created = info.Created.UnixNano()
 	lost := l.book != nil && info.State.LastSeq < l.at // the server forgot what it had confirmed
+	if lost {
+		l.seen = 0
+	}
 	switch {
 	case snap != nil && (l.book == nil || l.load != nil || lost || snap.At > l.at):
 		l.unlive()
@@ -69,7 +72,17 @@ func (l *ledger) attach(ctx context.Context) error {
 	}
 	t := &trail{l: l, heard: time.Now()}
 	l.trail = t
+	var open []waiting
+	for seq, ws := range l.verdicts {
+		if seq > info.State.LastSeq {
+			open = append(open, ws...)
+			delete(l.verdicts, seq)
+		}
+	}
 	l.mu.Unlock()
+	for _, w := range open { // what they waited for is not there
+		l.s.publisher.suspect(w.parcel, natsgo.ErrTimeout)
+	}
 	inbox := l.s.nc.NewInbox()
 	if t.sub, err = l.s.nc.Subscribe(inbox, t.receive); err != nil {
 		return err

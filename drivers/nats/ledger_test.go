@@ -1,0 +1,158 @@
+package nats
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// stored2queue is a declared queue as the store knows it.
+func stored2queue(t testing.TB, s *store, q routing.Queue) *emulate.Queue {
+	t.Helper()
+	stream := queueOf(t, s, q.Name).stream
+	eq := &emulate.Queue{Queue: q, Incarnation: stream[len(s.names.queueStream("")):]}
+	s.Attach(eq)
+	return eq
+}
+
+func idleFor(d time.Duration) emulate.DeleteOptions { return emulate.DeleteOptions{Idle: d} }
+
+// TestSettleUp: the stream of a queue with a book does not grow with what went
+// through the queue, and who comes late has the same book.
+func TestSettleUp(t *testing.T) {
+	url := testbroker.URL(t, "nats")
+	s := openRaw(t, url)
+	c := emulated(t, s)
+	q := routing.Queue{Name: "q", MaxPriority: 3}
+	declare(t, c, q)
+	p := publisherOf(t, c)
+	mustPublish(t, p, "q", "stays")
+	sub := subscribe(t, c, "q", 100)
+	held := receive(t, sub, 1)[0]
+	const rounds, each = 30, 500
+	for i := range rounds {
+		mustPublish(t, p, "q", numbered(fmt.Sprint("m", i, "-"), 0, each)...)
+		for range each {
+			settle(t, sub, receive(t, sub, 1)[0], driver.Ack, 0)
+		}
+	}
+	settle(t, sub, held, driver.Nack, time.Hour)
+	mustPublish(t, p, "q", "last")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		stream, err := s.js.Stream(within(t), queueOf(t, s, "q").stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := stream.CachedInfo().State.Msgs; n < 2*snapshotEvery+1000 {
+			t.Logf("%d messages left of %d", n, rounds*each)
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%d messages left of %d", n, rounds*each)
+		}
+	}
+	late := open(t, url)
+	want := driver.QueueInfo{Ready: 1, Unsettled: 1, Consumers: 1}
+	if info := inspect(t, c, "q"); info != want {
+		t.Fatalf("%+v", info)
+	}
+	if info := inspect(t, late, "q"); info != want {
+		t.Fatalf("seen late: %+v", info)
+	}
+	if err := sub.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, subscribe(t, late, "q", 1), "last")
+}
+
+// TestManyAtOnce: connections publish to, consume from and lose a queue with a
+// limit; every message that was confirmed is delivered, and none that was not.
+func TestManyAtOnce(t *testing.T) {
+	url := testbroker.URL(t, "nats") + "&lease=1s"
+	c := open(t, url)
+	declare(t, c, routing.Queue{Name: "q", MaxPriority: 2, MaxLength: 50, Overflow: routing.RejectPublish})
+	var mu sync.Mutex
+	confirmed, got := map[string]bool{}, map[string]int{}
+	var refused atomic.Int64
+	var publishers, consumers sync.WaitGroup
+	var subs []driver.Subscriber
+	for w := range 3 {
+		publishers.Go(func() {
+			conn := open(t, url)
+			p := publisherOf(t, conn)
+			for i := range 40 {
+				ids := numbered(fmt.Sprintf("w%d-%d-", w, i), 0, 20)
+				for j, err := range publish(t, p, "q", ids...) {
+					mu.Lock()
+					if err == nil {
+						confirmed[ids[j]] = true
+					} else {
+						refused.Add(1)
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for range 3 {
+		link := testbroker.Proxy(t, url)
+		conn := open(t, link.URL())
+		sub := subscribe(t, conn, "q", 10)
+		consumers.Go(func() {
+			buf := make([]*driver.Delivery, 10)
+			r := rand.New(rand.NewPCG(1, 2))
+			for {
+				n, err := sub.Receive(t.Context(), buf)
+				if err != nil {
+					return
+				}
+				for _, d := range buf[:n] {
+					if r.IntN(20) == 0 {
+						sub.Settle(t.Context(), d, driver.Nack, 0)
+						continue
+					}
+					mu.Lock()
+					got[d.Message.ID]++
+					mu.Unlock()
+					sub.Settle(t.Context(), d, driver.Ack, 0)
+				}
+				if r.IntN(100) == 0 {
+					link.Cut()
+				}
+			}
+		})
+		subs = append(subs, sub)
+	}
+	publishers.Wait()
+	defer consumers.Wait()
+	for _, sub := range subs {
+		defer sub.Close(t.Context())
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if info := inspect(t, c, "q"); info.Ready+info.Unsettled == 0 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("left over: %+v", info)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for id := range confirmed {
+		if got[id] == 0 {
+			t.Errorf("%s was confirmed and never delivered", id)
+		}
+	}
+	for id := range got {
+		if !confirmed[id] {
+			t.Errorf("%s was refused and delivered", id)
+		}
+	}
+	t.Logf("%d confirmed, %d refused", len(confirmed), refused.Load())
+}
