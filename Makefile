@@ -21,7 +21,7 @@ test: brokers ## Every test of every module with the race detector, on real brok
 	@$(WITH_BROKERS) sh -ec 'for m in $(NESTED); do (cd $$m && go vet ./... && go test -race -short -timeout 10m ./...); done; go test -race -p 2 -timeout 20m ./...'
 
 .PHONY: test-matrix
-test-matrix: brokers ## The conformance suite on older and newer brokers; writes docs/MATRIX.md
+test-matrix: brokers ## The suite and the oracle on older and newer brokers; writes docs/MATRIX.md
 	@internal/testbroker/matrix.sh
 	go run ./internal/testbroker/cmd/matrix
 

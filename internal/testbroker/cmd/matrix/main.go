@@ -1,11 +1,12 @@
-// Matrix runs the conformance suite against the versions of the
+// Matrix runs the conformance suite and the oracle against the versions of the
 // brokers that matrix.sh installs, beside the installed ones, and writes what
 // came of it to docs/MATRIX.md:
 //
 //	go run ./internal/testbroker/cmd/matrix [-only regexp]
 //
 // It exits with 1 when anything fails. With -only, which selects lines of the
-// table, it prints the table instead of writing it.
+// table, it prints the table instead of writing it. The oracle plays the scripts
+// of make test, or random ones for ORACLE_SECONDS on each.
 package main
 
 import (
@@ -54,7 +55,11 @@ func run(only string) (ok bool, err error) {
 			return false, err
 		}
 		fmt.Println("\tconformance:", l.conformance)
-		ok = ok && l.conformance.ok()
+		if l.oracle, err = e.oracle(); err != nil {
+			return false, err
+		}
+		fmt.Println("\toracle:", l.oracle)
+		ok = ok && l.conformance.ok() && l.oracle.ok()
 		lines = append(lines, l)
 	}
 	text := table(lines)
@@ -118,7 +123,7 @@ func entries() ([]entry, error) {
 // line is a line of the table.
 type line struct {
 	entry
-	conformance outcome
+	conformance, oracle outcome
 }
 
 func table(lines []line) string {
@@ -126,19 +131,34 @@ func table(lines []line) string {
 	b.WriteString(`# Versions
 
 Written by ` + "`make test-matrix`" + `, which runs the conformance suite on each of these
-brokers. Debian's newer releases are file trees made by debootstrap; sid's
-versions move.
+brokers, and then the oracle: random scripts, played on a RabbitMQ through the raw
+client and on the drivers, whose outcomes must not differ. A RabbitMQ of the table
+is the one that all drivers are compared with; the drivers of the others are
+compared with the installed one. Debian's newer releases are file trees made by
+debootstrap; what sid has changes.
 
-| Broker | From | Conformance: rows passed | failed |
-|---|---|---|---|
+| Broker | From | Conformance: rows passed | failed | Oracle |
+|---|---|---|---|---|
 `)
 	for _, l := range lines {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d |\n", l.name(), l.from, l.conformance.passed, len(l.conformance.failed))
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %s |\n", l.name(), l.from, l.conformance.passed, len(l.conformance.failed), l.verdict())
 	}
 	for _, l := range lines {
-		for _, row := range l.conformance.failed {
-			fmt.Fprintf(&b, "\n- %s failed %s\n", l.name(), row)
+		if len(l.conformance.failed) > 0 {
+			fmt.Fprintf(&b, "\nRows that failed on %s:\n\n- %s\n", l.name(), strings.Join(l.conformance.failed, "\n- "))
 		}
 	}
 	return b.String()
+}
+
+// verdict is what the oracle says.
+func (l line) verdict() string {
+	extent := "the scripts of make test"
+	if seconds := os.Getenv("ORACLE_SECONDS"); seconds != "" {
+		extent = seconds + " s"
+	}
+	if l.oracle.ok() {
+		return "no difference in " + extent
+	}
+	return "failed"
 }

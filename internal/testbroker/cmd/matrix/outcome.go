@@ -13,18 +13,14 @@ import (
 
 // outcome is how the tests of one run ended.
 type outcome struct {
-	ran    bool
 	passed int
 	failed []string
 }
 
-func (o outcome) ok() bool { return o.ran && len(o.failed) == 0 }
+func (o outcome) ok() bool { return len(o.failed) == 0 }
 
 func (o outcome) String() string {
-	switch {
-	case !o.ran:
-		return "not run"
-	case len(o.failed) > 0:
+	if len(o.failed) > 0 {
 		return fmt.Sprintf("%d failed, %d passed", len(o.failed), o.passed)
 	}
 	return fmt.Sprintf("%d passed", o.passed)
@@ -34,6 +30,17 @@ func (o outcome) String() string {
 func (e entry) conformance() (outcome, error) {
 	const rowDepth = 2
 	return e.test(rowDepth, nil, "-timeout", "30m", "-run", "^TestConformance$", "./drivers/"+e.scheme+"/")
+}
+
+// oracle compares the drivers that are on the broker with RabbitMQ, by the
+// scripts that make test plays, or for ORACLE_SECONDS.
+func (e entry) oracle() (outcome, error) {
+	const testDepth = 0
+	var env []string
+	if e.scheme != "amqp" {
+		env = []string{"ORACLE_BACKENDS=amqp," + e.scheme}
+	}
+	return e.test(testDepth, env, "-timeout", "2h", "-run", "^TestOracle$", "./internal/oracle/")
 }
 
 // test runs go test on the broker. What counts is tests with depth slashes in
@@ -70,7 +77,7 @@ func (e entry) test(depth int, env []string, args ...string) (outcome, error) {
 
 // read reads what go test -json tells.
 func read(r io.Reader, depth int) (outcome, error) {
-	o := outcome{ran: true}
+	var o outcome
 	output := map[string][]string{}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 16<<20)
@@ -79,8 +86,11 @@ func read(r io.Reader, depth int) (outcome, error) {
 		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
 			return o, fmt.Errorf("%w: %s", err, lines.Text())
 		}
-		_, name, _ := strings.Cut(event.Test, "/")
-		row := strings.Count(event.Test, "/") == depth
+		_, name, inner := strings.Cut(event.Test, "/")
+		if !inner {
+			name = event.Test
+		}
+		row := event.Test != "" && strings.Count(event.Test, "/") == depth
 		switch event.Action {
 		case "output", "build-output":
 			output[event.Test] = append(output[event.Test], event.Output)
