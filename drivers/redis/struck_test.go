@@ -1,0 +1,109 @@
+package redis
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// read is a read of the stream under a name, whatever became of that.
+func (x *script) read(consumer string) {
+	x.t.Helper()
+	if err := x.s.client.Do(ctxT(x.t), "XREADGROUP", "GROUP", group, consumer, "COUNT", "1", "STREAMS", x.h.key, ">").Err(); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// TestReadAfterTheLease: what was read under a name whose lease had run out was
+// seen by nobody, struck or not; what was read before counts.
+func TestReadAfterTheLease(t *testing.T) {
+	x := newScript(t, routing.Queue{})
+	x.publish("a", "b", "c")
+	x.call(x.h.fns.join, "lame", "50")
+	x.read("lame")
+	begin := x.s.Now()
+	until(t, "time does not pass", func() bool { return x.s.Now().Sub(begin) > 100*time.Millisecond })
+	x.read("lame") // its lease is over
+	x.join("one")
+	x.expect("after the blow", x.fetch("one", 2), "a:2 b:1")
+	x.read("lame") // it is struck
+	if v := x.call(x.h.fns.tend, "one", "60000", "1", "0", "0", "0"); v.([]any)[1] != int64(1) {
+		t.Fatalf("what a stranger read is not given back: %v", v)
+	}
+	x.expect("of a stranger", x.fetch("one", 2), "c:1")
+}
+
+// TestLateReadIsNotSeen: a subscriber whose read came to the server only when its
+// lease had run out has it again, as one delivery.
+func TestLateReadIsNotSeen(t *testing.T) {
+	url := testbroker.URL(t, "redis") + "&lease=1s"
+	link := testbroker.Proxy(t, url)
+	one, _ := dial(t, link.URL())
+	two, _ := dial(t, url)
+	declare(t, two, "q")
+	sub := subscribe(t, one, "q", 10)
+	for i := range 3 {
+		link.Stall(true)
+		stalled := time.Now()
+		until(t, "time does not pass", func() bool { return time.Since(stalled) > 1300*time.Millisecond })
+		if err := publish(t, two, "q", text(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		link.Stall(false)
+		d := expect(t, sub, fmt.Sprint(i))
+		if d[0].Attempt != 1 {
+			t.Errorf("attempt %d", d[0].Attempt)
+		}
+		settle(t, sub, driver.Ack, d...)
+		info(t, two, "q", driver.QueueInfo{Consumers: 1})
+	}
+}
+
+// TestHeartbeatWakesOthers: what comes back while a consumer without room looks
+// after it is for others.
+func TestHeartbeatWakesOthers(t *testing.T) {
+	for _, rq := range []routing.Queue{{}, {MaxPriority: 1}} {
+		x := newScript(t, rq)
+		x.publish("a")
+		x.join("one")
+		x.fetch("one", 1)
+		begin := x.s.Now()
+		x.fetch("one", 0, x.held("one")[0]+" 1 50")
+		if err := x.s.client.XTrimMaxLen(ctxT(t), x.h.key+":wake", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "time does not pass", func() bool { return x.s.Now().Sub(begin) > 100*time.Millisecond })
+		fn := x.h.fns.tend
+		if hasRules(x.q) {
+			fn = x.h.fns.fetch
+		}
+		x.call(fn, "one", "60000", "0", "0", "0", "0")
+		if n := x.s.client.XLen(ctxT(t), x.h.key+":wake").Val(); n == 0 {
+			t.Errorf("%+v: nobody was woken", rq)
+		}
+	}
+}
+
+// TestUnreadGoesFirst: what is given back so that the next fetch takes it again
+// does not wait behind settlements that one call cannot take.
+func TestUnreadGoesFirst(t *testing.T) {
+	c := &consumer{kick: make(chan struct{}, 1)}
+	for i := range maxSettle + 10 {
+		c.todo = append(c.todo, settlement{id: fmt.Sprint(i), count: 1, ack: true})
+	}
+	c.unread(&fetch{holds: []*hold{{id: "x", count: 1}, {id: "y", count: 2}}})
+	_, batch, back := c.settlements(nil)
+	for _, id := range []string{"x", "y"} {
+		if !back || !slices.ContainsFunc(batch, func(s settlement) bool { return s.id == id && s.delay == unseen && !s.ack }) {
+			t.Errorf("%s is not in the next call", id)
+		}
+	}
+	if len(c.todo) != 12 {
+		t.Errorf("%d wait still", len(c.todo))
+	}
+}
