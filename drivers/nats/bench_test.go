@@ -114,3 +114,28 @@ func BenchmarkBind(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkConsumeKept is BenchmarkConsume of a queue with priorities.
+func BenchmarkConsumeKept(b *testing.B) {
+	c := open(b, testbroker.URL(b, "nats"))
+	declare(b, c, routing.Queue{Name: "q", MaxPriority: 1})
+	fill(b, c, b.N, false)
+	s := subscribe(b, c, "q", 1024)
+	buf := make([]*driver.Delivery, 256)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.StartTimer()
+	for got := 0; got < b.N; {
+		n, err := s.Receive(b.Context(), buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, d := range buf[:n] {
+			if err := s.Settle(b.Context(), d, driver.Ack, 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+		got += n
+	}
+	b.StopTimer()
+}

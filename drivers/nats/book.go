@@ -10,6 +10,10 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
+// bookRules is the version of the rules by which a book follows from a stream.
+// Two programs with different rules would have different books.
+const bookRules = "1"
+
 // book is what stands in a kept queue: which messages wait, in which order,
 // and who holds the others. It follows from the messages of the queue's
 // stream, taken one after the other, and from nothing else; the time too is

@@ -39,6 +39,22 @@
 //
 // # Limits
 //
+//   - A queue with MaxLength, MaxBytes, MaxPriority or SingleActiveConsumer has no
+//     consumer of the server's: what stands in it follows from the order of the
+//     messages in its stream, which every connection reads that has to do with
+//     the queue (without the bodies), until it has had nothing to do with it for
+//     30 s. It holds some 150 bytes there for each message that waits. Whatever
+//     several processes do at once, they see one order of it; a connection that
+//     is behind only learns later. Two goroutines run for each such queue, and
+//     one for each of its subscribers.
+//   - In the other queues a message of which the time is over is found by looking
+//     at the head of the queue. Where messages were given back, the oldest of
+//     them is taken for the head.
+//   - A publish to a queue that refuses is confirmed when the connection has read
+//     that far, a round trip later than others.
+//   - A queue with AutoDelete or Expires counts a subscriber whose process died for
+//     three times its sign of life, which is every third of the lease, but every
+//     10 s at least and every second at most.
 //   - The deduplication window is 20 s. A server that restarts forgets the ids of
 //     messages that were already consumed: a publish that is retried across the
 //     restart may then leave a second copy.
@@ -51,7 +67,7 @@
 //     settlement that is on its way for longer than the rest of its lease settles
 //     the delivery that another subscriber has by then.
 //   - A subscriber whose process died is counted by Inspect for up to 30 s, with
-//     the messages that it held.
+//     the messages that it held; for the lease in a queue of the first kind.
 //
 // docs/WIRE.md specifies what is stored.
 package nats

@@ -87,6 +87,7 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 		}
 		if h.kept {
 			cfg.Retention = jetstream.LimitsPolicy
+			cfg.Metadata[metaBook] = bookRules
 		}
 		err := again(ctx, func() error {
 			_, err := s.js.CreateStream(ctx, cfg)

@@ -24,7 +24,7 @@ const (
 	metaNamespace = "polymq-namespace"
 	metaEpoch     = "polymq-epoch"
 	metaQueue     = "polymq-queue"
-	metaReplicas  = "polymq-replicas"
+	metaBook      = "polymq-book"
 
 	// tombstoneTTL is how long the removal of an element can be read back, and
 	// deltaAge how old the version may be from which a delta is read: a reader

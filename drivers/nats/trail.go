@@ -40,6 +40,9 @@ func (l *ledger) attach(ctx context.Context) error {
 	}
 	info := stream.CachedInfo()
 	l.s.clock.observe(sent, time.Now(), info.TimeStamp)
+	if have := info.Config.Metadata[metaBook]; have != bookRules {
+		return fmt.Errorf("stream %s goes by rules %q, of another version of polymq: this one knows %s; update it", l.h.stream, have, bookRules)
+	}
 	m, ok, err := l.s.leaderGet(ctx, l.h.stream, getRequest{LastFor: l.h.prefix + ".s"})
 	if err != nil {
 		return err
