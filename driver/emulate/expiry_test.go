@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,7 +214,7 @@ func TestIdleQueueExpires(t *testing.T) {
 }
 
 // TestOwnTimeInIdleQueue: a message with a time of its own leaves an idle queue
-// soon after that is over.
+// when that is over, soon where another process published it.
 func TestOwnTimeInIdleQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -231,13 +234,89 @@ func TestOwnTimeInIdleQueue(t *testing.T) {
 			time.Sleep(ttl - time.Millisecond)
 			synctest.Wait()
 			b.want("q", "short")
-			time.Sleep(sweepEmpty + sweepEvery)
+			time.Sleep(time.Millisecond)
 			synctest.Wait()
 			b.want("q")
 			b.publish("q", "last")
 		}
 		b.want("grave", "first", "short", "short")
+		s := b.subscribe("q", 1)
+		b.settle(s, b.receive(s), driver.Ack)
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		other := b.w.bench(t, 30*time.Second)
+		defer other.close()
+		time.Sleep(time.Minute)
+		other.publishTTL("q", "other", time.Second)
+		time.Sleep(time.Second + sweepEvery)
+		synctest.Wait()
+		b.want("grave", "first", "short", "short", "other")
 	})
+}
+
+// TestExpiryAnyhow: whatever consumers do, each message is either delivered in
+// time or dead-lettered once.
+func TestExpiryAnyhow(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 3))
+			b := newBench(t)
+			defer b.close()
+			b.f.attentive = true
+			b.declare(graveyard(routing.Queue{TTL: 3 * time.Second}))
+			ms := func(n int) time.Duration { return time.Duration(1+rng.IntN(n)) * time.Millisecond }
+			want := map[string]int{}
+			var pubs sync.WaitGroup
+			for i := range 60 {
+				body, ttl := fmt.Sprint(i), time.Duration(0)
+				if rng.IntN(2) == 0 {
+					ttl = ms(2000)
+				}
+				want[body] = 1
+				after := ms(2000)
+				pubs.Go(func() { time.Sleep(after); b.publishTTL("q", body, ttl) })
+			}
+			got := map[string]int{}
+			for range 8 {
+				time.Sleep(ms(400))
+				s := b.subscribe("q", 1)
+				for range rng.IntN(12) {
+					ctx, cancel := context.WithTimeout(t.Context(), ms(300))
+					var buf [1]*driver.Delivery
+					_, err := s.Receive(ctx, buf[:])
+					cancel()
+					if err != nil {
+						break
+					}
+					d := buf[0].Tag.(*Delivery)
+					put := d.until.Add(-s.in.lease) // not extended yet
+					if end := s.q.Over(&d.Message, d.Stored); !put.Before(end) {
+						t.Errorf("seed %d: given to a consumer %v after its end", seed, put.Sub(end))
+					}
+					if rng.IntN(3) > 0 {
+						got[string(d.Message.Body)]++
+						b.settle(s, buf[0], driver.Ack)
+					} else {
+						b.settle(s, buf[0], driver.Nack)
+					}
+				}
+				if err := s.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pubs.Wait()
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			b.nothing("q")
+			for _, body := range b.bodies("grave") {
+				got[body]++
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("seed %d: %v", seed, got)
+			}
+		})
+	}
 }
 
 // TestExpiredCircle: what only time and limits move round is dropped when it

@@ -26,8 +26,8 @@ type janitor struct {
 	mu      sync.Mutex
 	started bool
 	ended   bool
-	changed bool            // the queues
-	hints   map[string]bool // incarnations that have something to sweep
+	changed bool                 // the queues
+	hints   map[string]time.Time // by incarnation: when there is something to sweep
 
 	// The goroutine's own.
 	rounds   map[string]*round // by incarnation
@@ -49,7 +49,7 @@ func (j *janitor) init(c *conn) {
 	j.c = c
 	j.kick = make(chan struct{}, 1)
 	j.done = make(chan struct{})
-	j.hints = map[string]bool{}
+	j.hints = map[string]time.Time{}
 	j.rounds = map[string]*round{}
 	j.ctx, j.stop = context.WithCancel(context.Background())
 	j.moves.init(c, j.ctx, j)
@@ -88,15 +88,22 @@ func (j *janitor) see(st *state) {
 	}
 }
 
-// hint says that a queue has something to sweep.
-func (j *janitor) hint(q *Queue) {
+// hint says that a queue has something to sweep, now or after a time.
+func (j *janitor) hint(q *Queue, after time.Duration) {
 	if !j.leads.Load() {
 		return
 	}
+	at := time.Now().Add(after)
 	j.mu.Lock()
-	j.hints[q.Incarnation] = true
+	was, there := j.hints[q.Incarnation]
+	sooner := !there || at.Before(was)
+	if sooner {
+		j.hints[q.Incarnation] = at
+	}
 	j.mu.Unlock()
-	signal(j.kick)
+	if sooner {
+		signal(j.kick)
+	}
 }
 
 // run is the janitor goroutine.

@@ -185,6 +185,11 @@ func (s *sending) route(st *state, x *scratch) bool {
 		return false
 	}
 	x.names = names
+	if ttl := s.publishing.Message.TTL; ttl > 0 && !s.delayed {
+		for _, name := range names {
+			s.pub.c.janitor.hint(st.queues[name], ttl)
+		}
+	}
 	carried := s.carried()
 	if len(names) == 1 {
 		s.fill(&s.one, st.queues[names[0]], carried)
@@ -288,7 +293,7 @@ func (s *sending) parcelDone(p *Parcel, err error) {
 		err = fmt.Errorf("%w: closed", driver.ErrUnconfirmed)
 	}
 	if err == nil && p.Queue.pushesOut() {
-		s.pub.c.janitor.hint(p.Queue)
+		s.pub.c.janitor.hint(p.Queue, 0)
 	}
 	s.finish(err)
 }

@@ -67,12 +67,14 @@ func (j *janitor) survey() {
 // others. Half of the time is theirs at most.
 func (j *janitor) sweep() time.Duration {
 	j.mu.Lock()
-	for incarnation := range j.hints {
-		if r := j.rounds[incarnation]; r != nil {
-			r.next = time.Time{}
+	for incarnation, at := range j.hints {
+		switch r := j.rounds[incarnation]; {
+		case r == nil:
+			delete(j.hints, incarnation)
+		case at.Before(r.next):
+			r.next = at
 		}
 	}
-	clear(j.hints)
 	j.mu.Unlock()
 	start := time.Now()
 	if d := j.rest.Sub(start); d > 0 {
@@ -102,6 +104,9 @@ func (j *janitor) sweep() time.Duration {
 }
 
 func (j *janitor) sweepQueue(r *round) {
+	j.mu.Lock()
+	delete(j.hints, r.q.Incarnation)
+	j.mu.Unlock()
 	ctx, cancel := j.call()
 	defer cancel()
 	asked := time.Now()
