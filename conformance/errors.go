@@ -21,8 +21,6 @@ var errorRows = []row{
 	{promise: 23, name: "too-large", run: tooLarge},
 	{promise: 23, name: "where", run: errorsSayWhere},
 	{promise: 23, name: "declared-features", run: declaredFeatures},
-	{promise: 23, name: "ttl", needs: []polymq.Feature{polymq.FeatureTTL}, run: ttl},
-	{promise: 23, name: "delay", needs: []polymq.Feature{polymq.FeatureDelay}, run: delay},
 	{promise: 23, name: "inspect", needs: []polymq.Feature{polymq.FeatureInspect}, run: inspects},
 	{promise: 23, name: "purge", needs: []polymq.Feature{polymq.FeaturePurge}, run: purges},
 }
@@ -46,7 +44,21 @@ func (e *env) refused(f polymq.Feature) {
 		err = d.Nack(e.ctx, time.Second)
 		e.ack(d)
 	case polymq.FeatureTTL:
-		err = e.try(c, "", &polymq.Message{Key: "q", TTL: time.Minute})
+		e.mustBe(e.try(c, "", &polymq.Message{Key: "q", TTL: time.Minute}), "Publish of a message with a time to live", errors.ErrUnsupported)
+		err = c.Declare(e.ctx, topology(routing.Queue{Name: "r", TTL: time.Minute}))
+	case polymq.FeatureQueueExpiry:
+		err = c.Declare(e.ctx, topology(routing.Queue{Name: "r", Expires: time.Minute}))
+	case polymq.FeatureMaxLength:
+		e.mustBe(c.Declare(e.ctx, topology(routing.Queue{Name: "r", MaxBytes: 1000})), "Declare with MaxBytes", errors.ErrUnsupported)
+		err = c.Declare(e.ctx, topology(routing.Queue{Name: "r", MaxLength: 3}))
+	case polymq.FeaturePriority:
+		err = c.Declare(e.ctx, topology(routing.Queue{Name: "r", MaxPriority: 3}))
+	case polymq.FeatureSingleActiveConsumer:
+		err = c.Declare(e.ctx, topology(routing.Queue{Name: "r", SingleActiveConsumer: true}))
+	case polymq.FeatureExclusive:
+		err = c.Declare(e.ctx, topology(routing.Queue{Name: "r", Exclusive: true, Transient: true}))
+	case polymq.FeatureAutoDelete:
+		err = c.Declare(e.ctx, topology(routing.Queue{Name: "r", AutoDelete: true}))
 	case polymq.FeatureDelay:
 		err = e.try(c, "", &polymq.Message{Key: "q", Delay: time.Minute})
 	case polymq.FeatureTopology:
@@ -261,30 +273,6 @@ func declaredFeatures(e *env) {
 	}
 	if f.Has(polymq.FeatureMaxAttempts) && !f.Has(polymq.FeatureAttempts) {
 		e.Errorf("attempts are limited but not counted")
-	}
-}
-
-func ttl(e *env) {
-	c := e.open()
-	e.declare(c, "q")
-	e.publish(c, "", &polymq.Message{Key: "q", Body: []byte("short-lived"), TTL: e.b.Patience / 5}, &polymq.Message{Key: "q", Body: []byte("long-lived"), TTL: time.Hour})
-	select {
-	case <-time.After(e.b.Patience / 4):
-	case <-e.ctx.Done():
-	}
-	e.has(c, "q", "long-lived")
-}
-
-func delay(e *env) {
-	c := e.open()
-	e.declare(c, "q")
-	start, wait := time.Now(), e.b.Patience/5
-	e.publish(c, "", &polymq.Message{Key: "q", Body: []byte("late"), Delay: wait}, msg("q", "at once"))
-	s := e.subscriber(c, "q", 5)
-	e.ack(e.body(s, "at once"))
-	e.ack(e.body(s, "late"))
-	if took := time.Since(start); took < wait {
-		e.Errorf("delayed by %v, the message came after %v", wait, took)
 	}
 }
 

@@ -13,7 +13,7 @@ type promise struct {
 var promises = []promise{
 	{1, "Confirmed", "Publish returns nil only when every queue that the message was routed to has it, as safely as the queue was declared, and unchanged."},
 	{2, "ThreeOutcomes", "Confirmed; refused (ErrRejected); unknown (ErrUnconfirmed: the connection or ctx ended first). Unknown is never reported as another. Within the deduplication window a retry leaves no second copy."},
-	{3, "Unroutable", "A message that no queue takes is ErrUnroutable on that very call, for that very message, unless the publisher said DropUnroutable."},
+	{3, "Unroutable", "A message that no queue takes is ErrUnroutable on that very call, for that very message, unless the publisher said DropUnroutable. A delayed message is routed when due; what is unroutable then goes to the alternate exchange, else to UnroutableQueue."},
 	{4, "NothingMadeUp", "Publishing to an exchange that does not exist is ErrNotFound; nothing is created."},
 	{5, "OneCopy", "A queue gets one copy, however many bindings, paths or keys match."},
 	{6, "Order", "Messages published one after another by one publisher reach one consumer of a queue in that order. A redelivered message comes where Features.Requeue says."},
@@ -27,7 +27,7 @@ var promises = []promise{
 	{14, "HeldIsHeld", "While its connection lives, what a subscriber holds goes to nobody else, however long a handler takes. A hold that was lost makes Ack return ErrLost; it never settles another message."},
 	{15, "Counted", "Delivery.Attempt is 1 plus the deliveries that ended in Nack, lease expiry, a lost connection, or were given back by Close after they had been handed out; what was only prefetched does not count."},
 	{16, "ItsQueueOnly", "A nacked message returns to its own queue, never to the exchange, and not before its delay."},
-	{17, "DeadLetters", "Rejected and exhausted messages go to the queue's dead-letter exchange with queue, reason, count and time on them, or are dropped where there is none."},
+	{17, "DeadLetters", "Rejected, expired, overflowing and exhausted messages go to the queue's dead-letter exchange with queue, reason, count and time on them, or are dropped where there is none."},
 	{18, "Prefetch", "A subscriber holds at most Prefetch unsettled messages."},
 	{19, "Drained", "Run ends by finishing what runs, giving back the rest at once."},
 	{20, "SettledOnce", "A second settlement is ErrSettled; it harms nothing."},
@@ -41,7 +41,8 @@ var promises = []promise{
 var rows = func() []row {
 	all := slices.Concat(
 		publishRows, unroutableRows, orderRows, topologyRows, inForceRows, nameRows, routingRows,
-		consumeRows, holdRows, runRows, settleRows, deadLetterRows, recoveryRows, lifecycleRows, errorRows)
+		consumeRows, holdRows, runRows, settleRows, deadLetterRows, recoveryRows, lifecycleRows, errorRows,
+		expiryRows, limitRows, priorityRows, activeRows, temporaryRows, delayRows, redriveRows, pauseRows)
 	slices.SortStableFunc(all, func(a, b row) int { return a.promise - b.promise })
 	return all
 }()

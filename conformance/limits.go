@@ -1,0 +1,202 @@
+package conformance
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/routing"
+)
+
+var limitRows = []row{
+	{promise: 2, name: "full", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: fullRefuses},
+	{promise: 2, name: "full-bytes", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: fullOfBytes},
+	{promise: 2, name: "full-but-held", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: heldIsNotFull},
+	{promise: 2, name: "refused-again", needs: []polymq.Feature{polymq.FeatureMaxLength, polymq.FeatureDedup}, run: refusedAgain},
+
+	{promise: 17, name: "overflow-dropped", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: overflowDropped},
+	{promise: 17, name: "overflow-dead-letter", needs: []polymq.Feature{polymq.FeatureMaxLength, polymq.FeatureDeadLetter}, run: overflowDeadLetter},
+	{promise: 17, name: "overflow-bytes", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: overflowBytes},
+	{promise: 17, name: "overflow-but-held", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: heldDoesNotOverflow},
+	{promise: 17, name: "overflow-given-back", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: givenBackOverflows},
+}
+
+// fullRefuses fills one of the queues of a fan-out.
+func fullRefuses(e *env) {
+	c := e.open()
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Fanout}, routing.Queue{Name: "q", MaxLength: 2, Overflow: routing.RejectPublish}, "beside",
+		to("x", "q", ""), to("x", "beside", ""))
+	failed := e.failures(e.publisher(c, "x").Publish(e.short(), numbered(5, "", "")...))
+	for i := range 5 {
+		f, there := failed[i]
+		if there != (i >= 2) {
+			e.Errorf("message %d of five to a queue with room for two: got %v", i, f.Err)
+		} else if there {
+			e.mustBe(f.Err, "a message to a full queue", polymq.ErrRejected)
+		}
+	}
+	e.mustBe(e.try(c, "", msg("q", "late")), "Publish to a full queue", polymq.ErrRejected)
+	s := e.subscriber(c, "q", 1)
+	e.ack(e.body(s, "0"))
+	e.ack(e.body(s, "1"))
+	e.close(s)
+	e.publish(c, "", msg("q", "next"))
+	e.holds(c, "q", "next")
+	e.has(c, "beside", "0", "1", "2", "3", "4")
+}
+
+func fullOfBytes(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "q", MaxBytes: 100, Overflow: routing.RejectPublish})
+	body := func(n int) *polymq.Message {
+		m := msg("q", string(make([]byte, n)))
+		m.Header = polymq.Header{"no": string(make([]byte, 200))} // not counted
+		return m
+	}
+	e.publish(c, "", body(60), body(30))
+	e.mustBe(e.try(c, "", body(11)), "Publish beyond the queue's bytes", polymq.ErrRejected)
+	e.publish(c, "", body(10))
+	e.mustBe(e.try(c, "", body(1)), "Publish to a queue that is full of bytes", polymq.ErrRejected)
+	s := e.subscriber(c, "q", 3)
+	for _, want := range []int{60, 30, 10} {
+		d := e.receive(s)
+		if len(d.Body) != want {
+			e.Errorf("received %d bytes, want %d", len(d.Body), want)
+		}
+		e.ack(d)
+	}
+}
+
+// heldIsNotFull has what subscribers hold not count.
+func heldIsNotFull(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "q", MaxLength: 2, Overflow: routing.RejectPublish})
+	e.publish(c, "", msg("q", "0"), msg("q", "1"))
+	s := e.subscriber(c, "q", 2)
+	ds := e.receiveN(s, 2)
+	e.publish(c, "", msg("q", "2"), msg("q", "3"))
+	e.mustBe(e.try(c, "", msg("q", "4")), "Publish to a full queue", polymq.ErrRejected)
+	// What is given back is not refused.
+	e.close(s)
+	e.mustBe(ds[0].Ack(e.ctx), "Ack of what was given back", polymq.ErrLost, polymq.ErrClosed)
+	e.mustBe(e.try(c, "", msg("q", "5")), "Publish to a queue that has more than its limit", polymq.ErrRejected)
+	s = e.subscriber(c, "q", 4)
+	var got []string
+	for range 4 {
+		d := e.receive(s)
+		got = append(got, string(d.Body))
+		e.ack(d)
+	}
+	if slices.Sort(got); !slices.Equal(got, []string{"0", "1", "2", "3"}) {
+		e.Errorf("the queue had %q, want what was confirmed", got)
+	}
+	e.ack(e.body(s, e.sentinel(c, "q")))
+}
+
+// refusedAgain publishes what was refused once more when there is room.
+func refusedAgain(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "q", MaxLength: 1, Overflow: routing.RejectPublish})
+	first := &polymq.Message{ID: "first", Key: "q", Body: []byte("first")}
+	second := &polymq.Message{ID: "second", Key: "q", Body: []byte("second")}
+	e.publish(c, "", first)
+	e.mustBe(e.try(c, "", second), "Publish to a full queue", polymq.ErrRejected)
+	e.publish(c, "", first) // it is there
+	s := e.subscriber(c, "q", 1)
+	e.ack(e.body(s, "first"))
+	e.close(s)
+	e.publish(c, "", second)
+	e.holds(c, "q", "second")
+}
+
+// kinds declares the same limits on a durable and on a transient queue, which
+// brokers may keep in different ways.
+func (e *env) kinds(c *polymq.Conn, q routing.Queue, run func(name string)) {
+	e.Helper()
+	for _, name := range []string{"durable", "transient"} {
+		q.Name, q.Transient = name, name == "transient"
+		e.declareDead(c, q)
+		run(name)
+	}
+}
+
+func overflowDropped(e *env) {
+	c := e.open()
+	e.kinds(c, routing.Queue{MaxLength: 3}, func(name string) {
+		e.publish(c, "", numbered(5, name, "")...)
+		e.publish(c, "", msg(name, "5"))
+		e.holds(c, name, "3", "4", "5")
+	})
+}
+
+func overflowDeadLetter(e *env) {
+	c := e.open()
+	e.declare(c, "dead")
+	e.kinds(c, toDead(routing.Queue{MaxLength: 2}), func(name string) {
+		e.publish(c, "", numbered(5, name, "")...)
+		dead := e.subscriber(c, "dead", 5)
+		defer e.close(dead)
+		for i := range 3 {
+			d := e.body(dead, strconv.Itoa(i))
+			e.died(d, polymq.Death{Queue: name, Reason: "maxlen", Keys: []string{name}})
+			e.ack(d)
+		}
+		e.holds(c, name, "3", "4")
+	})
+	e.has(c, "dead")
+}
+
+func overflowBytes(e *env) {
+	c := e.open()
+	e.kinds(c, routing.Queue{MaxBytes: 100}, func(name string) {
+		for i := range 5 {
+			m := msg(name, strconv.Itoa(i)+string(make([]byte, 29)))
+			m.Header = polymq.Header{"no": string(make([]byte, 200))} // not counted
+			e.publish(c, "", m)
+		}
+		s := e.subscriber(c, name, 10)
+		defer e.close(s)
+		for i := range 3 {
+			d := e.receive(s)
+			if want := byte('2' + i); d.Body[0] != want {
+				e.Errorf("received message %c, want %c", d.Body[0], want)
+			}
+			e.ack(d)
+		}
+		e.ack(e.body(s, e.sentinel(c, name)))
+	})
+}
+
+func heldDoesNotOverflow(e *env) {
+	c := e.open()
+	e.kinds(c, routing.Queue{MaxLength: 2}, func(name string) {
+		e.publish(c, "", numbered(2, name, "held ")...)
+		s := e.subscriber(c, name, 2)
+		ds := e.receiveN(s, 2)
+		e.publish(c, "", numbered(2, name, "")...)
+		e.ack(ds...)
+		e.ack(e.body(s, "0"), e.body(s, "1"))
+		e.close(s)
+		e.holds(c, name)
+	})
+}
+
+// givenBackOverflows gives back more than there is room for: the head leaves.
+func givenBackOverflows(e *env) {
+	c := e.open()
+	e.kinds(c, routing.Queue{MaxLength: 2}, func(name string) {
+		e.publish(c, "", numbered(2, name, "held ")...)
+		s := e.subscriber(c, name, 2)
+		e.receiveN(s, 2)
+		e.publish(c, "", numbered(2, name, "")...)
+		e.close(s)
+		if c.Features().Requeue == "first" {
+			e.holds(c, name, "0", "1")
+			return
+		}
+		s = e.subscriber(c, name, 10)
+		defer e.close(s)
+		e.ack(e.receiveN(s, 2)...)
+		e.ack(e.body(s, e.sentinel(c, name)))
+	})
+}

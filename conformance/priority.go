@@ -1,0 +1,95 @@
+package conformance
+
+import (
+	"strconv"
+
+	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/routing"
+)
+
+var priorityRows = []row{
+	{promise: 6, name: "priorities", needs: []polymq.Feature{polymq.FeaturePriority}, run: priorities},
+	{promise: 6, name: "priority-given-back", needs: []polymq.Feature{polymq.FeaturePriority}, run: priorityGivenBack},
+	{promise: 6, name: "no-priorities", run: noPriorities},
+	{promise: 6, name: "priority-overflow", needs: []polymq.Feature{polymq.FeaturePriority, polymq.FeatureMaxLength}, run: priorityOverflow},
+}
+
+// prior is a message with a priority.
+func prior(key, body string, priority uint8) *polymq.Message {
+	return &polymq.Message{Key: key, Body: []byte(body), Priority: priority}
+}
+
+// priorities publishes all and takes them one by one: the highest first, those
+// of one in their order, above the queue's highest as that.
+func priorities(e *env) {
+	c := e.open()
+	const highest = 5
+	e.declare(c, routing.Queue{Name: "q", MaxPriority: highest})
+	levels := make([][]string, highest+1)
+	var ms []*polymq.Message
+	for i, priority := range []uint8{0, 3, 5, 9, 1, 255, 0, 2, 4, 4, 3, 2, 1, 0, 5, 6} {
+		body := strconv.Itoa(i)
+		ms = append(ms, prior("q", body, priority))
+		level := min(int(priority), highest)
+		levels[level] = append(levels[level], body)
+	}
+	e.publish(c, "", ms...)
+	s := e.subscriber(c, "q", 1)
+	for level := highest; level >= 0; level-- {
+		for _, want := range levels[level] {
+			d := e.body(s, want)
+			if i, _ := strconv.Atoi(want); d.Priority != ms[i].Priority {
+				e.Errorf("message %s is delivered with priority %d, want %d", want, d.Priority, ms[i].Priority)
+			}
+			e.ack(d)
+		}
+	}
+	// What comes later goes before what waits.
+	e.publish(c, "", prior("q", "held", 2))
+	d := e.body(s, "held")
+	e.publish(c, "", prior("q", "low", 1), prior("q", "lower", 0), prior("q", "high", 3))
+	e.ack(d)
+	for _, want := range []string{"high", "low", "lower"} {
+		e.ack(e.body(s, want))
+	}
+}
+
+func priorityGivenBack(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "q", MaxPriority: 9})
+	e.publish(c, "", prior("q", "low", 1), prior("q", "high", 7), prior("q", "high too", 7))
+	s := e.subscriber(c, "q", 1)
+	e.nack(e.body(s, "high"), 0)
+	next, last := "high", "high too"
+	if c.Features().Requeue == "last" {
+		next, last = last, next
+	}
+	e.ack(e.body(s, next))
+	e.ack(e.body(s, last))
+	d := e.body(s, "low")
+	e.nack(d, 0)
+	e.ack(e.body(s, "low"))
+}
+
+// noPriorities has a plain queue ignore them.
+func noPriorities(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	for i, priority := range []uint8{0, 9, 1, 255, 5} {
+		e.publish(c, "", prior("q", strconv.Itoa(i), priority))
+	}
+	s := e.subscriber(c, "q", 1)
+	for i := range 5 {
+		e.ack(e.body(s, strconv.Itoa(i)))
+	}
+}
+
+// priorityOverflow: what would be delivered next makes room.
+func priorityOverflow(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "q", MaxPriority: 3, MaxLength: 2})
+	for i, priority := range []uint8{2, 3, 0, 1} {
+		e.publish(c, "", prior("q", strconv.Itoa(i), priority))
+	}
+	e.holds(c, "q", "3", "2")
+}
