@@ -85,7 +85,7 @@ var predeclared = map[string]routing.Kind{
 // queueDifference compares as the broker would: by what Declare would send.
 func (c *Conn) queueDifference(have, want routing.Queue) string {
 	switch {
-	case have.Transient != want.Transient:
+	case have.Transient != want.Transient && !want.Exclusive:
 		return "Transient"
 	case have.Exclusive != want.Exclusive:
 		return "Exclusive"

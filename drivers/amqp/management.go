@@ -176,7 +176,8 @@ func fieldName(exchange string) string {
 // that Declare sets by itself are left out where they are what it would set.
 // An argument whose value no field can have stays an argument.
 func (q queueRow) routingQueue() routing.Queue {
-	r := routing.Queue{Name: q.Name, Transient: !q.Durable, Exclusive: q.Exclusive, AutoDelete: q.Deleted, MaxAttempts: q.kind().limit}
+	// RabbitMQ makes no difference between exclusive queues here.
+	r := routing.Queue{Name: q.Name, Transient: !q.Durable && !q.Exclusive, Exclusive: q.Exclusive, AutoDelete: q.Deleted, MaxAttempts: q.kind().limit}
 	overflow, _ := q.Arguments[argOverflow].(string)
 	safe := false
 	if dlx, ok := q.Arguments[argDeadLetterExchange].(string); ok {
