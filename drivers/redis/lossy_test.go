@@ -7,11 +7,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // lossy is a proxy that passes requests on, and instead of an answer to one
 // that contains the word it closes the connection: the server has done what the
-// client does not hear of.
+// client does not hear of. Or it passes that one on late.
 type lossy struct {
 	url string
 	l   net.Listener
@@ -22,6 +23,7 @@ type lossy struct {
 	every int // every n-th such request; 0: none
 	seen  int
 	lost  int
+	late  time.Duration // such requests are passed on later, not lost
 	conns map[net.Conn]bool
 }
 
@@ -65,6 +67,18 @@ func (p *lossy) lose(word string, n int) int {
 	defer p.mu.Unlock()
 	p.word, p.every, p.seen = []byte(word), n, 0
 	return p.lost
+}
+
+// hold passes requests with the word on only after a while; 0 ends it.
+func (p *lossy) hold(word string, late time.Duration) {
+	n := 1
+	if late == 0 {
+		n = 0
+	}
+	p.lose(word, n)
+	p.mu.Lock()
+	p.late = late
+	p.mu.Unlock()
 }
 
 func (p *lossy) hit(b []byte) bool {
@@ -121,8 +135,13 @@ func (p *lossy) serve(near net.Conn, target string) {
 			return
 		}
 		if !dropped && p.hit(b[:n]) {
-			dropped = true
-			close(drop) // before the server can answer
+			p.mu.Lock()
+			late := p.late
+			p.mu.Unlock()
+			if time.Sleep(late); late == 0 {
+				dropped = true
+				close(drop) // before the server can answer
+			}
 		}
 		if _, err := io.Copy(far, bytes.NewReader(b[:n])); err != nil {
 			near.Close()
