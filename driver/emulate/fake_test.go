@@ -79,6 +79,8 @@ type fake struct {
 	// refuse, where set, is the outcome of an append.
 	refuse func(p *Parcel) error
 
+	// point is called before and after a message is stored or settled.
+	point func(what string)
 	// attentive makes its consumers heed Inbox.More.
 	attentive bool
 

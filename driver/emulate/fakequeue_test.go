@@ -20,7 +20,7 @@ type fakeQueue struct {
 	messages  []*Delivery // ready, the next to be delivered first
 	later     []*Delivery // given back with a delay
 	seq       uint64
-	seen      map[string]bool
+	seen      map[string]time.Time // what to deduplicate by, and when it was stored
 	held      map[*Delivery]*fakeConsumer
 	swept     []*fakeSwept
 	consumers []*fakeConsumer // in the order in which they came
@@ -42,7 +42,7 @@ func (f *fake) CreateQueue(ctx context.Context, q *Queue) error {
 	return f.step(ctx, "create", func() error {
 		if f.queues[q.Incarnation] == nil {
 			f.queues[q.Incarnation] = &fakeQueue{
-				w: f.world, q: q, seen: map[string]bool{}, held: map[*Delivery]*fakeConsumer{}, touched: f.now(),
+				w: f.world, q: q, seen: map[string]time.Time{}, held: map[*Delivery]*fakeConsumer{}, touched: f.now(),
 			}
 		}
 		return nil
@@ -96,9 +96,24 @@ func (f *fake) QueueExists(ctx context.Context, q *Queue) (there bool, err error
 func (f *fake) Append(_ context.Context, parcels []*Parcel, _ bool) {
 	for _, p := range parcels {
 		f.appends.Add(1)
-		p.Done(f.append(p))
+		f.at("append")
+		err := f.append(p)
+		f.at("appended")
+		if f.crashed.Load() {
+			err = driver.ErrUnconfirmed
+		}
+		p.Done(err)
 	}
 }
+
+func (f *fake) at(what string) {
+	if f.point != nil {
+		f.point(what)
+	}
+}
+
+// fakeWindow is for how long the fake deduplicates.
+const fakeWindow = 20 * time.Second
 
 func (f *fake) append(p *Parcel) error {
 	if p.Queue.Handle != p.Queue.Incarnation {
@@ -118,12 +133,12 @@ func (f *fake) append(p *Parcel) error {
 	switch {
 	case q == nil:
 		return ErrGone
-	case q.seen[p.DedupID]:
+	case time.Since(q.seen[p.DedupID]) < fakeWindow:
 		return nil
 	case p.Queue.Overflow == routing.RejectPublish && q.over(1, int64(len(p.Publishing.Message.Body))):
 		return driver.ErrRejected
 	}
-	q.seen[p.DedupID] = true
+	q.seen[p.DedupID] = time.Now()
 	q.seq++
 	d := &Delivery{Seq: q.seq, Stored: f.now()}
 	d.Message, d.Exchange, d.Attempt = *p.Publishing.Message, p.Exchange, 1
@@ -145,6 +160,9 @@ func (q *fakeQueue) put(d *Delivery) {
 
 // over reports whether the queue would be beyond its limits with so much more.
 func (q *fakeQueue) over(n int, bytes int64) bool {
+	if q.q.MaxLength == 0 && q.q.MaxBytes == 0 {
+		return false
+	}
 	for _, d := range slices.Concat(q.messages, q.later) {
 		n++
 		bytes += int64(len(d.Message.Body))
@@ -301,6 +319,8 @@ func (c *fakeConsumer) fetch() {
 }
 
 func (c *fakeConsumer) Settle(_ context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
+	c.f.at("settle")
+	defer c.f.at("settled")
 	c.f.mu.Lock()
 	defer c.f.mu.Unlock()
 	if c.f.crashed.Load() {

@@ -1,0 +1,471 @@
+package emulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// delaying is a connection whose consumers fetch by themselves.
+func (w *world) delaying(t *testing.T) *bench {
+	b := w.bench(t, 30*time.Second)
+	b.f.attentive = true
+	return b
+}
+
+// delay publishes one message.
+func (b *bench) delay(exchange string, m driver.Message, d time.Duration) {
+	b.t.Helper()
+	m.Delay = d
+	if err := publish(b.t.Context(), b.publisher(exchange), m); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestDelayed: a message comes when it is due, not before, as it was published,
+// and nobody sees where it waited.
+func TestDelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ahead.Store(int64(time.Hour)) // due times are the broker's
+		b := w.delaying(t)
+		defer b.close()
+		b.declare(plain)
+		began := time.Now()
+		var want []string
+		for i, d := range []time.Duration{5 * time.Second, time.Millisecond, time.Minute, time.Second, time.Hour, 100 * time.Millisecond} {
+			want = append(want, d.String())
+			b.delay("", driver.Message{Key: "a", Body: []byte(d.String()), ID: fmt.Sprint(i)}, d)
+		}
+		b.delay("x", driver.Message{Key: "none", Header: driver.Header{
+			"h": "v", "CC": []any{"k"}, "BCC": []any{"k", "other"},
+		}, TTL: time.Hour}, 30*time.Minute)
+		if top, err := b.c.Topology(t.Context()); err != nil || len(top.Queues) != 2 {
+			t.Errorf("the topology is %+v, %v", top, err)
+		}
+		b.want("a")
+		s := b.subscribe("a", 10)
+		var got []string
+		for range want {
+			d := b.receive(s)
+			delay, _ := time.ParseDuration(string(d.Message.Body))
+			if late := time.Since(began) - delay; d.Message.Key == "a" && (late < 0 || late > b.c.Features().DelayPrecision) {
+				t.Errorf("%s was %v late", d.Message.Body, late)
+			}
+			if d.Message.Delay != 0 || d.Exchange != map[bool]string{true: "", false: "x"}[d.Message.Key == "a"] {
+				t.Errorf("delivered %+v", d)
+			}
+			if d.Message.Key == "none" {
+				delete(d.Message.Header, "h")
+				if !slices.Equal(slices.Collect(maps.Keys(d.Message.Header)), []string{"CC"}) || d.Message.TTL != time.Hour {
+					t.Errorf("delivered with %v, %v", d.Message.Header, d.Message.TTL)
+				}
+			}
+			got = append(got, string(d.Message.Body))
+			b.settle(s, d, driver.Ack)
+		}
+		if want := []string{"1ms", "100ms", "1s", "5s", "1m0s", ""}; !slices.Equal(got, want) {
+			t.Errorf("they came as %v", got)
+		}
+		b.want("b", "")
+		if d := b.receive(s); string(d.Message.Body) != "1h0m0s" || time.Since(began) < time.Hour || time.Since(began) > time.Hour+time.Second {
+			t.Errorf("%s came after %v", d.Message.Body, time.Since(began))
+		}
+	})
+}
+
+// TestDelayedTTL: its time begins when it is routed.
+func TestDelayedTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newWorld().delaying(t)
+		defer b.close()
+		b.declare(plain)
+		b.delay("", driver.Message{Key: "a", Body: []byte("m"), TTL: time.Second}, 10*time.Second)
+		time.Sleep(10*time.Second + 500*time.Millisecond)
+		synctest.Wait()
+		b.want("a", "m")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.want("a")
+	})
+}
+
+// TestDelayedRouting: a missing exchange is heard of at once, the way is that
+// of the moment when it is due, and what has none then is kept.
+func TestDelayedRouting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newWorld().delaying(t)
+		defer b.close()
+		ctx := t.Context()
+		b.declare(plain)
+		b.declare(routing.Topology{
+			Exchanges: []routing.Exchange{{Name: "alt", Kind: routing.Fanout}, {Name: "y", Kind: routing.Direct, Alternate: "alt"}},
+			Queues:    []routing.Queue{{Name: "others"}},
+			Bindings:  []routing.Binding{{Exchange: "alt", Queue: "others"}},
+		})
+		if err := publish(ctx, b.publisher("no"), driver.Message{Delay: time.Hour}); !errors.Is(err, driver.ErrNotFound) {
+			t.Errorf("to no exchange: %v", err)
+		}
+		const long = time.Hour
+		b.delay("x", driver.Message{Key: "later", Body: []byte("bound later")}, long)
+		b.delay("x", driver.Message{Key: "k", Body: []byte("no more")}, long)
+		b.delay("y", driver.Message{Key: "k", Body: []byte("to the alternate")}, long)
+		b.delay("", driver.Message{Key: "none", Body: []byte("to no queue"), Header: driver.Header{"h": int64(5)}, Type: "t"}, long)
+		b.delay("", driver.Message{Key: delayedQueue, Body: []byte("to itself")}, long+time.Second)
+		b.delay("y", driver.Message{Key: "gone", Body: []byte("from no exchange")}, 2*long)
+		time.Sleep(long / 2)
+		if err := b.c.Bind(ctx, []routing.Binding{{Exchange: "x", Queue: "a", Key: "later"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.c.Unbind(ctx, []routing.Binding{{Exchange: "x", Queue: "a", Key: "k"}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(long)
+		b.want("a", "bound later")
+		b.want("b", "no more")
+		b.want("others", "to the alternate")
+		b.want(driver.UnroutableQueue, "to no queue", "to itself")
+		if err := b.c.DeleteExchange(ctx, "y", driver.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(long)
+		b.want(driver.UnroutableQueue, "to no queue", "to itself", "from no exchange")
+		s := b.subscribe(driver.UnroutableQueue, 3)
+		if d := b.receive(s); d.Exchange != "" || d.Message.Key != "none" || d.Message.Header["h"] != int64(5) || d.Message.Type != "t" || d.Message.Delay != 0 {
+			t.Errorf("kept as %+v", d)
+		}
+		b.receive(s)
+		if d := b.receive(s); d.Exchange != "y" || d.Message.Key != "gone" {
+			t.Errorf("kept as %+v", d)
+		}
+		top, err := b.c.Topology(ctx)
+		if err != nil || !slices.ContainsFunc(top.Queues, func(q routing.Queue) bool { return q.Name == driver.UnroutableQueue }) {
+			t.Errorf("the topology is %+v, %v", top, err)
+		}
+	})
+}
+
+// TestDelayedReserved: the queue is the library's own.
+func TestDelayedReserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newWorld().delaying(t)
+		defer b.close()
+		b.declare(plain)
+		b.delay("", driver.Message{Key: "a"}, time.Hour)
+		ctx := t.Context()
+		_, publisher := b.c.Publisher(ctx, driver.PublisherConfig{Queue: delayedQueue})
+		_, subscriber := b.c.Subscriber(ctx, driver.SubscriberConfig{Queue: delayedQueue, Prefetch: 1})
+		for what, err := range map[string]error{
+			"Declare":    b.c.Declare(ctx, routing.Topology{Queues: []routing.Queue{{Name: delayedQueue}}}),
+			"bind":       b.c.Declare(ctx, routing.Topology{Bindings: []routing.Binding{{Exchange: "x", Queue: delayedQueue}}}),
+			"Bind":       b.c.Bind(ctx, []routing.Binding{{Exchange: "x", Queue: delayedQueue}}),
+			"Delete":     b.c.DeleteQueue(ctx, delayedQueue, driver.DeleteOptions{}),
+			"Publisher":  publisher,
+			"Subscriber": subscriber,
+		} {
+			if !errors.Is(err, driver.ErrPermission) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if err := publish(ctx, b.publisher(""), driver.Message{Key: delayedQueue}); !errors.Is(err, driver.ErrUnroutable) {
+			t.Errorf("published to it: %v", err)
+		}
+		if n, err := b.c.Purge(ctx, delayedQueue); n != 1 || err != nil {
+			t.Errorf("purged %d, %v", n, err)
+		}
+	})
+}
+
+// TestDelayedRefused: a target that refuses gets the message when it takes it,
+// the others at once and once only, and nobody waits for it.
+func TestDelayedRefused(t *testing.T) {
+	for _, others := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newWorld().delaying(t)
+			defer b.close()
+			b.declare(routing.Topology{
+				Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Fanout}},
+				Queues:    []routing.Queue{{Name: "a"}, {Name: "b"}, {Name: "full", MaxLength: 1, Overflow: routing.RejectPublish}},
+				Bindings:  []routing.Binding{{Exchange: "x", Queue: "full"}},
+			})
+			if others {
+				b.declare(routing.Topology{Bindings: []routing.Binding{{Exchange: "x", Queue: "a"}, {Exchange: "x", Queue: "b"}}})
+			}
+			b.publish("full", "in the way")
+			want := []string{}
+			for i := range delayedPrefetch + 100 {
+				b.delay("x", driver.Message{Body: fmt.Append(nil, i), Header: driver.Header{"h": "v"}}, time.Second)
+				want = append(want, fmt.Sprint(i))
+			}
+			if !others {
+				want = nil
+			}
+			synctest.Wait()
+			b.delay("", driver.Message{Key: "a", Body: []byte("not held up")}, 2*time.Second)
+			time.Sleep(2*time.Second + 100*time.Millisecond)
+			synctest.Wait()
+			got := b.bodies("a")
+			if len(got) != len(want)+1 || got[len(want)] != "not held up" {
+				t.Errorf("there are %d", len(got))
+			}
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if n := len(b.bodies("b")); n != len(want) {
+				t.Errorf("after many refusals there are %d, want %d", n, len(want))
+			}
+			began := time.Now()
+			s := b.subscribe("full", 1)
+			b.settle(s, b.receive(s), driver.Ack)
+			d := b.receive(s)
+			if took := time.Since(began); took > longestPause+2*time.Second || d.Message.Header["h"] != "v" || len(d.Message.Header) != 1 || d.Message.Delay != 0 {
+				t.Errorf("after %v it took %+v", took, d)
+			}
+		})
+	}
+}
+
+// TestDelayedSilence: a target that does not answer holds up nobody for long,
+// and loses nothing.
+func TestDelayedSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newWorld().delaying(t)
+		defer b.close()
+		var silent atomic.Bool
+		silent.Store(true)
+		b.f.refuse = func(p *Parcel) error {
+			if p.Queue.Name == "b" && silent.Load() {
+				return driver.ErrUnconfirmed
+			}
+			return nil
+		}
+		b.declare(plain)
+		for i := range 2 * delayedPrefetch {
+			b.delay("", driver.Message{Key: "b", Body: fmt.Append(nil, i)}, time.Second)
+		}
+		b.delay("", driver.Message{Key: "a", Body: []byte("m")}, time.Second)
+		time.Sleep(time.Second + 3*delayedPatience)
+		synctest.Wait()
+		b.want("a", "m")
+		time.Sleep(10 * time.Minute)
+		silent.Store(false)
+		time.Sleep(longestPause + 2*delayedPatience)
+		synctest.Wait()
+		got := map[string]bool{}
+		for _, body := range b.bodies("b") {
+			got[body] = true
+		}
+		if len(got) != 2*delayedPrefetch {
+			t.Errorf("%d of %d have arrived", len(got), 2*delayedPrefetch)
+		}
+	})
+}
+
+// TestDelayedAlone: whoever is there moves what is due, also one that only
+// consumes, and one that was there before anything was delayed.
+func TestDelayedAlone(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			b := w.delaying(t)
+			b.declare(plain)
+			var s *subscriber
+			worker := w.delaying(t)
+			if before {
+				s = worker.subscribe("a", 1)
+			}
+			b.delay("", driver.Message{Key: "a", Body: []byte("m")}, time.Minute)
+			b.close()
+			began := time.Now()
+			if !before {
+				time.Sleep(2 * time.Minute) // nobody is there
+				began = time.Now().Add(-time.Minute)
+				s = worker.subscribe("a", 1)
+			}
+			d := worker.receive(s)
+			if took := time.Since(began); took < time.Minute || took > time.Minute+time.Second {
+				t.Errorf("it came after %v", took)
+			}
+			worker.settle(s, d, driver.Ack)
+			worker.close()
+		})
+	}
+}
+
+// TestDelayedShared: of several connections each moves a part, nothing twice.
+func TestDelayedShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var bs []*bench
+		moved := map[*bench]int{}
+		var mu sync.Mutex
+		for range 3 {
+			b := w.delaying(t)
+			defer b.close()
+			b.publisher("")
+			b.f.point = func(what string) {
+				if what == "appended" {
+					mu.Lock()
+					moved[b]++
+					mu.Unlock()
+				}
+			}
+			bs = append(bs, b)
+		}
+		bs[0].declare(plain)
+		const n = 3000
+		began := time.Now()
+		for i := range n {
+			bs[1].delay("", driver.Message{Key: "a", Body: fmt.Append(nil, i)}, time.Duration(1+i%5)*time.Minute)
+		}
+		mu.Lock()
+		clear(moved)
+		mu.Unlock()
+		for i := range 5 {
+			time.Sleep(time.Until(began.Add(time.Duration(i+1)*time.Minute - time.Millisecond)))
+			synctest.Wait()
+			if got := len(bs[0].bodies("a")); got != i*n/5 {
+				t.Errorf("before minute %d there are %d", i+1, got)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := len(bs[0].bodies("a")); got != (i+1)*n/5 {
+				t.Errorf("after minute %d there are %d", i+1, got)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(moved) < 2 {
+			t.Errorf("moved by %v", moved)
+		}
+	})
+}
+
+// TestDelayedCrash: a process that dies at any step of a move loses nothing:
+// another makes it.
+func TestDelayedCrash(t *testing.T) {
+	for _, what := range []string{"settle", "settled", "append", "appended"} {
+		for nth := range 8 {
+			t.Run(fmt.Sprint(what, nth), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					first, b := w.delaying(t), w.delaying(t)
+					defer b.close()
+					first.declare(plain)
+					first.declare(routing.Topology{Queues: []routing.Queue{{Name: "full", MaxLength: 1, Overflow: routing.RejectPublish}},
+						Bindings: []routing.Binding{{Exchange: "x", Queue: "full", Key: "k"}}})
+					first.publish("full", "in the way")
+					first.delay("x", driver.Message{Key: "k", Body: []byte("first")}, 10*time.Second)
+					first.delay("x", driver.Message{Key: "k", Body: []byte("m")}, 10*time.Second)
+					first.close()
+					var left atomic.Int64
+					left.Store(int64(nth) + 1)
+					b.f.point = func(at string) {
+						if at == what && left.Add(-1) == 0 {
+							b.f.crash()
+						}
+					}
+					b.publisher("") // begins to route, and to move
+					time.Sleep(time.Minute)
+					other := w.delaying(t)
+					defer other.close()
+					other.publisher("")
+					time.Sleep(time.Minute)
+					if !b.f.crashed.Load() {
+						t.Fatal("it has not died")
+					}
+					s := other.subscribe("full", 1)
+					got := map[string]int{}
+					for len(got) < 3 {
+						ctx, cancel := context.WithTimeout(t.Context(), 3*longestPause)
+						var buf [1]*driver.Delivery
+						if _, err := s.Receive(ctx, buf[:]); err != nil {
+							t.Fatalf("%v after %v", err, got)
+						}
+						cancel()
+						got[string(buf[0].Message.Body)]++
+						other.settle(s, buf[0], driver.Ack)
+					}
+					for _, queue := range []string{"a", "b"} {
+						bodies := other.bodies(queue)
+						if !slices.Contains(bodies, "m") || !slices.Contains(bodies, "first") || len(bodies) > 4 {
+							t.Errorf("queue %q has %q", queue, bodies)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestDelayedQueueLost: what the broker loses it loses; the next delay works.
+func TestDelayedQueueLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newWorld().delaying(t)
+		defer b.close()
+		b.declare(plain)
+		b.delay("", driver.Message{Key: "a", Body: []byte("1")}, time.Second)
+		time.Sleep(2 * time.Second)
+		b.w.mu.Lock()
+		for name, q := range b.w.queues {
+			if q.q.Name == delayedQueue {
+				q.end(driver.ErrNotFound)
+				delete(b.w.queues, name)
+			}
+		}
+		b.w.mu.Unlock()
+		b.delay("", driver.Message{Key: "a", Body: []byte("2")}, time.Second)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		b.want("a", "1", "2")
+	})
+}
+
+// TestDelayedFailing: whatever goes wrong for a while, the message arrives, and
+// the log says why it is late.
+func TestDelayedFailing(t *testing.T) {
+	for _, call := range []string{"consume", "create", "load", "apply", "renew"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newWorld().delaying(t)
+			defer b.close()
+			log := b.log()
+			b.declare(plain)
+			var down atomic.Bool
+			synctest.Wait()
+			b.f.trouble = func(_ context.Context, c string, _ bool) error {
+				if down.Load() && c == call {
+					return fmt.Errorf("%w: no answer", driver.ErrUnconfirmed)
+				}
+				return nil
+			}
+			p := b.publisher("")
+			down.Store(true)
+			time.Sleep(LeaseTime)
+			sent := make(chan error, 1)
+			go func() {
+				sent <- publish(t.Context(), p, driver.Message{Key: "nowhere", Body: []byte("m"), Delay: time.Second})
+			}()
+			time.Sleep(20 * time.Second)
+			down.Store(false)
+			time.Sleep(longestPause)
+			synctest.Wait()
+			if err := <-sent; err != nil {
+				t.Errorf("%s fails: %v", call, err)
+			}
+			b.want(driver.UnroutableQueue, "m")
+			if !strings.Contains(log.String(), "trying again") {
+				t.Errorf("%s fails: the log is silent:\n%s", call, log)
+			}
+		})
+	}
+}
