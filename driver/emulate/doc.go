@@ -32,9 +32,20 @@
 // Beyond this are a machine that is frozen together with its clock, and a
 // broker of which two parts both take writes.
 //
+// # What happens by itself
+//
+// Of all connections to a namespace one leads (Store.Lead): its janitor takes
+// from the queues what is expired or pushed out and has a dead-letter exchange,
+// and deletes queues that nobody uses or whose owner is gone. Every connection
+// that routes also takes part in routing delayed messages, which wait in a
+// queue of the library's own.
+//
 // # Goroutines
 //
 // A connection has two: the keeper of its lease, and the retrier of what did
-// not work at once. A subscriber has one, which extends holds and moves dead
-// letters. Stores add their own.
+// not work at once. There is a third, the janitor, from when the topology has a
+// queue that changes by itself; one, with a subscriber of its own, from when a
+// message was delayed; and one for as long as exclusive queues are made anew
+// after a lost connection. A subscriber has one, which extends holds and moves
+// dead letters. Stores add their own.
 package emulate
