@@ -192,8 +192,13 @@ func (b *book) expire() {
 // next is who gets the next message; nil: nobody can.
 func (b *book) next() *reader {
 	if b.q.SingleActiveConsumer {
-		if len(b.readers) > 0 && len(b.readers[0].holds) < b.readers[0].limit {
-			return b.readers[0]
+		for _, r := range b.readers {
+			if r.limit > 0 {
+				if len(r.holds) < r.limit {
+					return r
+				}
+				return nil
+			}
 		}
 		return nil
 	}
@@ -292,7 +297,25 @@ func (b *book) reader(id string) *reader {
 func (b *book) strike(r *reader) {
 	b.readers = slices.DeleteFunc(b.readers, func(o *reader) bool { return o == r })
 	b.turn = slices.DeleteFunc(b.turn, func(o *reader) bool { return o == r })
-	if len(b.readers) == 0 {
+	if r.limit > 0 {
+		b.unused()
+	}
+}
+
+// consumers is how many readers take messages: one whose limit is 0 has left,
+// but for what it holds.
+func (b *book) consumers() (n int) {
+	for _, r := range b.readers {
+		if r.limit > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// unused notes the time if nobody reads any more.
+func (b *book) unused() {
+	if b.consumers() == 0 {
 		b.idle = b.now
 	}
 }

@@ -25,7 +25,7 @@ const headerDeeds = "Polymq-deeds"
 const (
 	doJoin  = "join"  // By reads, at most N at a time, and gives a sign within MS
 	doAlive = "alive" // By is there
-	doLimit = "limit" // By holds N at most
+	doLimit = "limit" // By holds N at most; 0: it has left, but for what it holds
 	doLeave = "leave" // By reads no more; what it holds goes back uncounted
 	doAck   = "ack"   // By is done with List
 	doNack  = "nack"  // By gives List back as failed attempts
@@ -68,8 +68,10 @@ func (b *book) deed(d *deed, at int64) (res result) {
 			r.until = b.now + int64(r.lease)
 		}
 	case doLimit:
-		if r != nil {
-			r.limit = d.N
+		if r != nil && r.limit > 0 {
+			if r.limit = d.N; d.N == 0 {
+				b.unused()
+			}
 		}
 	case doLeave:
 		if r != nil {

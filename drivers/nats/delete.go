@@ -134,9 +134,33 @@ func (s *store) deleteStream(ctx context.Context, h *handle) error {
 	return err
 }
 
-// tellDeleted tells consumers whose inbox is full, and which have no request
-// open by which the server could, and those who keep a book.
-func (s *store) tellDeleted(h *handle) { s.nc.Publish(h.held, nil) }
+// tellDeleted ends this connection's own consumers, and tells others: those
+// whose inbox is full have no request open by which the server could.
+func (s *store) tellDeleted(h *handle) {
+	s.mu.Lock()
+	var own []*consumer
+	for c := range s.consumers {
+		if c.h.stream == h.stream {
+			own = append(own, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range own {
+		c.end(jetstream.ErrStreamNotFound)
+	}
+	s.ledgersMu.Lock()
+	var book *ledger
+	for _, l := range s.ledgers {
+		if l.h.stream == h.stream {
+			book = l
+		}
+	}
+	s.ledgersMu.Unlock()
+	if book != nil {
+		book.end(fmt.Errorf("%w: %w", emulate.ErrGone, jetstream.ErrStreamNotFound))
+	}
+	_ = s.nc.Publish(h.held, nil) // unheard, they find out in time
+}
 
 // shut takes the messages' subject from the stream, and returns when what the
 // server had received for it is stored.

@@ -41,7 +41,7 @@ func (s *store) ask(ctx context.Context, q *emulate.Queue, what string, d deed, 
 
 func (s *store) inspectKept(ctx context.Context, q *emulate.Queue) (info driver.QueueInfo, err error) {
 	err = s.ask(ctx, q, "inspecting the queue", deed{Do: doTick}, func(_ *ledger, b *book, _ result) {
-		info = driver.QueueInfo{Ready: b.ready + len(b.delayed), Unsettled: b.unsettled(), Consumers: len(b.readers)}
+		info = driver.QueueInfo{Ready: b.ready + len(b.delayed), Unsettled: b.unsettled(), Consumers: b.consumers()}
 	})
 	return info, err
 }
@@ -53,7 +53,7 @@ func (s *store) purgeKept(ctx context.Context, q *emulate.Queue) (n int, err err
 
 func (s *store) usageKept(ctx context.Context, q *emulate.Queue) (u emulate.Usage, err error) {
 	err = s.ask(ctx, q, "asking for the queue's use", deed{Do: doTick}, func(l *ledger, b *book, _ result) {
-		u = emulate.Usage{Consumers: len(b.readers), Used: b.used}
+		u = emulate.Usage{Consumers: b.consumers(), Used: b.used}
 		if u.Consumers == 0 {
 			u.Idle = max(0, time.Duration(b.now-max(b.idle, l.created)))
 		}

@@ -144,7 +144,10 @@ func TestSingleActive(t *testing.T) {
 		}
 		settle(t, third, d, driver.Ack, 0)
 	}
-	if info := inspect(t, c, "q"); info != (driver.QueueInfo{Consumers: 1}) {
+	if err := third.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if info := inspect(t, c, "q"); info != (driver.QueueInfo{}) {
 		t.Fatalf("%+v", info)
 	}
 	link.Refuse(false)

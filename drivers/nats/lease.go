@@ -14,8 +14,9 @@ import (
 	"github.com/polymq/polymq/driver/emulate"
 )
 
-// leaseTTL removes a client's lease record: twice what emulate asks for.
-const leaseTTL = 20 * emulate.LeaseTime
+// leaseTTL removes a client's lease record: a little later than emulate asks
+// for, since what belonged to the client goes with it.
+const leaseTTL = 12 * emulate.LeaseTime
 
 // leaseRecord is what the stream keeps of a lease.
 type leaseRecord struct {

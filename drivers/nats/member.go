@@ -247,6 +247,8 @@ func (m *member) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outco
 	switch {
 	case l.err != nil && errors.Is(l.err, driver.ErrClosed):
 		return l.err
+	case l.err != nil:
+		return fmt.Errorf("%w: %w", driver.ErrLost, l.err)
 	case m.holds[k.Seq] != k || time.Now().After(m.until):
 		return driver.ErrLost
 	}

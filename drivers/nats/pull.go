@@ -279,10 +279,18 @@ func (c *consumer) examine(cause error) {
 		return err
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
-		c.in.Fail(fmt.Errorf("%w: %w", driver.ErrNotFound, err))
+		c.end(err)
 	} else if err != nil {
 		c.s.cfg.Logger.Warn("nats: the queue's consumer does not answer", "queue", c.q.Name, "cause", cause, "error", err)
 	}
+}
+
+// end ends the consumer of a queue that is gone: what it holds is too.
+func (c *consumer) end(err error) {
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+	c.in.Fail(fmt.Errorf("%w: %w", driver.ErrNotFound, err))
 }
 
 // parseAckSubject takes the stream sequence, the count of deliveries and when

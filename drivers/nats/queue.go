@@ -142,8 +142,11 @@ func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo
 		if err != nil {
 			return err
 		}
-		info = driver.QueueInfo{Consumers: len(holders)}
-		for _, held := range holders {
+		info = driver.QueueInfo{}
+		for record, held := range holders {
+			if !strings.HasSuffix(record, drainedMark) {
+				info.Consumers++
+			}
 			info.Unsettled += len(held)
 		}
 		stream, err := s.js.Stream(ctx, h.stream)

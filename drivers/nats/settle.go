@@ -31,7 +31,7 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 	h := d.Ref.(*hold)
 	var err error
 	c.mu.Lock()
-	lost := time.Now().After(h.until)
+	lost := c.gone || time.Now().After(h.until)
 	if !lost && o == driver.Nack && delay <= 0 {
 		c.naks[d.Seq] = time.Now()
 	}

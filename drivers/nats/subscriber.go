@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,15 +43,17 @@ type consumer struct {
 	given  *natsgo.Subscription // hears that what was given back is back
 	inbox  string               // prefix of given's subjects
 
-	mu     sync.Mutex
-	link   *link
-	links  map[*link]struct{} // the current one and those that are draining
-	holds  map[uint64]*hold
-	naks   map[uint64]time.Time // given back, and not known to be back yet
-	short  bool                 // room there was, but for holds and naks
-	failed int                  // requests refused in a row
-	pause  time.Time            // no request before
-	closed bool
+	mu      sync.Mutex
+	link    *link
+	links   map[*link]struct{} // the current one and those that are draining
+	holds   map[uint64]*hold
+	naks    map[uint64]time.Time // given back, and not known to be back yet
+	short   bool                 // room there was, but for holds and naks
+	holding bool                 // it only settles what it holds
+	gone    bool                 // the queue is
+	failed  int                  // requests refused in a row
+	pause   time.Time            // no request before
+	closed  bool
 
 	uncounted []arrival // in the order in which they came
 	looking   []arrival // of these, being looked up
@@ -217,7 +220,17 @@ func (c *consumer) giveUp(ctx context.Context) error {
 		}
 	}
 	c.mu.Unlock()
-	return c.giveBack(ctx, untouched, nil)
+	if err := c.giveBack(ctx, untouched, nil); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	was := c.record()
+	c.holding = true
+	c.mu.Unlock()
+	if err := c.announce(ctx); err != nil {
+		return err
+	}
+	return c.erase(ctx, was)
 }
 
 // forget drops holds that ran out without anybody settling them.
@@ -318,15 +331,29 @@ func (c *consumer) drain(ctx context.Context) error {
 	}
 }
 
+// drainedMark ends the names of consumers that only hold.
+const drainedMark = "-drained"
+
+// record is the name of the consumer's record. The caller holds the mutex.
+func (c *consumer) record() string {
+	if c.holding {
+		return c.id + drainedMark
+	}
+	return c.id
+}
+
 // announce records in the queue's stream that the consumer is there.
 func (c *consumer) announce(ctx context.Context) error {
+	c.mu.Lock()
+	record := c.record()
+	c.mu.Unlock()
 	m := &natsgo.Msg{
-		Subject: c.h.prefix + ".c." + c.id,
+		Subject: c.h.prefix + ".c." + record,
 		Header:  natsgo.Header{"Nats-Rollup": {"sub"}, "Nats-TTL": {wholeSeconds(3 * c.s.presence()).String()}},
 	}
 	return c.s.do(ctx, "announcing the subscriber", func(ctx context.Context) error {
 		_, err := c.s.publishOne(ctx, m)
-		if err == nil && c.h.counted {
+		if err == nil && c.h.counted && !strings.HasSuffix(record, drainedMark) {
 			_, err = c.s.publishOne(ctx, c.h.use(usedBody))
 		}
 		return err
@@ -335,14 +362,22 @@ func (c *consumer) announce(ctx context.Context) error {
 
 // leave removes the record.
 func (c *consumer) leave(ctx context.Context) error {
+	c.mu.Lock()
+	record := c.record()
+	c.mu.Unlock()
+	return c.erase(ctx, record)
+}
+
+// erase removes a record; the queue was used until then.
+func (c *consumer) erase(ctx context.Context, record string) error {
 	err := c.s.do(ctx, "removing the subscriber's record", func(ctx context.Context) error {
-		if c.h.counted {
+		if c.h.counted && !strings.HasSuffix(record, drainedMark) {
 			_, err := c.s.publishOne(ctx, c.h.use(usedBody))
 			if err != nil && !errors.Is(err, natsgo.ErrNoResponders) {
 				return err
 			}
 		}
-		return c.s.purge(ctx, c.h.stream, c.h.prefix+".c."+c.id)
+		return c.s.purge(ctx, c.h.stream, c.h.prefix+".c."+record)
 	})
 	if isStreamGone(err) || errors.Is(err, driver.ErrClosed) {
 		return nil
@@ -364,17 +399,18 @@ func (c *consumer) tellHeld(m *natsgo.Msg) {
 		return
 	}
 	now := time.Now()
-	answer := heldAnswer{Consumer: c.id, Held: []uint64{}}
+	answer := heldAnswer{Held: []uint64{}}
 	c.mu.Lock()
+	answer.Consumer = c.record()
 	for seq, h := range c.holds {
 		if now.Before(h.until) {
 			answer.Held = append(answer.Held, seq)
 		}
 	}
 	for _, as := range [][]arrival{c.looking, c.uncounted} {
-		for _, a := range as {
-			if now.Before(a.h.until) {
-				answer.Held = append(answer.Held, a.h.Seq)
+		for i := range as { // the rest of it is being written
+			if h := as[i].h; now.Before(h.until) {
+				answer.Held = append(answer.Held, h.Seq)
 			}
 		}
 	}

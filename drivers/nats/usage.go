@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -42,7 +43,12 @@ func (s *store) Usage(ctx context.Context, q *emulate.Queue) (emulate.Usage, err
 		}
 		s.clock.observe(sent, time.Now(), info.TimeStamp)
 		since := info.Created
-		u = emulate.Usage{Consumers: len(info.State.Subjects)}
+		u = emulate.Usage{}
+		for subject := range info.State.Subjects {
+			if !strings.HasSuffix(subject, drainedMark) {
+				u.Consumers++
+			}
+		}
 		u.Used = u.Consumers > 0
 		if h.counted {
 			m, ok, err := s.leaderGet(ctx, h.stream, getRequest{LastFor: h.use(nil).Subject})
