@@ -19,19 +19,28 @@ func TestConflicts(t *testing.T) {
 		b := newBench(t)
 		defer b.close()
 		x := routing.Exchange{Name: "x", Kind: routing.Topic, Alternate: "alt"}
-		q := routing.Queue{Name: "q", DeadLetterExchange: "x", DeadLetterKey: "k", MaxAttempts: 3}
+		q := routing.Queue{Name: "q", DeadLetterExchange: "x", DeadLetterKey: "k", MaxAttempts: 3, MaxLength: 5}
 		b.declare(routing.Topology{Exchanges: []routing.Exchange{x}, Queues: []routing.Queue{q}})
 		b.declare(routing.Topology{Exchanges: []routing.Exchange{x}, Queues: []routing.Queue{q}})
 		other := b.w.bench(t, 0)
 		defer other.close()
 		for field, change := range map[string]func(*routing.Exchange, *routing.Queue){
-			"Kind":                 func(x *routing.Exchange, _ *routing.Queue) { x.Kind = routing.Direct },
-			"Alternate":            func(x *routing.Exchange, _ *routing.Queue) { x.Alternate = "" },
-			"Transient":            func(x *routing.Exchange, _ *routing.Queue) { x.Transient = true },
-			"DeadLetterExchange":   func(_ *routing.Exchange, q *routing.Queue) { q.DeadLetterExchange = "y" },
-			"DeadLetterKey":        func(_ *routing.Exchange, q *routing.Queue) { q.DeadLetterKey = "" },
-			"MaxAttempts":          func(_ *routing.Exchange, q *routing.Queue) { q.MaxAttempts = 0 },
-			"BestEffortDeadLetter": func(_ *routing.Exchange, q *routing.Queue) { q.BestEffortDeadLetter = true },
+			"Kind":                      func(x *routing.Exchange, _ *routing.Queue) { x.Kind = routing.Direct },
+			"Alternate":                 func(x *routing.Exchange, _ *routing.Queue) { x.Alternate = "" },
+			"Transient":                 func(x *routing.Exchange, _ *routing.Queue) { x.Transient = true },
+			"DeadLetterExchange":        func(_ *routing.Exchange, q *routing.Queue) { q.DeadLetterExchange = "y" },
+			"DeadLetterKey":             func(_ *routing.Exchange, q *routing.Queue) { q.DeadLetterKey = "" },
+			"MaxAttempts":               func(_ *routing.Exchange, q *routing.Queue) { q.MaxAttempts = 0 },
+			"BestEffortDeadLetter":      func(_ *routing.Exchange, q *routing.Queue) { q.BestEffortDeadLetter = true },
+			"TTL is 0s, asked for 1m0s": func(_ *routing.Exchange, q *routing.Queue) { q.TTL = time.Minute },
+			"Expires":                   func(_ *routing.Exchange, q *routing.Queue) { q.Expires = time.Minute },
+			"MaxLength":                 func(_ *routing.Exchange, q *routing.Queue) { q.MaxLength = 0 },
+			"MaxBytes":                  func(_ *routing.Exchange, q *routing.Queue) { q.MaxBytes = 5 },
+			"Overflow":                  func(_ *routing.Exchange, q *routing.Queue) { q.Overflow = routing.RejectPublish },
+			"MaxPriority":               func(_ *routing.Exchange, q *routing.Queue) { q.MaxPriority = 9 },
+			"SingleActiveConsumer":      func(_ *routing.Exchange, q *routing.Queue) { q.SingleActiveConsumer = true },
+			"Exclusive":                 func(_ *routing.Exchange, q *routing.Queue) { q.Exclusive = true },
+			"AutoDelete":                func(_ *routing.Exchange, q *routing.Queue) { q.AutoDelete = true },
 		} {
 			x, q := x, q
 			change(&x, &q)
@@ -42,6 +51,8 @@ func TestConflicts(t *testing.T) {
 				}
 			}
 		}
+		q.Overflow = routing.DropHead // the default, spelt out
+		b.declare(routing.Topology{Queues: []routing.Queue{q}})
 		if n := len(b.w.queues); n != 1 {
 			t.Errorf("%d storages are left", n)
 		}
