@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -54,8 +55,8 @@ func TestSound(t *testing.T) {
 	Run(t, backend(faulty.Fault{}, 5*time.Second))
 }
 
-// TestFaults runs the rows of the promise that each fault breaks: one at least
-// must fail.
+// TestFaults runs the row that is to catch each fault, or the rows of the
+// promise that it breaks: one at least must fail.
 func TestFaults(t *testing.T) {
 	covered := map[int]bool{}
 	for _, f := range faulty.Faults() {
@@ -66,7 +67,7 @@ func TestFaults(t *testing.T) {
 			}
 			b := backend(f, 500*time.Millisecond).withDefaults()
 			for _, r := range rows {
-				if r.promise != f.Promise {
+				if r.promise != f.Promise || f.Row != "" && r.name != f.Row {
 					continue
 				}
 				if out := record(t, func(tb testing.TB) { r.do(tb, &b) }); out.failed {
@@ -74,12 +75,25 @@ func TestFaults(t *testing.T) {
 					return
 				}
 			}
+			if f.Row != "" {
+				t.Errorf("a driver that %s passes row %q of promise %d", f.Name, f.Row, f.Promise)
+				return
+			}
 			t.Errorf("a driver that %s passes every row of promise %d", f.Name, f.Promise)
 		})
 	}
 	for _, p := range promises {
 		if !covered[p.number] {
 			t.Errorf("no fault breaks promise %v", p)
+		}
+	}
+}
+
+// TestQueueRows has a fault for each row about what queues can do.
+func TestQueueRows(t *testing.T) {
+	for _, r := range slices.Concat(expiryRows, limitRows, priorityRows, activeRows, temporaryRows, delayRows, redriveRows, pauseRows) {
+		if !slices.ContainsFunc(faulty.Faults(), func(f faulty.Fault) bool { return f.Promise == r.promise && f.Row == r.name }) {
+			t.Errorf("no fault is there for %s to catch", r.fullName())
 		}
 	}
 }

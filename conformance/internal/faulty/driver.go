@@ -18,6 +18,7 @@ import (
 type Fault struct {
 	Name    string
 	Promise int
+	Row     string // that must catch it; "": any of the promise
 
 	open     func(d *Driver, u *driver.URL) (*driver.URL, error)
 	features func(f *driver.Features)
@@ -39,6 +40,7 @@ type Fault struct {
 	subscriber func(cfg *driver.SubscriberConfig)
 	receive    func(ctx context.Context, s *subscriber, buf []*driver.Delivery) (int, error)
 	settle     func(ctx context.Context, s *subscriber, d *driver.Delivery, o driver.Outcome, delay time.Duration) error
+	drain      func(ctx context.Context, s *subscriber) error
 	closeSub   func(ctx context.Context, s *subscriber) error
 }
 
@@ -295,7 +297,7 @@ func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (dri
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscriber{Subscriber: s, c: c, held: map[*driver.Delivery]bool{}}
+	sub := &subscriber{Subscriber: s, c: c, queue: cfg.Queue, held: map[*driver.Delivery]bool{}}
 	c.d.mu.Lock()
 	c.d.subs = append(c.d.subs, sub)
 	c.d.mu.Unlock()

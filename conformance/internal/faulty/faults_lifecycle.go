@@ -2,6 +2,8 @@ package faulty
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -63,7 +65,12 @@ var lifecycleFaults = []Fault{
 			t.Queues[i].Args = nil
 		}
 	})},
-	{Name: "declares what it refuses", Promise: 23, features: func(f *driver.Features) { supporting(f, driver.TTL, driver.Native) }},
+	{Name: "declares what it refuses", Promise: 23, declare: func(ctx context.Context, c driver.Conn, t routing.Topology) error {
+		if slices.ContainsFunc(t.Queues, func(q routing.Queue) bool { return q.Exclusive }) {
+			return errors.ErrUnsupported
+		}
+		return c.Declare(ctx, t)
+	}},
 	{Name: "does what it says it refuses", Promise: 23, features: func(f *driver.Features) { supporting(f, driver.Purge, driver.Refused) },
 		purge: func(ctx context.Context, c driver.Conn, queue string) (int, error) { return c.Purge(ctx, queue) }},
 	{Name: "leaves a feature out", Promise: 23, features: func(f *driver.Features) { supporting(f, driver.DeadLetter, "") }},

@@ -10,7 +10,8 @@ import (
 
 type subscriber struct {
 	driver.Subscriber
-	c *conn
+	c     *conn
+	queue string
 
 	mu    sync.Mutex
 	held  map[*driver.Delivery]bool // handed out and not settled
@@ -51,6 +52,17 @@ func (s *subscriber) Extend(ctx context.Context, d *driver.Delivery) error {
 		return err
 	}
 	return s.Subscriber.Extend(ctx, d)
+}
+
+// Drain is a driver.Drainer's, which every driver has.
+func (s *subscriber) Drain(ctx context.Context) error {
+	if err := s.c.l.wait(ctx); err != nil {
+		return err
+	}
+	if s.c.f.drain != nil {
+		return s.c.f.drain(ctx, s)
+	}
+	return s.Subscriber.(driver.Drainer).Drain(ctx)
 }
 
 func (s *subscriber) Close(ctx context.Context) error {
