@@ -60,9 +60,14 @@ func defaultType(q routing.Queue) string {
 	switch {
 	case q.Transient, q.Exclusive, q.AutoDelete, q.MaxPriority > 0:
 		return typeClassic
-	case q.Rejects() && q.MaxAttempts == 0 && (q.DeadLetterExchange == "" || q.BestEffortDeadLetter):
+	case q.MaxAttempts > 0, q.DeadLetterExchange != "" && !q.BestEffortDeadLetter:
+		return typeQuorum // nothing else does
+	case q.Rejects():
 		// A quorum queue refuses only what comes after one message too many,
 		// and then until a fifth of it has gone.
+		return typeClassic
+	case q.Expires > 0:
+		// To a quorum queue it is no use to be declared again.
 		return typeClassic
 	}
 	return typeQuorum

@@ -110,6 +110,7 @@ func featuresOf(backend string, v version, management bool) driver.Features {
 		},
 		MaxMessageBytes: maxMessageBytes,
 		HoldLimit:       30 * time.Minute,
+		DelayPrecision:  100 * time.Millisecond, // the unit, and a step for each level
 		CountsReturned:  !v.atLeast(4, 3),
 		Requeue:         "last",
 	}

@@ -22,20 +22,36 @@ const (
 	unroutable   = "polymq.unroutable"
 )
 
-// scheduled is a publishing with a delay, and its copy for the levels. The copy
-// is made while the application's message is certainly as it was given.
+// scheduled is a publishing that travels as a copy: one with a delay, or to a
+// queue whatever the bindings. The copy is made while the application's message
+// is certainly as it was given.
 type scheduled struct {
 	c     *Conn
 	from  *publisher         // the application's
 	p     *driver.Publishing // the application's
 	m     driver.Message     // the copy
-	units uint64             // of the levels it passes first
-	again bool               // the levels were not there
+	units uint64             // of the levels it passes first; 0: straight to from.queue
+	again bool               // the way was not there
 }
 
 func (p *publisher) schedule(x *driver.Publishing) {
 	s := &scheduled{c: p.out.c, from: p, p: x, m: travelling(x.Message, p.exchange), units: unitsOf(x.Message.Delay)}
-	s.m.Header[headerDue] = true
+	h := s.m.Header
+	if p.queue != "" && s.m.UserID != "" {
+		h[headerUser], s.m.UserID = s.m.UserID, "" // the broker takes only this connection's own
+	}
+	if s.units == 0 {
+		h[headerQueue], s.m.TTL = p.queue, x.Message.TTL
+		if p.bound.Load() && !s.c.scheduled.busy() { // else it would overtake
+			s.send()
+			return
+		}
+		s.c.schedule(s)
+		return
+	}
+	if h[headerDue] = true; p.queue != "" {
+		h[headerBack] = p.queue
+	}
 	s.limit()
 	s.c.schedule(s)
 }
@@ -106,6 +122,12 @@ func (c *Conn) schedule(s *scheduled) {
 	}()
 }
 
+func (x *schedule) busy() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.running
+}
+
 // take is what waits; nil when there is nothing, and then nobody runs.
 func (x *schedule) take() []*scheduled {
 	x.mu.Lock()
@@ -144,78 +166,115 @@ func (c *Conn) dispatchEnd(err error) {
 // it asks the broker shares the next question.
 func (c *Conn) dispatch() {
 	for batch := c.scheduled.take(); len(batch) > 0; batch = c.scheduled.take() {
-		missing := c.missingExchanges(batch)
 		var units uint64
 		anew := false
 		for _, s := range batch {
 			units |= s.units
-			anew = anew || s.again
+			anew = anew || s.again && s.units > 0
 		}
-		err := c.ensureLevels(c.ctx, units, anew)
-		if err == nil {
-			err = c.ensureDue(c.ctx, anew)
-		}
-		if errors.Is(err, driver.ErrClosed) || errors.Is(err, context.Canceled) {
-			err = driver.ErrUnconfirmed
+		missing := map[target]error{}
+		var err error
+		if units > 0 {
+			if err = c.ensureLevels(c.ctx, units, anew); err == nil {
+				err = c.ensureDue(c.ctx, anew)
+			}
 		}
 		for _, s := range batch {
-			failed := missing[s.from.exchange]
-			if failed == nil {
-				failed = err
+			if s.p.Resolved() {
+				continue
 			}
-			switch {
-			case s.p.Resolved():
-			case failed != nil:
+			failed, asked := missing[s.target()]
+			if !asked {
+				failed = unknownWhenClosed(s.look())
+				missing[s.target()] = failed
+			}
+			if failed == nil && s.units > 0 {
+				failed = unknownWhenClosed(err)
+			}
+			if failed != nil {
 				s.p.Resolve(failed)
-			default:
+			} else {
 				s.send()
 			}
 		}
 	}
 }
 
-// missingExchanges says of each exchange of a batch that cannot be published to
-// why not.
-func (c *Conn) missingExchanges(batch []*scheduled) map[string]error {
-	found := map[string]error{}
-	for _, s := range batch {
-		exchange := s.from.exchange
-		if _, asked := found[exchange]; asked || s.p.Resolved() {
-			continue
-		}
-		if _, always := routing.Predeclared(exchange); exchange == "" || always {
-			continue
-		}
-		err := c.do(c.ctx, func(ch *channel) error {
-			return ch.ExchangeDeclarePassive(exchange, "direct", true, false, false, false, nil)
-		})
-		if errors.Is(err, driver.ErrClosed) || errors.Is(err, context.Canceled) {
-			err = driver.ErrUnconfirmed
-		}
-		found[exchange] = err
+// unknownWhenClosed is err as the outcome of a publishing.
+func unknownWhenClosed(err error) error {
+	if errors.Is(err, driver.ErrClosed) || errors.Is(err, context.Canceled) {
+		return driver.ErrUnconfirmed
 	}
-	return found
+	return err
+}
+
+// target is what must be there for a publishing to be sent.
+type target struct{ exchange, queue string }
+
+func (s *scheduled) target() target {
+	if s.units == 0 {
+		return target{queue: s.from.queue}
+	}
+	if s.from.queue != "" {
+		return target{} // the mover finds out
+	}
+	return target{exchange: s.from.exchange}
+}
+
+// look asks whether the target is there; a queue it makes reachable.
+func (s *scheduled) look() error {
+	t := s.target()
+	if t.queue != "" {
+		err := s.c.bindTarget(t.queue)
+		s.from.bound.Store(err == nil)
+		return err
+	}
+	if _, always := routing.Predeclared(t.exchange); t.exchange == "" || always {
+		return nil
+	}
+	return s.c.do(s.c.ctx, func(ch *channel) error {
+		return ch.ExchangeDeclarePassive(t.exchange, "direct", true, false, false, false, nil)
+	})
+}
+
+// bindTarget makes a queue reachable whatever the bindings, as delayed copies
+// reach it.
+func (c *Conn) bindTarget(queue string) error {
+	if err := c.ensureLevels(c.ctx, 0, false); err != nil {
+		return err
+	}
+	err := c.doWith(c.ctx, []string{queue}, func(ch *channel) error { return bindReturn(ch, queue) })
+	if errors.Is(err, driver.ErrNotFound) {
+		return fmt.Errorf("%w: queue %q: %v", driver.ErrUnroutable, queue, err)
+	}
+	return err
 }
 
 // send puts the copy into the outbox.
 func (s *scheduled) send() {
 	m := s.m
-	level := addLevels(m.Header, s.units)
+	exchange := exchangeIn
+	if s.units > 0 {
+		exchange = addLevels(m.Header, s.units)
+	}
 	p := &driver.Publishing{Message: &m, ID: s.p.ID, Owner: s}
-	from := &publisher{out: s.c.out, own: true, exchange: level, parent: s.from}
+	from := &publisher{out: s.c.out, own: true, exchange: exchange, parent: s.from}
 	from.Publish(s.c.ctx, []*driver.Publishing{p}, false)
 }
 
-// Resolved hands the outcome of the copy on. Where the levels were not there,
-// since somebody has deleted them, they are made anew.
+// Resolved hands the outcome of the copy on. Where the way was not there, since
+// somebody has deleted it, it is made anew.
 func (s *scheduled) Resolved(p *driver.Publishing) {
 	err := p.Err()
-	if (errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrUnroutable)) && !s.again {
+	nowhere := errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrUnroutable)
+	switch {
+	case nowhere && !s.again:
 		s.again = true
 		s.c.schedule(s)
 		return
-	}
-	if errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrUnroutable) {
+	case nowhere && s.units == 0 && s.from.drop:
+		err = nil
+	case nowhere && s.units > 0:
 		err = fmt.Errorf("%w: the delay levels %s* are being deleted: %v", driver.ErrUnconfirmed, delayPrefix, err)
 	}
 	s.p.Resolve(err)

@@ -25,7 +25,7 @@ func TestFields(t *testing.T) {
 	queues := []routing.Queue{
 		full, levels,
 		{Name: "auto", AutoDelete: true}, {Name: "bounded", MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "bytes", MaxBytes: 7},
-		{Name: "classic", Type: typeClassic, Expires: time.Hour}, {Name: "exclusive", Exclusive: true},
+		{Name: "classic", Type: typeClassic}, {Name: "expires", Expires: time.Hour}, {Name: "exclusive", Exclusive: true},
 		{Name: "quorum", Type: typeQuorum, MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "transient", Transient: true},
 	}
 	slices.SortFunc(queues, func(a, b routing.Queue) int { return strings.Compare(a.Name, b.Name) })
@@ -131,6 +131,8 @@ func TestDefaultType(t *testing.T) {
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish}, typeClassic},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, MaxAttempts: 2}, typeQuorum},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x"}, typeQuorum},
+		{routing.Queue{Expires: time.Hour}, typeClassic},
+		{routing.Queue{Expires: time.Hour, MaxAttempts: 2}, typeQuorum},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x", BestEffortDeadLetter: true}, typeClassic},
 	} {
 		if got := defaultType(tc.q); got != tc.want {

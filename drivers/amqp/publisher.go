@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/polymq/polymq/driver"
 )
@@ -13,6 +14,10 @@ type publisher struct {
 	drop     bool
 	own      bool // what it publishes has headers of the driver's
 	closed   bool // guarded by the outbox's mutex
+	// queue takes every message, whatever the bindings; bound says that it was
+	// seen to be reachable.
+	queue string
+	bound atomic.Bool
 	// parent is the application's publisher, of one that sends delayed copies.
 	parent *publisher
 }
@@ -22,7 +27,7 @@ func (c *Conn) Publisher(ctx context.Context, cfg driver.PublisherConfig) (drive
 	if c.ctx.Err() != nil {
 		return nil, driver.ErrClosed
 	}
-	return &publisher{out: c.out, exchange: exchangeName(cfg.Exchange), drop: cfg.DropUnroutable}, nil
+	return &publisher{out: c.out, exchange: exchangeName(cfg.Exchange), queue: cfg.Queue, drop: cfg.DropUnroutable}, nil
 }
 
 // Publish never blocks, whatever the state of the connection.
@@ -34,7 +39,7 @@ func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wai
 			p.out.publish(p, batch[fit:i]) // in order
 			fit = i + 1
 			m.Resolve(err)
-		} else if m.Message.Delay > 0 {
+		} else if m.Message.Delay > 0 || p.queue != "" {
 			p.out.publish(p, batch[fit:i])
 			fit = i + 1
 			p.schedule(m)
