@@ -52,9 +52,11 @@ type Queue struct {
 	// beginning with "amq.".
 	Name string
 	// Type is the broker's kind of queue. RabbitMQ: "quorum" or "classic";
-	// default quorum when durable, but classic when Exclusive, AutoDelete, or
-	// with MaxPriority where the broker's quorum queues have none; else
-	// classic. Elsewhere it must be empty.
+	// default classic when Transient, Exclusive, AutoDelete or with MaxPriority,
+	// which its quorum queues do not have; quorum with MaxAttempts or safe dead
+	// letters, which its classic ones do not have; of the rest classic with
+	// Overflow RejectPublish or Expires, of which quorum queues have less; else
+	// quorum. Elsewhere it must be empty.
 	Type string
 	// Transient queues may be gone, with their messages, after a broker
 	// restart. Default: durable.
