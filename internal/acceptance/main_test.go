@@ -24,6 +24,7 @@ import (
 var roles = map[string]func(ctx context.Context, conn *polymq.Conn, in *bufio.Scanner) error{
 	"binder": binder,
 	"holder": holder,
+	"mover":  mover,
 }
 
 const (
