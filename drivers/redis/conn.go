@@ -62,6 +62,9 @@ type store struct {
 
 	watch watch
 	clock clock
+	// consumers are the *consumer that are open: they hear at once when their queue
+	// is deleted here.
+	consumers sync.Map
 }
 
 var _ emulate.Store = (*store)(nil)

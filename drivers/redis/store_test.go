@@ -295,3 +295,24 @@ func TestDrain(t *testing.T) {
 	}
 	info(t, conn, "q", driver.QueueInfo{Unsettled: 2, Consumers: 1})
 }
+
+// TestDeletedHere: who deletes a queue ends the holds of its own subscribers at
+// once, also of those that have no room and so do not look.
+func TestDeletedHere(t *testing.T) {
+	conn, _ := dial(t, testbroker.URL(t, "redis"))
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 1)
+	held := expect(t, sub, "a")
+	if err := conn.DeleteQueue(ctxT(t), "q", driver.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.Settle(ctxT(t), held[0], driver.Ack, 0); !errors.Is(err, driver.ErrLost) {
+		t.Errorf("Settle: %v", err)
+	}
+	if _, err := sub.Receive(ctxT(t), make([]*driver.Delivery, 1)); !errors.Is(err, driver.ErrNotFound) {
+		t.Errorf("Receive: %v", err)
+	}
+}

@@ -112,6 +112,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 		c.cancel()
 		return nil, driver.ErrClosed
 	}
+	s.consumers.Store(c, nil)
 	s.wg.Go(c.read)
 	s.wg.Go(c.flush)
 	return c, nil
@@ -135,11 +136,7 @@ func (c *consumer) verdict(v any) (ok bool) {
 	case int64(-1):
 		c.die()
 	case int64(0):
-		c.mu.Lock()
-		c.gone = true
-		c.mu.Unlock()
-		c.die()
-		c.in.Fail(driver.ErrNotFound)
+		c.queueGone()
 	default:
 		return true
 	}
@@ -149,13 +146,27 @@ func (c *consumer) verdict(v any) (ok bool) {
 // die ends a life: all holds are lost.
 func (c *consumer) die() {
 	c.mu.Lock()
+	c.lose()
+	c.mu.Unlock()
+	c.rename()
+}
+
+// lose ends all holds; the caller holds mu.
+func (c *consumer) lose() {
 	c.life++
 	for c.holds.next != &c.holds {
 		c.holds.next.unlink()
 	}
 	c.todo = nil
+}
+
+// queueGone ends the last life.
+func (c *consumer) queueGone() {
+	c.mu.Lock()
+	c.gone = true
+	c.lose()
 	c.mu.Unlock()
-	c.rename()
+	c.in.Fail(driver.ErrNotFound)
 }
 
 func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emulate.Delivery, error) {
@@ -244,6 +255,7 @@ func (c *consumer) halt(ctx context.Context) error {
 func (c *consumer) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
+	defer c.s.consumers.Delete(c)
 	if err := c.halt(ctx); err != nil {
 		c.cancel()
 		return err

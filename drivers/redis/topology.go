@@ -191,10 +191,19 @@ func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.Del
 	h := q.Handle.(*queue)
 	idle := (o.Idle + time.Millisecond - 1).Milliseconds()
 	v, err := s.call(ctx, "FCALL", h.fns.delete, "1", h.key, flag(o.IfUnused), flag(o.IfEmpty), idle)
-	if err == nil && v != int64(1) {
+	if err != nil {
+		return err
+	}
+	if v != int64(1) {
 		return fmt.Errorf("queue %q: %w", q.Name, driver.ErrInUse)
 	}
-	return err
+	s.consumers.Range(func(k, _ any) bool {
+		if c := k.(*consumer); c.key == h.key {
+			c.queueGone()
+		}
+		return true
+	})
+	return nil
 }
 
 func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error) {
