@@ -180,17 +180,17 @@ func TestHeadOnly(t *testing.T) {
 // TestIdleQueueExpires: without a consumer what expires leaves the queue when
 // its time is over, by the broker's clock.
 func TestIdleQueueExpires(t *testing.T) {
-	for _, dlx := range []bool{true, false} {
+	for i, dlx := range []bool{true, false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			defer b.close()
-			b.w.ahead.Store(int64(-time.Hour))
+			b.w.ahead.Store(int64(time.Duration(i-1) * time.Hour))
 			want := graveyard(routing.Queue{TTL: 10 * time.Second})
 			if !dlx {
 				want.Queues[0].DeadLetterExchange, want.Queues[0].DeadLetterKey = "", ""
 			}
 			b.declare(want)
-			time.Sleep(3 * time.Second)
+			time.Sleep(3300 * time.Millisecond)
 			b.publish("q", "1")
 			time.Sleep(time.Second)
 			b.publish("q", "2")
@@ -211,6 +211,27 @@ func TestIdleQueueExpires(t *testing.T) {
 			b.nothing("q")
 		})
 	}
+}
+
+// TestShortTimeInIdleQueue: also what another process publishes after a pause
+// leaves in time.
+func TestShortTimeInIdleQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(graveyard(routing.Queue{TTL: 300 * time.Millisecond}))
+		other := b.w.bench(t, 30*time.Second)
+		defer other.close()
+		var want []string
+		for i := range 20 {
+			time.Sleep(time.Duration(3000+i*77) * time.Millisecond)
+			other.publish("q", "m")
+			want = append(want, "m")
+			time.Sleep(302 * time.Millisecond)
+			synctest.Wait()
+			b.want("grave", want...)
+		}
+	})
 }
 
 // TestOwnTimeInIdleQueue: a message with a time of its own leaves an idle queue
@@ -389,6 +410,14 @@ func TestInboxExpired(t *testing.T) {
 	if over := in.Put(&Delivery{Stored: old}, &Delivery{Stored: time.Now()}, &Delivery{Stored: time.Now()}, &Delivery{Stored: old}); len(over) != 0 || in.Room() != 0 {
 		t.Errorf("%d beyond the prefetch, and room for %d", len(over), in.Room())
 	}
+	in = newInbox(in.q, 8, 0)
+	in.Put(&Delivery{Stored: old})
+	select {
+	case <-in.More():
+	default:
+		t.Error("a store that used up the room does not hear that there is some")
+	}
+	in.Put(&Delivery{Stored: time.Now()}, &Delivery{Stored: time.Now()}, &Delivery{Stored: old})
 	in.Fail(driver.ErrClosed)
 	if prefetched, handed := in.Drain(); len(prefetched) != 4 || len(handed) != 0 || in.aside != 0 {
 		t.Errorf("%d and %d are left, %d of them aside", len(prefetched), len(handed), in.aside)

@@ -24,6 +24,14 @@ func leaders(bs ...*bench) (led []*bench) {
 	return led
 }
 
+// moving is how many messages the janitor is moving.
+func moving(b *bench) int {
+	x := &b.c.(*conn).janitor.moves
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.open)
+}
+
 // TestNoJanitor: where no queue changes by itself there is none; where there is
 // one that does, whoever hears of it has one.
 func TestNoJanitor(t *testing.T) {
@@ -180,13 +188,13 @@ func TestSweptNowhere(t *testing.T) {
 			bodies = append(bodies, fmt.Sprint(i))
 		}
 		b.publish("stuck", bodies...)
-		time.Sleep(5 * time.Minute)
+		time.Sleep(70 * time.Second)
 		b.publish("q", "m")
 		time.Sleep(1010 * time.Millisecond)
 		synctest.Wait()
 		b.want("grave", "m")
-		if moves := &b.c.(*conn).janitor.moves; len(moves.open) != maxAside {
-			t.Errorf("%d are on their way, want %d", len(moves.open), maxAside)
+		if n := moving(b); n != maxAside {
+			t.Errorf("%d are on their way, want %d", n, maxAside)
 		}
 		if got := log.String(); strings.Count(got, "nowhere to go") != 1 || strings.Count(got, "level=") != 1 {
 			t.Errorf("logged:\n%.2000s", got)
@@ -204,5 +212,32 @@ func TestSweptNowhere(t *testing.T) {
 		if !slices.Equal(got, append(bodies, "m")) {
 			t.Errorf("%d arrived, want %d", len(got), n+1)
 		}
+	})
+}
+
+// TestSweptUnconfirmed: a message that is on its way for longer than its hold
+// is taken anew, not moved anew.
+func TestSweptUnconfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(graveyard(routing.Queue{TTL: time.Second}))
+		start := time.Now()
+		b.f.refuse = func(p *Parcel) error {
+			if p.Queue.Name == "grave" && time.Since(start) < 5*time.Minute {
+				return driver.ErrUnconfirmed
+			}
+			return nil
+		}
+		b.publish("q", "m")
+		time.Sleep(4 * time.Minute)
+		synctest.Wait()
+		if n := moving(b); n != 1 {
+			t.Errorf("one message is moved %d times", n)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		b.want("grave", "m")
+		b.nothing("q")
 	})
 }

@@ -77,68 +77,76 @@ func (c mortalConsumer) Settle(ctx context.Context, d *Delivery, o driver.Outcom
 }
 
 // TestDeathOfTheMover: whoever moves a message may die at any step: another
-// brings it to an end, the message arrives, and within the deduplication window
-// it arrives once.
+// brings it to an end and the message arrives, once where its hold ends within
+// the deduplication window.
 func TestDeathOfTheMover(t *testing.T) {
+	limit, ttl := routing.Queue{MaxLength: 1}, routing.Queue{TTL: 10 * time.Second}
+	held := []step{{"append", false}, {"append", true}, {"settle", false}, {"settle", true}}
+	swept := []step{{"sweep", true}, {"append", false}, {"append", true}, {"drop", false}, {"drop", true}}
 	for _, how := range []struct {
 		name  string
 		q     routing.Queue
 		steps []step
 	}{
-		{"rejected", routing.Queue{}, []step{{"append", false}, {"append", true}, {"settle", false}, {"settle", true}}},
-		{"expired in the inbox", routing.Queue{TTL: 10 * time.Second}, []step{{"append", false}, {"append", true}, {"settle", false}, {"settle", true}}},
-		{"expired", routing.Queue{TTL: 10 * time.Second}, []step{{"sweep", true}, {"append", false}, {"append", true}, {"drop", false}, {"drop", true}}},
-		{"pushed out", routing.Queue{MaxLength: 1}, []step{{"sweep", true}, {"append", false}, {"append", true}, {"drop", false}, {"drop", true}}},
+		{"rejected", routing.Queue{}, held}, {"found expired", ttl, held}, {"expired", ttl, swept}, {"pushed out", limit, swept},
 	} {
 		for _, step := range how.steps {
-			t.Run(fmt.Sprintf("%s/%s/%v", how.name, step.at, step.late), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					w := newWorld()
-					m := &mortal{fake: w.client()}
-					m.lease = 30 * time.Second
-					c, err := New(t.Context(), m, Config{})
-					if err != nil {
-						t.Fatal(err)
-					}
-					b := &bench{t: t, w: w, f: m.fake, c: c}
-					b.declare(graveyard(how.q))
-					synctest.Wait()
-					b.publish("q", "m")
-					m.fate.Store(step)
-					switch how.name {
-					case "rejected":
-						s := b.subscribe("q", 1)
-						b.settle(s, b.receive(s), driver.Reject)
-					case "expired in the inbox":
-						// Nobody sweeps: the consumer comes as the time is over.
-						c.(*conn).janitor.close(t.Context())
-						time.Sleep(10 * time.Second)
-						b.subscribe("q", 1)
-					case "pushed out":
-						b.publish("q", "last")
-					}
-					time.Sleep(20 * time.Second)
-					synctest.Wait()
-					if !m.crashed.Load() {
-						t.Fatal("it did not die")
-					}
-					other := w.bench(t, 30*time.Second)
-					defer other.close()
-					b.close()
-					s := other.subscribe("q", 1)
-					if how.name == "rejected" && !(step.at == "settle" && step.late) {
-						d := other.receive(s) // of the lease that ended
-						other.settle(s, d, driver.Reject)
-					}
-					time.Sleep(5 * time.Minute)
-					synctest.Wait()
-					other.want("grave", "m")
-					if how.q.MaxLength > 0 {
-						other.settle(s, other.receive(s), driver.Ack)
-					}
-					other.nothing("q")
+			for _, lease := range []time.Duration{fakeWindow / 2, 2 * fakeWindow} {
+				t.Run(fmt.Sprintf("%s/%s/%v/%v", how.name, step.at, step.late, lease), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { dieMoving(t, how.name, how.q, step, lease) })
 				})
-			})
+			}
 		}
 	}
+}
+
+func dieMoving(t *testing.T, how string, q routing.Queue, step step, lease time.Duration) {
+	w := newWorld()
+	m := &mortal{fake: w.client()}
+	m.lease = lease
+	c, err := New(t.Context(), m, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, w: w, f: m.fake, c: c}
+	b.declare(graveyard(q))
+	synctest.Wait()
+	b.publish("q", "m")
+	m.fate.Store(step)
+	switch how {
+	case "rejected":
+		s := b.subscribe("q", 1)
+		b.settle(s, b.receive(s), driver.Reject)
+	case "found expired":
+		c.(*conn).janitor.close(t.Context()) // nobody sweeps when a consumer comes
+		time.Sleep(q.TTL)
+		b.subscribe("q", 1)
+	case "expired":
+		time.Sleep(q.TTL)
+	case "pushed out":
+		b.publish("q", "last")
+	}
+	synctest.Wait()
+	if !m.crashed.Load() {
+		t.Fatal("it did not die")
+	}
+	other := w.bench(t, lease)
+	defer other.close()
+	b.close()
+	s := other.subscribe("q", 1)
+	if how == "rejected" && !(step.at == "settle" && step.late) {
+		other.settle(s, other.receive(s), driver.Reject) // when the lease has ended
+	}
+	time.Sleep(5 * time.Minute)
+	synctest.Wait()
+	want := []string{"m"}
+	stored := step.at == "append" && step.late || (step.at == "settle" || step.at == "drop") && !step.late
+	if stored && lease > fakeWindow {
+		want = []string{"m", "m"}
+	}
+	other.want("grave", want...)
+	if how == "pushed out" {
+		other.settle(s, other.receive(s), driver.Ack)
+	}
+	other.nothing("q")
 }
