@@ -66,8 +66,9 @@ func defaultType(q routing.Queue) string {
 		// A quorum queue refuses only what comes after one message too many,
 		// and then until a fifth of it has gone.
 		return typeClassic
-	case q.Expires > 0:
-		// To a quorum queue it is no use to be declared again.
+	case q.Expires > 0, q.MaxBytes > 0:
+		// A quorum queue is not used by being declared again, and from 4.3 on
+		// counts more than the bodies of its messages.
 		return typeClassic
 	}
 	return typeQuorum

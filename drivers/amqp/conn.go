@@ -254,6 +254,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	if !again {
 		c.stopMover(ctx)
 		c.closeSubscribers(ctx, subs)
+		c.endExclusives(ctx)
 		c.cancel()
 		c.out.fail(driver.ErrUnconfirmed)
 		var ends sync.WaitGroup

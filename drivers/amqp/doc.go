@@ -20,9 +20,15 @@
 // Each is supervised by a goroutine of its own: lost, it is made again, over
 // all hosts in turn, with growing and random pauses of up to 5 s, for as long
 // as it takes. Beyond that a Conn has one goroutine for what could not be sent
-// at once, and each connection one that writes and amqp091's two; each
-// subscriber has one and amqp091's one. Each call that waits for an answer of
-// the broker runs on a goroutine for its time.
+// at once and one that looks for delayed messages, and each connection one that
+// writes and amqp091's two; each subscriber has one and amqp091's one. Where
+// messages are delayed, a Conn has two more and a subscriber that move what is
+// due. Each call that waits for an answer of the broker runs on a goroutine for
+// its time, as does what looks up exchanges and levels for delayed messages.
+//
+// All subscribers share the consuming connection. One whose Close is not
+// answered within 5 s breaks it off, which gives back what all of them hold: it
+// comes again, with an attempt more.
 //
 // # Publishing
 //
@@ -33,12 +39,13 @@
 // Where such a second try is refused, the error is ErrUnconfirmed and wraps why,
 // since the first may have been stored.
 //
-// A queue that is full and refuses (x-overflow=reject-publish) is ErrRejected.
-// RabbitMQ answers the same while a quorum queue has no leader, which is so for
-// a moment after a restart: within 10 s of connecting, a refused message is
-// sent up to four times, over 0.7 s, before it is ErrRejected, unless its
-// exchange was seen to refuse to the last try. Other queues that the message
-// goes to get a copy each time, and its order is lost.
+// A queue that is full and refuses is ErrRejected. RabbitMQ answers the same
+// while a quorum queue has no leader, which is so for a moment after a restart:
+// within 10 s of connecting, a refused message is sent up to four times, over
+// 0.7 s, before it is ErrRejected, unless its exchange was seen to refuse to the
+// last try, or this is a Conn's first connection and it has declared a queue with
+// Overflow RejectPublish. Other queues that the message goes to get a copy each
+// time, and its order is lost.
 //
 // The header and properties of a message travel in one frame, 128 KiB unless
 // the broker asks for less: a larger header is ErrTooLarge, as are lists and
@@ -52,10 +59,33 @@
 //
 // # Queues
 //
-// A durable queue is a quorum queue, a Transient one classic, unless Type says
-// otherwise. Dead letters are made safe (x-dead-letter-strategy=at-least-once,
-// x-overflow=reject-publish) unless BestEffortDeadLetter says that they need
-// not be; classic queues cannot, and are refused without it.
+// All fields of routing.Queue are RabbitMQ's own arguments and flags. Where Type
+// is empty, the first of these decides:
+//
+//	Transient, Exclusive, AutoDelete, MaxPriority     classic: quorum queues have none of it
+//	MaxAttempts, dead letters that are to be safe     quorum: classic queues have neither
+//	Overflow RejectPublish, Expires, MaxBytes         classic: quorum queues have less of it
+//	nothing of these                                  quorum
+//
+// What cannot be had together is errors.ErrUnsupported at Declare. Dead letters
+// are made safe (x-dead-letter-strategy=at-least-once, x-overflow=reject-publish)
+// unless BestEffortDeadLetter says that they need not be: classic queues, and
+// those whose limits drop the head, cannot, and are refused without it.
+//
+// A quorum queue with Overflow RejectPublish takes one message more than its
+// limit, and some more from publishers that do not wait, and then refuses until
+// a fifth of its limit has gone. One with Expires is not used by being declared
+// again, only by subscribers. From RabbitMQ 4 quorum queues heed the priority of
+// messages although nobody asked for it: 4.0 gives those above 4 out twice as
+// often, 4.3 by priority, in which none is like 4.
+//
+// An exclusive queue ends with the connection that consumes. When that comes
+// back, the queue is made anew, empty, with the bindings that this Conn has made,
+// before anything else is done with it, and its subscribers end with ErrNotFound.
+// Until the broker has noticed the loss of the old connection it refuses that,
+// for up to three heartbeats: meanwhile calls about the queue wait. What is
+// published before it stands again does not reach it. Transient makes no
+// difference to exclusive queues, and Topology does not show it.
 //
 // Quorum queues count attempts, classic queues do not: their Attempt is 0, and
 // MaxAttempts is refused. Before RabbitMQ 4.3 messages that were only
@@ -83,16 +113,32 @@
 //
 // # Delays
 //
+// What is delayed waits in durable quorum queues of the vhost named
+// polymq.delay.*, made when first needed and shared by everybody: one for each
+// power of two of 10 ms, so that delays are exact to 10 ms and the steps between
+// them. The user needs the permissions configure, write and read on them: the
+// broker refuses the delay otherwise (ErrPermission).
+//
+// A message with a Delay is confirmed when the first of them has it. Due, it
+// comes to the queue polymq.delay.due. Each Conn to a vhost with that queue takes
+// part in publishing from there to the messages' exchanges, confirmed, with the
+// rights of its own user; it notices within 30 s that others have begun to delay,
+// by publishing a message to that queue that comes back while there is none. What
+// a queue refuses, or does not confirm within 10 s, is put by for 1.3 s to 41 s,
+// again and again; queues that took it get another copy with each try. What is
+// unroutable comes to the queue polymq.unroutable, without its TTL; that queue
+// may be declared with any fields beforehand. As long as no Conn is open, what is
+// due waits. A user ID arrives only where the connection that moves the message
+// has the same user. DropUnroutable means nothing to a delayed message.
+//
 // Nack with a delay stores a copy, confirmed, before the original is
-// acknowledged. It waits in durable queues of the vhost named polymq.delay.*,
-// made when first needed and shared by everybody: one for each power of two of
-// 10 ms, so that delays are exact to 10 ms and end after a month, and one relay
-// for each queue that a message was ever delayed for. The user needs the
-// permissions configure, write and read on them, and write on the queue: the
-// broker refuses the delay otherwise (ErrPermission), and the message can still
-// be settled in another way. The copy is the message as it was delivered: fields
-// that a handler has set are not stored, but what it has changed inside Header
-// or Body is.
+// acknowledged; its longest delay is 31 days. The user needs the permission to
+// write to the queue as well; where a delay is refused, the message can still be
+// settled in another way. The copy is the message as it was delivered: fields
+// that a handler has set are not stored, but what it has changed inside Header or
+// Body is. The times to live of the message and of its queue count anew when it
+// is back. There is a relay for each queue that a message was ever delayed for;
+// that of an exclusive or auto-delete queue ends a month after its last use.
 //
 // A copy whose queue is missing when it is due waits in the relay, as does one
 // that the queue refuses (reject-publish, and full): it holds up others of that

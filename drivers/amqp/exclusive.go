@@ -193,6 +193,47 @@ func (c *Conn) ensureExclusive(ctx context.Context, conn *amqp091.Connection, na
 	}
 }
 
+// endExclusives deletes them, since newer brokers take a moment after the end of
+// the connection.
+func (c *Conn) endExclusives(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, share(ctx))
+	defer cancel()
+	c.consume.mu.Lock()
+	conn := c.consume.conn
+	c.consume.mu.Unlock()
+	x := &c.exclusives
+	var names []string
+	x.mu.Lock()
+	for name, e := range x.queues {
+		if e.conn == conn { // else it has ended already
+			names = append(names, name)
+		}
+	}
+	x.queues = map[string]*exclusive{}
+	x.mu.Unlock()
+	if conn == nil || len(names) == 0 {
+		return
+	}
+	done := make(chan struct{})
+	c.tasks.Go(func() {
+		defer close(done)
+		ch := &channel{conn: conn}
+		for _, name := range names {
+			if ch.reopen() != nil {
+				return
+			}
+			ch.QueueDelete(name, false, false, false)
+		}
+		if ch.Channel != nil {
+			ch.Close()
+		}
+	})
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
 // stands reports that nothing is to be made: the queue is there on conn, or was
 // forgotten.
 func (x *exclusives) stands(e *exclusive, conn *amqp091.Connection) bool {

@@ -132,6 +132,7 @@ func TestDefaultType(t *testing.T) {
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, MaxAttempts: 2}, typeQuorum},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x"}, typeQuorum},
 		{routing.Queue{Expires: time.Hour}, typeClassic},
+		{routing.Queue{MaxBytes: 1}, typeClassic},
 		{routing.Queue{Expires: time.Hour, MaxAttempts: 2}, typeQuorum},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x", BestEffortDeadLetter: true}, typeClassic},
 	} {
