@@ -55,8 +55,8 @@ type Queue struct {
 	// default classic when Transient, Exclusive, AutoDelete or with MaxPriority,
 	// which its quorum queues do not have; quorum with MaxAttempts or safe dead
 	// letters, which its classic ones do not have; of the rest classic with
-	// Overflow RejectPublish or Expires, of which quorum queues have less; else
-	// quorum. Elsewhere it must be empty.
+	// Overflow RejectPublish, Expires or MaxBytes, of which quorum queues have
+	// less; else quorum. Elsewhere it must be empty.
 	Type string
 	// Transient queues may be gone, with their messages, after a broker
 	// restart. Default: durable.
