@@ -3,6 +3,7 @@
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 30s
 ROUNDS ?= 10000
+ORACLE_SECONDS ?= 600
 
 # Modules with requirements of their own, tested all the same.
 NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod))
@@ -40,6 +41,10 @@ lint: ## gofmt, go vet (also as for Windows and macOS) and staticcheck
 .PHONY: inforce
 inforce: brokers ## Promise 9 between two processes, ROUNDS=10000 on every backend
 	$(WITH_BROKERS) env POLYMQ_INFORCE_ROUNDS=$(ROUNDS) go test -run 'TestInForce' -count=1 -v -timeout 60m ./internal/acceptance/
+
+.PHONY: oracle
+oracle: brokers ## Random scripts on RabbitMQ and every driver, compared for ORACLE_SECONDS=600
+	$(WITH_BROKERS) env ORACLE_SECONDS=$(ORACLE_SECONDS) go test -race -run 'TestOracle$$' -count=1 -v -timeout 0 ./internal/oracle/
 
 .PHONY: bench
 bench: brokers ## polymq beside the raw clients and Watermill; BENCH='consume/redis' selects

@@ -9,15 +9,16 @@ import (
 
 // A judge compares what came of one script with the reference's record.
 type judge struct {
-	driver bool   // the reference is the amqp driver
-	broker [2]int // the version of RabbitMQ
-	known  *tally // of the differences that it let pass
+	driver  bool   // the reference is the amqp driver
+	classic bool   // its queues are classic ones
+	broker  [2]int // the version of RabbitMQ
+	known   *tally // of the differences that it let pass
 }
 
 // follow plays a script led by the reference's record, and returns the first
 // difference, nil for none.
-func (p *player) follow(s Script, record []Step, j judge) *Difference {
-	for i, op := range s.Ops {
+func (p *player) follow(record []Step, j judge) *Difference {
+	for i, op := range p.s.Ops {
 		want := record[i]
 		if want.Skipped {
 			continue
@@ -122,7 +123,7 @@ func (j judge) deliveries(got, want Step) (what, is, should string) {
 		return "messages", list(a), list(b)
 	}
 	if !slices.Equal(a, b) {
-		if why := reordered(a, b, want); why == "" {
+		if why := j.reordered(a, b, want); why == "" {
 			return "order", list(a), list(b)
 		} else {
 			j.known.add(why, 1)
@@ -142,18 +143,20 @@ func list(ids []string) string { return "[" + strings.Join(ids, ", ") + "]" }
 
 // reordered names the known difference that explains why got has another
 // order than want; "" for none.
-func reordered(got, want []string, step Step) (why string) {
+func (j judge) reordered(got, want []string, step Step) (why string) {
 	for i := range want {
-		for j := i + 1; j < len(want); j++ {
-			if slices.Index(got, want[i]) < slices.Index(got, want[j]) {
+		for k := i + 1; k < len(want); k++ {
+			if slices.Index(got, want[i]) < slices.Index(got, want[k]) {
 				continue
 			}
-			a, b := step.Delivered[i], step.Delivered[j]
+			a, b := step.Delivered[i], step.Delivered[k]
 			switch {
-			case a.Redelivered || b.Redelivered || step.Before[i] || step.Before[j]:
+			case a.Redelivered || b.Redelivered || step.Before[i] || step.Before[k]:
 				why = knownRedeliveredOrder
-			case a.diedIn() != "" && b.diedIn() != "" && a.diedIn() != b.diedIn():
+			case a.diedIn() != "" && b.diedIn() != "" && a.history() != b.history():
 				why = knownDeadTogether
+			case a.diedIn() != "" && b.diedIn() != "" && !j.classic:
+				why = knownDeadQuorum
 			default:
 				return ""
 			}

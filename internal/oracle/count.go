@@ -117,9 +117,9 @@ func countTopology(t *tally, s Script, topology routing.Topology, queues map[str
 	}
 	for _, q := range topology.Queues {
 		queues[q.Name] = q
-		classic := s.Classic || q.Transient || q.Exclusive || q.AutoDelete || q.MaxPriority > 0
-		is("classic queues", classic)
-		is("quorum queues", !classic)
+		quorum := isQuorum(q, s.Classic)
+		is("classic queues", !quorum)
+		is("quorum queues", quorum)
 		is("durable", !q.Transient)
 		is("queue TTL", q.TTL > 0 && q.TTL < time.Hour)
 		is("max length", q.MaxLength > 0)

@@ -460,7 +460,8 @@ func (g *generator) step(publish func()) {
 		publish()
 	case n < 42:
 		if q := g.free(); q != "" {
-			g.subscribe(g.on(), q, pick(g, 1, 2, 3, whole))
+			g.avoid(knownLazy)
+			g.subscribe(g.on(), q, pick(g, 1, 2, whole))
 		}
 	case n < 64:
 		if len(g.subs) > 0 {

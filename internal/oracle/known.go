@@ -25,12 +25,15 @@ const (
 	knownAttemptReturned  = "attempts of messages that were prefetched only"
 	knownLastDeath        = "x-last-death"
 	knownDeadTogether     = "order of dead letters of several queues"
+	knownActive           = "consumers of a quorum queue with one active"
+	knownDeadQuorum       = "order of dead letters of a quorum queue"
 	knownSettleGone       = "settling what a deleted queue delivered"
 	knownSentGone         = "taking what a deleted queue had sent"
 	knownDeadFlag         = "redelivered, dead letters"
 	knownDeadCC           = "CC of dead letters"
 	knownPlainPriority    = "priorities of plain quorum queues"
 	knownQuorumBytes      = "bytes of quorum queues"
+	knownLazy             = "prefetch of three to some"
 	knownShared           = "consumers that share a queue"
 	knownHeaderNumbers    = "headers exchange: numbers and times"
 	knownPartial          = "reading a part of what was returned"
@@ -48,13 +51,16 @@ var known = []knownDifference{
 	{knownAttemptClassic, "classic queues do not count (promise 15): Attempt is 0 on RabbitMQ and counts elsewhere", false},
 	{knownAttemptReturned, "RabbitMQ before 4.3 counts what was prefetched and given back (Features.CountsReturned)", false},
 	{knownLastDeath, "RabbitMQ from 3.13 on adds the headers x-last-death-*, which tell nothing that x-death does not", false},
-	{knownDeadTogether, "messages that die in several queues at one time arrive in any order, also on RabbitMQ", false},
+	{knownDeadTogether, "messages that die in several queues, or come there through several, arrive in any order, also on RabbitMQ", false},
+	{knownActive, "a quorum queue with a single active consumer counts that one, the others wait unseen; Inspect elsewhere counts all", false},
+	{knownDeadQuorum, "what dies together in a quorum queue arrives in any order, also on RabbitMQ: its letters are sent side by side", false},
 	{knownSettleGone, "what a deleted queue had delivered is no more: RabbitMQ takes any settlement, polymq may say ErrLost", false},
 	{knownSentGone, "what a queue had sent before it was deleted, and nobody had taken yet, RabbitMQ's client hands out, polymq need not", false},
 	{knownDeadFlag, "RabbitMQ 4.x marks a dead letter as delivered before where it was so in the queue in which it died", false},
 	{knownDeadCC, "RabbitMQ 4.x leaves the header CC in a dead letter that a DeadLetterKey leads, though it does not route by it", false},
 	{knownPlainPriority, "quorum queues of 4.x mind Message.Priority also where nobody asked for priorities", true},
 	{knownQuorumBytes, "quorum queues of 4.3 count more than the bodies' bytes", true},
+	{knownLazy, "RabbitMQ fills up a prefetch after each settlement, polymq may wait until half of it is free (promise 18 is an upper bound): scripts have one, two, or more than there are messages", true},
 	{knownShared, "which of several subscribers of a queue gets a message is promised nowhere", true},
 	{knownHeaderNumbers, "a headers exchange of 3.10 to 3.12 takes the integer 1 for the float 1.0, and one of 4.x matches no time at all: promise 12 is that of 4.x for numbers", true},
 	{knownPartial, "which message is next after a return differs (see order of redelivered), so such a queue is read as a whole", true},

@@ -37,7 +37,7 @@ func (o DeleteExchange) do(p *player, _ *Step) Step {
 	return one(p.c.deleteExchange(p.ctx, o.On, o.Exchange, polymq.DeleteOptions{IfUnused: o.IfUnused}))
 }
 
-func (o Publish) do(p *player, _ *Step) Step {
+func (o Publish) do(p *player, want *Step) Step {
 	ms := slices.Clone(o.Messages)
 	var delay time.Duration
 	for i := range ms {
@@ -47,13 +47,30 @@ func (o Publish) do(p *player, _ *Step) Step {
 		delay = max(delay, ms[i].Delay)
 	}
 	var step Step
+	began := time.Now()
+	before, err := p.before(want, delay)
+	if err != nil {
+		return one(err)
+	}
 	for _, err := range p.c.publish(p.ctx, o.On, o.Exchange, o.Drop, ms) {
 		step.Errs = append(step.Errs, class(err))
 	}
-	if delay > 0 {
-		pause(p.ctx, delay+margin)
+	if before != nil {
+		// What is there before its delay has passed came too early.
+		if now, err := p.states(); err == nil && time.Since(began) < delay && !slices.Equal(now, before) {
+			step.Errs = append(step.Errs, "too early")
+		}
 	}
+	p.late(want, delay)
 	return step
+}
+
+// before is what stands before a delayed publish, to a led player.
+func (p *player) before(want *Step, delay time.Duration) ([]State, error) {
+	if want == nil || delay == 0 {
+		return nil, nil
+	}
+	return p.states()
 }
 
 func (o Purge) do(p *player, _ *Step) Step {
@@ -69,6 +86,7 @@ func (o Inspect) do(p *player, want *Step) Step {
 	for end := time.Now().Add(p.waited); ; {
 		info, err := p.c.inspect(p.ctx, o.On, o.Queue)
 		step := one(err)
+		info.Consumers = p.consumers(p.queues[o.Queue], info.Consumers)
 		step.Info = info
 		if want == nil || err != nil || info == want.Info || time.Now().After(end) || p.ctx.Err() != nil {
 			return step
@@ -148,10 +166,19 @@ func (o Settle) do(p *player, want *Step) Step {
 		step.Settled = append(step.Settled, r.identity())
 	}
 	t.held = slices.DeleteFunc(slices.Clone(t.held), func(r *received) bool { return slices.Contains(chosen, r) })
-	if o.Delay > 0 {
-		pause(p.ctx, o.Delay+margin)
-	}
+	p.late(want, o.Delay)
 	return step
+}
+
+// late waits for what was delayed; a led player sees when it has arrived.
+func (p *player) late(want *Step, delay time.Duration) {
+	switch {
+	case delay == 0:
+	case want == nil:
+		pause(p.ctx, delay+p.delayed())
+	default:
+		pause(p.ctx, delay+margin)
+	}
 }
 
 func (o Close) do(p *player, _ *Step) Step {

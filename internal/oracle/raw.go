@@ -139,10 +139,22 @@ func defaulted(exchange string) string {
 	return exchange
 }
 
+// isQuorum is the type of a queue: the one that can do what is asked for, and
+// does it exactly.
+func isQuorum(q routing.Queue, classic bool) bool {
+	switch {
+	case classic, q.Transient, q.Exclusive, q.AutoDelete, q.MaxPriority > 0:
+		return false
+	case q.MaxAttempts > 0, q.DeadLetterExchange != "" && !q.BestEffortDeadLetter:
+		return true
+	}
+	return q.Expires == 0 && !q.Rejects()
+}
+
 // queueArgs are the arguments of a queue, as a careful user writes them.
 func (r *raw) queueArgs(q routing.Queue) amqp.Table {
 	args := amqp.Table{"x-queue-type": "quorum"}
-	quorum := !r.classic && !q.Transient && !q.Exclusive && !q.AutoDelete && q.MaxPriority == 0
+	quorum := isQuorum(q, r.classic)
 	if !quorum {
 		args["x-queue-type"] = "classic"
 	} else if r.version[0] >= 4 {

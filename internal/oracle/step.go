@@ -82,6 +82,14 @@ func (d Delivered) diedIn() string {
 	return ""
 }
 
+// history is where the message died, newest first.
+func (d Delivered) history() (queues string) {
+	for _, death := range deathsOf(d.Message.Header) {
+		queues += fmt.Sprint(death["queue"], " ")
+	}
+	return queues
+}
+
 func deathsOf(h polymq.Header) (deaths []map[string]any) {
 	list, _ := h["x-death"].([]any)
 	for _, v := range list {

@@ -76,36 +76,13 @@ func (w *worker) play(ctx context.Context, s Script, backends []string, at pace,
 	defer cancel()
 	prefix := fmt.Sprintf("%s%d.", session, runs.Add(1))
 	named := renamed(s, prefix)
-	var leader client = w.raw
-	w.raw.classic = s.Classic
-	for _, l := range w.libs {
-		l.class = false
-	}
-	if l := w.libs["amqp"]; l != nil {
-		l.class = s.Classic
-		if s.Driver {
-			leader = l
-			if lack := l.lacks(s); lack != "" {
-				t.add(refused("amqp", string(lack)), 1)
-				return nil, nil, errRefused
-			}
-		}
-	}
-	p := newPlayer(ctx, leader, w.raw.user)
-	p.quiet = at.quiet
-	began := time.Now()
-	record, err = p.record(named)
-	t.add("ms reference", int(time.Since(began).Milliseconds()))
-	if clean := w.clean(p, named); err == nil && clean != nil {
-		err = fmt.Errorf("clean up: %w", clean)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("the reference: %w", err)
+	if record, err = w.lead(ctx, named, at); err != nil {
+		return nil, nil, err
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, b := range backends {
-		if client(w.libs[b]) == leader {
+		if s.Driver && b == "amqp" {
 			continue
 		}
 		if lack := w.libs[b].lacks(s); lack != "" {
@@ -132,20 +109,53 @@ func (w *worker) play(ctx context.Context, s Script, backends []string, at pace,
 	return bareSteps(record, prefix), found, err
 }
 
+// leader is the client that a script is compared with, told of its queues.
+func (w *worker) leader(s Script) client {
+	w.raw.classic = s.Classic
+	l := w.libs["amqp"]
+	if l != nil {
+		l.class = s.Classic
+	}
+	if s.Driver {
+		return l
+	}
+	return w.raw
+}
+
+// lead plays a named script on the reference.
+func (w *worker) lead(ctx context.Context, s Script, at pace) ([]Step, error) {
+	c := w.leader(s)
+	if l, ok := c.(*library); ok {
+		if lack := l.lacks(s); lack != "" {
+			return nil, fmt.Errorf("%w: %s", errRefused, lack)
+		}
+	}
+	p := newPlayer(ctx, c, s, w.raw.user, nil)
+	p.quiet = at.quiet
+	record, err := p.record()
+	if clean := w.clean(p); err == nil && clean != nil {
+		err = fmt.Errorf("clean up: %w", clean)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the reference: %w", err)
+	}
+	return record, nil
+}
+
 // follow plays a named script on one client, led by the record.
 func (w *worker) follow(ctx context.Context, c client, s Script, record []Step, at pace, t *tally) (*Difference, error) {
-	p := newPlayer(ctx, c, w.raw.user)
+	p := newPlayer(ctx, c, s, w.raw.user, t)
 	p.waited = at.patience
 	p.quiet = at.quiet
-	d := p.follow(s, record, judge{s.Driver, w.raw.version, t})
-	if err := w.clean(p, s); err != nil && d == nil {
+	d := p.follow(record, judge{s.Driver, s.Classic, w.raw.version, t})
+	if err := w.clean(p); err != nil && d == nil {
 		return nil, fmt.Errorf("clean up: %w", err)
 	}
 	return d, nil
 }
 
-func (w *worker) clean(p *player, s Script) error {
-	err := p.clean(s)
+func (w *worker) clean(p *player) error {
+	err := p.clean()
 	if l, ok := p.c.(*library); ok {
 		err = errors.Join(err, l.forget(p.ctx))
 	}
