@@ -154,6 +154,18 @@ func TestACL(t *testing.T) {
 	if err := conn.DeleteQueue(ctxT(t), "q", driver.DeleteOptions{IfEmpty: true}); err != nil {
 		t.Error(err)
 	}
+	all := routing.Queue{Name: "rules", MaxPriority: 3, MaxLength: 1, MaxBytes: 10, SingleActiveConsumer: true, TTL: time.Hour, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "q", Exclusive: true}
+	declareQueues(t, conn, routing.Queue{Name: "q"}, all)
+	if err := publish(t, conn, "rules", text("c"), text("d")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, subscribe(t, conn, "q", 1), "c")
+	active, standby := subscribe(t, conn, "rules", 1), subscribe(t, conn, "rules", 1)
+	expect(t, active, "d")
+	if err := active.Close(ctxT(t)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, standby, "d")
 	u, _ := driver.ParseURL("redis://little:secret" + b.URL()[at:])
 	_, err := Driver{}.Open(ctxT(t), u, driver.Config{Logger: nopLogger, OnState: func(driver.State, error) {}})
 	if !errors.Is(err, driver.ErrPermission) {

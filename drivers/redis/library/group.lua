@@ -107,6 +107,7 @@ local function settle(p, consumer, args, i, t)
   if n > 0 then
     redis.call('XACK', p, GROUP, unpack(args, i + 1, i + n))
     redis.call('XDEL', p, unpack(args, i + 1, i + n))
+    if rules then widen(p, consumer, n) end
   end
   local woken = false
   for j = i + n + 1, #args, 3 do

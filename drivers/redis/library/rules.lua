@@ -117,6 +117,13 @@ local function promised(p)
   return n
 end
 
+-- widen notes that a consumer waits for so many more, if it waits at all.
+local function widen(p, consumer, n)
+  if rules.limited and redis.call('HEXISTS', p .. ':rooms', consumer) == 1 then
+    redis.call('HINCRBY', p .. ':rooms', consumer, n)
+  end
+end
+
 -- beyond reports whether the queue exceeds its limits, or would with one entry
 -- more of the size.
 local function beyond(p, spare, size)
