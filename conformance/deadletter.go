@@ -86,6 +86,7 @@ func deadRejected(e *env) {
 	} else {
 		e.death(deaths[0], "q", "rejected", "x", 1, "k", "cc")
 	}
+	e.died(d, polymq.Death{Queue: "q", Reason: "rejected", Exchange: "x", Keys: []string{"k", "cc"}})
 	e.firstDeath(d, "q", "rejected", "x")
 	if c.Features().Has(polymq.FeatureAttempts) {
 		e.attempt(d, 1)
@@ -189,6 +190,7 @@ func deadAgain(e *env) {
 		e.death(deaths[0], "a", "rejected", "", 2, "a")
 		e.death(deaths[1], "b", "rejected", "", 1, "b")
 	}
+	e.died(d, polymq.Death{Queue: "a", Reason: "rejected", Count: 2, Keys: []string{"a"}}, polymq.Death{Queue: "b", Reason: "rejected", Keys: []string{"b"}})
 	e.firstDeath(d, "a", "rejected", "")
 	e.ack(d)
 }
@@ -216,6 +218,7 @@ func deadExhausted(e *env) {
 	} else {
 		e.death(deaths[0], "q", "delivery_limit", "", 1, "q")
 	}
+	e.died(d, polymq.Death{Queue: "q", Reason: "delivery_limit", Keys: []string{"q"}})
 	e.firstDeath(d, "q", "delivery_limit", "")
 	e.ack(d)
 	e.close(s)

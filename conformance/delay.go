@@ -58,7 +58,19 @@ func delayed(e *env) {
 	if early := time.Until(at); early > 0 {
 		e.Errorf("delivered %v before the message's time", early)
 	}
+	// What waits is not in the queue yet, and where it is is nobody's business.
+	f := c.Features()
+	if f.Has(polymq.FeatureInspect) {
+		e.ready(c, "q", 0)
+	}
 	e.nothing(c, s)
+	if f.Has(polymq.FeatureTopology) {
+		t, err := c.Topology(e.ctx)
+		e.must(err, "Topology")
+		if len(t.Queues) != 1 || len(t.Exchanges) != 0 {
+			e.Errorf("with a delayed message Topology is %+v, want one queue", t)
+		}
+	}
 }
 
 // receiveThe receives a message that may take some time.

@@ -99,6 +99,7 @@ func expiredDeadLetter(e *env) {
 	e.publish(c, "x", short)
 	d := e.body(dead, "1")
 	e.died(d, polymq.Death{Queue: "q", Reason: "expired", Exchange: "x", Keys: []string{"short.one", "short.two"}, TTL: brief})
+	e.firstDeath(d, "q", "expired", "x")
 	if d.TTL != 0 || d.Exchange != "dlx" || !sameValue(d.Header["mine"], int64(1)) {
 		e.Errorf("the dead letter has the time to live %v, exchange %q, headers %v", d.TTL, d.Exchange, d.Header)
 	}
@@ -173,6 +174,7 @@ func cycleOfTwo(e *env) {
 	out := e.subscriber(c, "out", 1)
 	d := e.body(out, "1")
 	e.died(d, polymq.Death{Queue: "b", Reason: "expired", Keys: []string{"b"}}, polymq.Death{Queue: "a", Reason: "expired", Keys: []string{"a"}, TTL: brief})
+	e.firstDeath(d, "a", "expired", "")
 	e.ack(d)
 	e.nothing(c, e.subscriber(c, "a", 1))
 }

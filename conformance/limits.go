@@ -139,6 +139,7 @@ func overflowDeadLetter(e *env) {
 		for i := range 3 {
 			d := e.body(dead, strconv.Itoa(i))
 			e.died(d, polymq.Death{Queue: name, Reason: "maxlen", Keys: []string{name}})
+			e.firstDeath(d, name, "maxlen", "")
 			e.ack(d)
 		}
 		e.holds(c, name, "3", "4")
