@@ -3,9 +3,11 @@ package emulate
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -240,4 +242,80 @@ func TestSweptUnconfirmed(t *testing.T) {
 		b.want("grave", "m")
 		b.nothing("q")
 	})
+}
+
+// TestCloseLookingAfter: whatever the janitor, the retrier and the movers are
+// about, Close ends it, and what they had not finished another connection does.
+func TestCloseLookingAfter(t *testing.T) {
+	total := 0
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 4))
+			var mu sync.Mutex
+			random := func(n int) int {
+				mu.Lock()
+				defer mu.Unlock()
+				return rng.IntN(n)
+			}
+			b := newBench(t)
+			b.f.attentive = true
+			b.f.trouble = func(_ context.Context, call string, _ bool) error {
+				time.Sleep(time.Duration(random(2000)) * time.Microsecond)
+				if random(20) == 0 && call != "consume" {
+					return fmt.Errorf("a call went wrong: %w", driver.ErrUnconfirmed)
+				}
+				return nil
+			}
+			b.f.refuse = func(*Parcel) error {
+				if random(5) == 0 {
+					return driver.ErrUnconfirmed
+				}
+				return nil
+			}
+			want := graveyard(routing.Queue{TTL: 3 * time.Millisecond, MaxLength: 3})
+			want.Queues = append(want.Queues, routing.Queue{Name: "temporary", AutoDelete: true})
+			for b.c.Declare(t.Context(), want) != nil {
+			}
+			var work sync.WaitGroup
+			var confirmed atomic.Int32
+			for range 2 {
+				work.Go(func() {
+					p, err := b.c.Publisher(t.Context(), driver.PublisherConfig{})
+					for err == nil {
+						m := driver.Message{Key: "q", TTL: time.Duration(random(3)) * time.Millisecond, Delay: time.Duration(max(random(30)-20, 0)) * time.Millisecond}
+						if err = publish(t.Context(), p, m); err == nil {
+							confirmed.Add(1)
+						}
+					}
+				})
+			}
+			work.Go(func() {
+				for range 20 {
+					for _, q := range []string{"q", "temporary"} {
+						s, err := b.c.Subscriber(t.Context(), driver.SubscriberConfig{Queue: q, Prefetch: 2})
+						if err == nil {
+							time.Sleep(time.Millisecond)
+							s.Close(t.Context())
+						}
+					}
+				}
+			})
+			time.Sleep(time.Duration(seed) * 300 * time.Microsecond)
+			b.close()
+			work.Wait()
+			other := b.w.bench(t, 30*time.Second)
+			defer other.close()
+			other.publisher("")
+			time.Sleep(70 * time.Second)
+			synctest.Wait()
+			other.nothing("q")
+			if n := len(other.bodies("grave")); n < int(confirmed.Load()) {
+				t.Errorf("seed %d: %d were confirmed, %d are among the dead letters", seed, confirmed.Load(), n)
+			}
+			total += int(confirmed.Load())
+		})
+	}
+	if total < 100 {
+		t.Errorf("%d messages were confirmed in all", total)
+	}
 }

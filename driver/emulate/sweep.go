@@ -30,7 +30,7 @@ const (
 	sweepSoon   = 5 * time.Millisecond   // where clocks disagree
 	sweepHold   = 30 * time.Second       // how long Sweep keeps what it returned, where leases do not end
 	sweepEach   = 2 * time.Millisecond   // for each queue, so that many share what one process can do
-	sweepAtOnce = 20 * time.Millisecond  // the shortest TTL that is worth a sweep of its own
+	sweepAtOnce = 50 * time.Millisecond  // the shortest TTL that is worth a sweep of its own
 )
 
 // survey takes up changes of the topology.
