@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -280,11 +281,16 @@ func TestCloseLookingAfter(t *testing.T) {
 			var confirmed atomic.Int32
 			for range 2 {
 				work.Go(func() {
-					p, err := b.c.Publisher(t.Context(), driver.PublisherConfig{})
-					for err == nil {
-						m := driver.Message{Key: "q", TTL: time.Duration(random(3)) * time.Millisecond, Delay: time.Duration(max(random(30)-20, 0)) * time.Millisecond}
-						if err = publish(t.Context(), p, m); err == nil {
-							confirmed.Add(1)
+					for {
+						p, err := b.c.Publisher(t.Context(), driver.PublisherConfig{})
+						for err == nil {
+							m := driver.Message{Key: "q", TTL: time.Duration(random(3)) * time.Millisecond, Delay: time.Duration(max(random(30)-20, 0)) * time.Millisecond}
+							if err = publish(t.Context(), p, m); err == nil {
+								confirmed.Add(1)
+							}
+						}
+						if errors.Is(err, driver.ErrClosed) {
+							return
 						}
 					}
 				})
@@ -300,7 +306,7 @@ func TestCloseLookingAfter(t *testing.T) {
 					}
 				}
 			})
-			time.Sleep(time.Duration(seed) * 300 * time.Microsecond)
+			time.Sleep(time.Duration(seed) * 3 * time.Millisecond)
 			b.close()
 			work.Wait()
 			other := b.w.bench(t, 30*time.Second)
