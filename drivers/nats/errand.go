@@ -233,6 +233,9 @@ func (l *ledger) settleUp(ctx context.Context) error {
 
 // purgeBefore removes a subject's messages before a sequence.
 func (s *store) purgeBefore(ctx context.Context, stream, subject string, seq uint64) error {
+	if seq <= 1 {
+		return nil // 2.12.9, 2.14.1 and older remove all of them
+	}
 	var reply struct{}
 	return s.call(ctx, "$JS.API.STREAM.PURGE."+stream, struct {
 		Filter string `json:"filter"`
