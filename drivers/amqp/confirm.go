@@ -76,7 +76,7 @@ func (o *outbox) outcome(it *item, acked bool) error {
 		return refused(*it, driver.ErrRejected)
 	case it.returned && !it.from.drop:
 		err := fmt.Errorf("%w: exchange %q, key %q", driver.ErrUnroutable, it.from.exchange, it.key)
-		it.tried = it.tried || it.nacked > 0 // of several queues one may have taken it then
+		it.tried = it.tried || it.partly
 		return refused(*it, err)
 	}
 	return nil

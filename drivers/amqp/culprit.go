@@ -45,7 +45,7 @@ func (o *outbox) ended(err *amqp091.Error) {
 	o.queue = append(lateLast(back), o.queue...)
 	o.mu.Unlock()
 	for _, it := range guilty {
-		it.tried = (it.tried || it.nacked > 0) && !intrinsic(err)
+		it.tried = (it.tried || it.partly) && !intrinsic(err)
 		it.p.Resolve(refused(it, wrap(err)))
 	}
 	signal(o.wake)

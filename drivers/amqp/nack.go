@@ -65,6 +65,10 @@ func (n *nacks) again(it item, young bool) bool {
 		n.refusing[exchange] = true
 		return false
 	}
+	// Of several queues one may have taken it.
+	_, cc := it.p.Message.Header["CC"]
+	_, bcc := it.p.Message.Header["BCC"]
+	it.partly = exchange != "" || cc || bcc
 	it.confirm, it.returned = nil, false
 	it.due = time.Now().Add(nackPause << (it.nacked - 1))
 	n.later = append(n.later, it)

@@ -64,6 +64,7 @@ type item struct {
 	later    *scheduled                    // whose copy it is
 	deaths   uint8                         // connections that ended on it
 	nacked   uint8                         // tries that ended in a nack
+	partly   bool                          // which may have left it in some queues
 	due      time.Time                     // of the next try, after a nack
 	confirm  *amqp091.DeferredConfirmation // nil unless in flight
 }
@@ -244,7 +245,7 @@ func (o *outbox) pump() {
 		if err == nil {
 			sent, err = o.send(&it)
 		} else {
-			it.tried = it.tried || it.nacked > 0 // of several queues one may have taken it
+			it.tried = it.tried || it.partly
 			err = refused(it, err)
 		}
 		if sent || err != nil {
@@ -301,7 +302,7 @@ func (o *outbox) lookUp(s *session, head item) bool {
 	}
 	it := o.pop()
 	o.mu.Unlock()
-	it.tried = it.tried || it.nacked > 0
+	it.tried = it.tried || it.partly
 	it.p.Resolve(refused(it, wrap(err)))
 	return true
 }
