@@ -262,9 +262,9 @@ func (w *worker) playFaulty(ctx context.Context, s Script, f *faulty) (*Differen
 		return nil, err
 	}
 	honest := pace{usual.quiet, 3 * time.Second}
-	if d, err := w.follow(ctx, w.libs["mem"], named, record, honest, nil); d != nil || err != nil {
+	if d, err := w.follow(ctx, "mem", w.libs["mem"], named, record, honest, nil); d != nil || err != nil {
 		return nil, err
 	}
-	d, err := w.follow(ctx, f, named, record, pace{usual.quiet, time.Second}, nil)
+	d, err := w.follow(ctx, "mem", f, named, record, pace{usual.quiet, time.Second}, nil)
 	return d, errors.Join(err, w.libs["mem"].forget(ctx))
 }

@@ -369,7 +369,12 @@ func (g *generator) singleActive() {
 	g.layout(1, 0)
 	q := g.queue(g.on(), func(q *routing.Queue) { q.SingleActiveConsumer = true })
 	g.bind(g.binding(g.exchanges[0], q, ""))
-	prefetch := pick(g, 1, whole)
+	prefetch := whole
+	if g.s.Classic && g.chance(50) {
+		prefetch = 1 // what is given back is the next one again
+	} else {
+		g.avoid(knownPartial)
+	}
 	a := g.subscribe(0, q, prefetch)
 	b := g.subscribe(1, q, prefetch)
 	c := g.subscribe(g.on(), q, prefetch)

@@ -76,7 +76,7 @@ func (p *player) record() ([]Step, error) {
 		step := op.do(p, nil)
 		p.moved(op, step)
 		if p.racing == 0 && !step.Skipped && !still(op) {
-			after, err := p.settled()
+			after, err := p.settled(p.calmness(op))
 			if err != nil {
 				return nil, fmt.Errorf("operation %d, %s: %w", i, op.name(), err)
 			}
@@ -161,14 +161,34 @@ func (p *player) moved(op Op, step Step) {
 	}
 }
 
+// calmness is for how long nothing must have moved after an operation: dead
+// letters can take their time, during which they are nowhere to be seen.
+func (p *player) calmness(op Op) time.Duration {
+	switch o := op.(type) {
+	case Settle:
+		if o.Outcome == Ack {
+			return p.quiet
+		}
+	case Close, Wait, Publish, Disconnect, AwaitGone:
+	default:
+		return p.quiet
+	}
+	for _, q := range p.queues {
+		if q.DeadLetterExchange != "" {
+			return 8 * p.quiet
+		}
+	}
+	return p.quiet
+}
+
 // settled waits until nothing has moved for a while, and says what stands.
-func (p *player) settled() ([]State, error) {
+func (p *player) settled(quiet time.Duration) ([]State, error) {
 	last, err := p.states()
 	if err != nil {
 		return nil, err
 	}
 	since := time.Now()
-	for time.Since(since) < p.quiet {
+	for time.Since(since) < quiet {
 		pause(p.ctx, p.quiet/3)
 		now, err := p.states()
 		if err != nil {

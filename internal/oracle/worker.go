@@ -91,7 +91,7 @@ func (w *worker) play(ctx context.Context, s Script, backends []string, at pace,
 		}
 		wg.Go(func() {
 			began := time.Now()
-			d, failed := w.follow(ctx, w.libs[b], named, record, at, t)
+			d, failed := w.follow(ctx, b, w.libs[b], named, record, at, t)
 			t.add("ms "+b, int(time.Since(began).Milliseconds()))
 			mu.Lock()
 			defer mu.Unlock()
@@ -143,11 +143,11 @@ func (w *worker) lead(ctx context.Context, s Script, at pace) ([]Step, error) {
 }
 
 // follow plays a named script on one client, led by the record.
-func (w *worker) follow(ctx context.Context, c client, s Script, record []Step, at pace, t *tally) (*Difference, error) {
+func (w *worker) follow(ctx context.Context, backend string, c client, s Script, record []Step, at pace, t *tally) (*Difference, error) {
 	p := newPlayer(ctx, c, s, w.raw.user, t)
 	p.waited = at.patience
 	p.quiet = at.quiet
-	d := p.follow(record, judge{s.Driver, s.Classic, w.raw.version, t})
+	d := p.follow(record, judge{backend, s.Driver, s.Classic, w.raw.version, t})
 	if err := w.clean(p); err != nil && d == nil {
 		return nil, fmt.Errorf("clean up: %w", err)
 	}
