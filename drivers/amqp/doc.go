@@ -101,12 +101,14 @@
 // Attempts that end in Nack with a delay are counted by the library, since the
 // broker counts those of one copy only.
 //
-// From RabbitMQ 4 a dead letter brings the count of the queue that it died in.
-// Of that the library takes off the delivery that rejected it, the only one as a
-// rule. On 4.3 attempts before that one still count, in Attempt and towards
-// MaxAttempts of the next queue: keep MaxAttempts off queues that are fed by
-// dead letters there. Before 4.3 Attempt is 1 on the second delivery of a
-// rejected message too, and right from the third.
+// From RabbitMQ 4 a dead letter brings the count of the queue that it died in,
+// which on 4.3 counts against the limit of the next one. A subscriber of a queue
+// with MaxAttempts therefore puts one that was rejected or exhausted into the
+// queue once more, as a new message at its end, before it hands it out; on 4.3
+// that does not help those that expired or overflowed after some attempts.
+// Elsewhere the library takes off what the message brought: on 4.3 as the
+// broker's count of hand-overs tells, before that it takes the second delivery of
+// a rejected message for its first.
 //
 // Quorum queues know no conditional deletion: IfUnused and IfEmpty are looked
 // up first, and what arrives between the look and the deletion is deleted.

@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"testing"
@@ -123,6 +124,49 @@ func TestMaxAttempts(t *testing.T) {
 			}
 			check(t, s.Close(ctxOf(t)))
 			check(t, dead.Close(ctxOf(t)))
+		}
+	}
+}
+
+// TestMaxAttemptsAfterDeath: attempts in the queue where a message died do not
+// count in the next one.
+func TestMaxAttemptsAfterDeath(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
+		{Name: "a", MaxAttempts: 2, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "b"},
+		{Name: "b", MaxAttempts: 3, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "c"}, {Name: "c"},
+	}}))
+	for _, reason := range []string{"delivery_limit", "rejected"} {
+		sent := driver.Message{ID: reason, Key: "a", Body: []byte("b"), Header: driver.Header{"h": "v"}}
+		check(t, publish(t, publisherOf(t, c, ""), sent))
+		a, b, last := subscribe(t, c, "a", 1), subscribe(t, c, "b", 1), subscribe(t, c, "c", 1)
+		settle(t, a, receive(t, a), driver.Nack)
+		if d := receive(t, a); reason == "rejected" {
+			settle(t, a, d, driver.Reject)
+		} else {
+			settle(t, a, d, driver.Nack)
+		}
+		for attempt := 1; attempt <= 3; attempt++ {
+			d := receive(t, b)
+			if d.Attempt != attempt || d.Message.ID != reason || d.Message.Header["h"] != "v" || d.Exchange != "" || d.Message.Key != "b" {
+				t.Errorf("%s, attempt %d: %+v", reason, attempt, d)
+			}
+			settle(t, b, d, driver.Nack)
+		}
+		d := receive(t, last)
+		deaths, _ := d.Message.Header.List(headerXDeath)
+		if len(deaths) != 2 || d.Message.Header["x-first-death-queue"] != "a" || d.Message.Header["x-first-death-reason"] != reason {
+			t.Fatalf("%s: %v", reason, d.Message.Header)
+		}
+		for i, want := range []string{"b delivery_limit 1", "a " + reason + " 1"} {
+			death := deaths[i].(map[string]any)
+			if got := fmt.Sprint(death["queue"], " ", death["reason"], " ", death["count"]); got != want {
+				t.Errorf("%s: death %d is %s, want %s", reason, i, got, want)
+			}
+		}
+		settle(t, last, d, driver.Ack)
+		for _, s := range []driver.Subscriber{a, b, last} {
+			check(t, s.Close(ctxOf(t)))
 		}
 	}
 }

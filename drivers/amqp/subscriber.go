@@ -51,8 +51,9 @@ type delivery struct {
 	// sent is the message as it was delivered: a delayed copy must not carry
 	// what a handler has made of it.
 	sent driver.Message
-	// count is what the broker has counted, without attempts before a delay.
-	count int
+	// count is what the broker has counted, without attempts before a delay;
+	// carried is what of that was in another queue.
+	count, carried int
 	// handed says that Receive returned it; guarded by the subscriber's mutex.
 	handed bool
 }
@@ -153,12 +154,19 @@ func (s *subscriber) put(l *life, d *amqp091.Delivery) {
 		s.mu.Unlock()
 		return
 	}
+	renew := in.carried > 0 && in.Attempt == 1 && l.kind.limit > 0
 	s.mu.Lock()
 	l.acks.add()
 	l.held[in.tag] = in
-	s.local = append(s.local, in)
+	if !renew {
+		s.local = append(s.local, in)
+	}
 	s.mu.Unlock()
-	signal(s.ready)
+	if renew {
+		s.renew(in)
+	} else {
+		signal(s.ready)
+	}
 }
 
 // fail ends the subscriber: Receive returns err when nothing is left to take.
@@ -355,24 +363,37 @@ func (d *delivery) counted(kind string, v version) {
 		return
 	}
 	count, ok := d.Message.Header[headerDelivered].(int64)
-	ok = ok && d.Redelivered
-	if ok {
+	if ok = ok && d.Redelivered; ok {
+		acquired, _ := d.Message.Header[headerAcquired].(int64)
 		d.count = int(max(count, 0))
+		d.carried = d.carriedOver(v, int(acquired))
 		delete(d.Message.Header, headerDelivered)
 		delete(d.Message.Header, headerAcquired)
 	}
 	if ok || kind == typeQuorum {
-		d.Attempt = d.count + 1 - d.carried(v)
+		d.Attempt = d.count + 1 - d.carried
 	}
 }
 
-// carried is how many of the deliveries counted were in the queue that rejected
-// the message: the last one, as far as can be told. From 4.3 the count goes on
-// with those before as well; before that the queue soon shows its own, but a
-// first return there looks like none.
-func (d *delivery) carried(v version) int {
-	if d.Message.Header[prefixLast+"reason"] != "rejected" || d.count == 0 || d.count > 1 && !v.atLeast(4, 3) {
+// carriedOver is how many of the deliveries counted were in the queue that the
+// message died in. Before 4.3 only the first delivery brings that queue's count,
+// and a first return looks like it. From 4.3 the count goes on with it, while
+// that of hand-overs begins anew after the first delivery: where it is the
+// smaller one, it is this queue's alone.
+func (d *delivery) carriedOver(v version, acquired int) int {
+	reason, _ := d.Message.Header[prefixLast+"reason"].(string)
+	switch given := reason == "rejected" || reason == "delivery_limit"; {
+	case reason == "" || d.count == 0:
 		return 0
+	case !v.atLeast(4, 3):
+		if reason == "rejected" && d.count == 1 {
+			return 1
+		}
+		return 0
+	case d.count > acquired:
+		return d.count - acquired
+	case given:
+		return d.count // the first
 	}
-	return 1
+	return 0
 }
