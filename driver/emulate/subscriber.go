@@ -250,7 +250,8 @@ func (s *subscriber) keep() {
 	}
 }
 
-// Close lets dead letters on their way arrive, then gives back the rest.
+// Close gives up what has no attempt left, lets dead letters on their way
+// arrive, then gives back the rest.
 func (s *subscriber) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() {
 		go func() {
@@ -259,6 +260,7 @@ func (s *subscriber) Close(ctx context.Context) error {
 			delete(s.c.subs, s)
 			s.c.mu.Unlock()
 			s.in.Fail(driver.ErrClosed)
+			s.exhaust()
 			s.moves.drain(ctx)
 			s.stop()
 			<-s.kept

@@ -214,6 +214,24 @@ func TestTooManyAttempts(t *testing.T) {
 	})
 }
 
+// TestCloseExhausts: what a closed subscriber was handed for the last time is
+// dead-lettered by Close, not by whoever subscribes next.
+func TestCloseExhausts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", MaxAttempts: 1, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "grave"}, {Name: "grave"}}})
+		b.publish("q", "handed out", "prefetched")
+		s := b.subscribe("q", 2)
+		b.receive(s)
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.want("grave", "handed out")
+		b.want("q", "prefetched")
+	})
+}
+
 // TestCloseGivesBack: what a closed subscriber held comes again, counted if it
 // was handed out.
 func TestCloseGivesBack(t *testing.T) {
