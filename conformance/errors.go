@@ -271,6 +271,9 @@ func declaredFeatures(e *env) {
 	if f.Has(polymq.FeatureDedup) != (f.DedupWindow > 0) {
 		e.Errorf("deduplication is declared as %q, with a window of %v", f.Support[polymq.FeatureDedup], f.DedupWindow)
 	}
+	if f.Has(polymq.FeatureDelay) != (f.DelayPrecision > 0) {
+		e.Errorf("delays are declared as %q, with a precision of %v", f.Support[polymq.FeatureDelay], f.DelayPrecision)
+	}
 	if f.Has(polymq.FeatureMaxAttempts) && !f.Has(polymq.FeatureAttempts) {
 		e.Errorf("attempts are limited but not counted")
 	}

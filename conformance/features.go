@@ -43,6 +43,12 @@ func FeatureTable(w io.Writer, backends ...polymq.Features) error {
 		return "within " + short(f.Lease)
 	})
 	row("longest hold", func(f polymq.Features) string { return orElse(f.HoldLimit, "no limit") })
+	row("delays are exact to", func(f polymq.Features) string {
+		if !f.Has(polymq.FeatureDelay) {
+			return "none"
+		}
+		return short(f.DelayPrecision)
+	})
 	row("a redelivered message comes", func(f polymq.Features) string { return f.Requeue })
 	row("attempts count what was only prefetched", func(f polymq.Features) string {
 		if f.CountsReturned {

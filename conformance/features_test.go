@@ -67,8 +67,8 @@ func TestFeatureTable(t *testing.T) {
 	err := conformance.FeatureTable(&table,
 		polymq.Features{
 			Backend:         "Broker 1.2",
-			Support:         map[polymq.Feature]polymq.Support{polymq.FeatureRouting: polymq.SupportNative, polymq.FeatureTTL: polymq.SupportRefused},
-			MaxMessageBytes: 16 << 20, HoldLimit: 30 * time.Minute, Requeue: "last", CountsReturned: true,
+			Support:         map[polymq.Feature]polymq.Support{polymq.FeatureRouting: polymq.SupportNative, polymq.FeatureTTL: polymq.SupportRefused, polymq.FeatureDelay: polymq.SupportNative},
+			MaxMessageBytes: 16 << 20, HoldLimit: 30 * time.Minute, DelayPrecision: 100 * time.Millisecond, Requeue: "last", CountsReturned: true,
 		},
 		polymq.Features{
 			Backend:         "memory",
@@ -86,6 +86,7 @@ func TestFeatureTable(t *testing.T) {
 		"| deduplication window | none | 20s |\n",
 		"| redelivery after a crash | at once | within 1h |\n",
 		"| longest hold | 30m | no limit |\n",
+		"| delays are exact to | 100ms | none |\n",
 	} {
 		if !strings.Contains(table.String(), line) {
 			t.Errorf("the table lacks %q:\n%s", line, &table)
