@@ -1,0 +1,213 @@
+package amqp
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+)
+
+// moving is one of a mover's messages.
+type moving struct {
+	of   *mover
+	d    *delivery
+	m    driver.Message
+	back bool // a nacked message, to its queue
+	step func(*moving, error)
+	p    *driver.Publishing
+	late time.Time // when its outcome is not waited for any longer
+}
+
+// take begins to move a delivery.
+func (m *mover) take(d *delivery) {
+	h := d.Message.Header
+	if d.Message.UserID != "" {
+		h[headerUser], d.Message.UserID = d.Message.UserID, "" // the broker takes only this connection's own
+	}
+	delete(h, headerReturn)
+	delete(h, headerXDeath)
+	takeEnd(h, prefixFirst)
+	takeEnd(h, prefixLast)
+	delete(h, headerDelivered)
+	delete(h, headerAcquired)
+	x := &moving{of: m, d: d, m: d.Message, late: time.Now().Add(moverTime)}
+	m.mu.Lock()
+	m.open[x] = struct{}{}
+	m.mu.Unlock()
+	exchange, known := h[headerExchange].(string)
+	rest, long := h[headerRest].(int64)
+	switch {
+	case h[headerProbe] != nil:
+		x.settle(driver.Ack)
+	case !known || h[headerDue] != true: // not a message of polymq's: kept for somebody to look at
+		x.publish(goneName, x.m, (*moving).stored)
+	case long && rest > 0:
+		delete(h, headerRest)
+		x.postpone(uint64(rest))
+	default:
+		x.route(exchange)
+	}
+}
+
+// route publishes the message as it was given.
+func (x *moving) route(exchange string) {
+	m := x.m
+	h := make(driver.Header, len(m.Header))
+	for k, v := range m.Header {
+		if !strings.HasPrefix(k, prefixOwn) || strings.HasPrefix(k, prefixEscaped) || k == headerDeath || k == headerOwnCount || k == headerOwnAcquired {
+			h[k] = v
+		}
+	}
+	if ms, ok := x.m.Header[headerTTL].(int64); ok {
+		m.TTL = time.Duration(ms) * time.Millisecond
+	}
+	m.Header = h
+	if queue, ok := x.m.Header[headerBack].(string); ok {
+		x.back = true
+		exchange = exchangeIn
+		for _, k := range [...]string{headerExchange, headerAttempts, headerUser, headerFirst, headerLast} {
+			if v, ok := x.m.Header[k]; ok {
+				h[k] = v
+			}
+		}
+		h[headerQueue] = queue
+	} else {
+		putEnd(h, prefixFirst, x.m.Header[headerFirst])
+		if t, ok := x.m.Header[headerLast].(map[string]any); ok {
+			for field, v := range t {
+				h[prefixLast+field] = v
+			}
+		}
+		if bcc, ok := x.m.Header[headerBCC]; ok {
+			h["BCC"] = bcc
+		}
+		if own := x.of.c.settings.user; x.m.Header[headerUser] == own {
+			m.UserID = own
+		}
+	}
+	x.publish(exchange, m, (*moving).routed)
+}
+
+// routed hears how that went.
+func (x *moving) routed(err error) {
+	nowhere := errors.Is(err, driver.ErrUnroutable) || errors.Is(err, driver.ErrNotFound)
+	switch {
+	case err == nil:
+		x.settle(driver.Ack)
+	case nowhere && x.back:
+		// Its queue is gone: the relay keeps it until it is there again, without
+		// its TTL, or it goes where what has no relay goes.
+		m := x.m
+		m.Header = cloneWithout(x.m.Header, headerDue, headerBack, headerTTL)
+		m.Header[headerQueue] = x.m.Header[headerBack]
+		x.publish(exchangeOut, m, (*moving).stored)
+	case nowhere:
+		x.publish(exchangeLost, x.m, (*moving).lost)
+	default:
+		x.retry(err)
+	}
+}
+
+// lost hears how it went where nothing takes a message.
+func (x *moving) lost(err error) {
+	if !errors.Is(err, driver.ErrUnroutable) && !errors.Is(err, driver.ErrNotFound) {
+		x.stored(err)
+		return
+	}
+	c := x.of.c
+	if err := c.ensureUnroutable(c.ctx); err != nil {
+		c.cfg.Logger.Warn("polymq: a delayed message that no queue takes has nowhere to go and is tried again", "scheme", "amqp", "queue", unroutable, "error", err)
+		x.retry(err)
+		return
+	}
+	x.publish(exchangeLost, x.m, (*moving).stored)
+}
+
+// retry puts the message by.
+func (x *moving) retry(err error) {
+	tries, _ := x.m.Header[headerTry].(int64)
+	if tries == 0 {
+		x.of.c.cfg.Logger.Warn("polymq: a delayed message could not be published and is tried again", "scheme", "amqp", "exchange", x.m.Header[headerExchange], "key", x.m.Key, "error", err)
+	}
+	x.m.Header = cloneWithout(x.m.Header)
+	x.m.Header[headerTry] = tries + 1
+	x.postpone(1 << min(firstPause+tries, lastPause))
+}
+
+// postpone stores a copy that comes again.
+func (x *moving) postpone(units uint64) {
+	s := &scheduled{m: x.m, units: units}
+	s.m.Header = cloneWithout(x.m.Header)
+	s.limit()
+	c := x.of.c
+	if err := c.ensureLevels(c.ctx, s.units, false); err != nil {
+		x.stored(err)
+		return
+	}
+	level := addLevels(s.m.Header, s.units)
+	x.publish(level, s.m, (*moving).stored)
+}
+
+// stored hears of a copy with which the message is done.
+func (x *moving) stored(err error) {
+	if err == nil {
+		x.settle(driver.Ack)
+		return
+	}
+	if errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrUnroutable) {
+		// The levels were deleted.
+		c := x.of.c
+		if c.ensureLevels(c.ctx, 1<<firstPause, true) == nil {
+			c.ensureDue(c.ctx, true)
+		}
+	}
+	// Not at once, lest it comes again at once.
+	x.of.mu.Lock()
+	x.p, x.late = nil, time.Now().Add(minTick)
+	x.of.mu.Unlock()
+}
+
+// settle ends the message here.
+func (x *moving) settle(o driver.Outcome) {
+	x.of.s.settle(x.d, o)
+	x.of.mu.Lock()
+	delete(x.of.open, x)
+	x.of.mu.Unlock()
+}
+
+// publish sends m, whose header is as it travels and does not change any more,
+// and has then called when the outcome is known.
+func (x *moving) publish(exchange string, m driver.Message, then func(*moving, error)) {
+	p := &driver.Publishing{Message: &m, ID: m.ID, Owner: x}
+	x.of.mu.Lock()
+	x.step, x.p, x.late = then, p, time.Now().Add(moverTime)
+	x.of.mu.Unlock()
+	from := &publisher{out: x.of.c.out, own: true, exchange: exchange}
+	from.Publish(x.of.c.ctx, []*driver.Publishing{p}, false)
+}
+
+// Resolved leaves the rest to the mover's goroutine.
+func (x *moving) Resolved(*driver.Publishing) {
+	x.of.mu.Lock()
+	x.of.turn = append(x.of.turn, x)
+	x.of.mu.Unlock()
+	signal(x.of.wake)
+}
+
+// cloneWithout is a header as it travels, without its levels and other names.
+func cloneWithout(h driver.Header, names ...string) driver.Header {
+	clone := make(driver.Header, len(h)+2)
+	for k, v := range h {
+		clone[k] = v
+	}
+	for _, name := range names {
+		delete(clone, name)
+	}
+	for k := range clone {
+		if strings.HasPrefix(k, headerBit) {
+			delete(clone, k)
+		}
+	}
+	return clone
+}
