@@ -34,6 +34,7 @@ type store struct {
 	ledgersMu     sync.Mutex
 	ledgers       map[string]*ledger // by incarnation
 	ledgersClosed bool
+	ledgersDone   sync.WaitGroup
 
 	mu        sync.Mutex
 	live      context.Context // ends with the current connection; nil while there is none

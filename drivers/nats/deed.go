@@ -62,6 +62,8 @@ func (b *book) deed(d *deed, at int64) (res result) {
 			b.readers = append(b.readers, r)
 			b.turn = append(b.turn, r)
 			b.used = true
+		} else if r != nil { // a second try
+			r.until = b.now + int64(r.lease)
 		}
 	case doAlive:
 		if r != nil {

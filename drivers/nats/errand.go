@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	crand "crypto/rand"
@@ -187,20 +188,32 @@ func (l *ledger) stored(id string, seq uint64) {
 
 // settleUp writes the book down and deletes from the stream what led to it:
 // deeds, and messages that are gone. Whoever reads the stream begins with what
-// is written down, so nothing is deleted before.
+// is written down, so nothing is deleted before. What is written down never
+// gets older: it is on condition that the snapshot before is the one that this
+// book has seen.
 func (l *ledger) settleUp(ctx context.Context) error {
 	l.mu.Lock()
-	snap := l.book.snapshot(l.at)
+	snap, before := l.book.snapshot(l.at), l.snapshot
 	l.mu.Unlock()
 	body, err := snap.encode()
 	if err != nil {
 		return err
 	}
-	m := &natsgo.Msg{Subject: l.h.prefix + ".s", Header: natsgo.Header{"Nats-Rollup": {"sub"}}, Data: body}
+	m := &natsgo.Msg{Subject: l.h.prefix + ".s", Data: body, Header: natsgo.Header{
+		"Nats-Rollup":                         {"sub"},
+		"Nats-Expected-Last-Subject-Sequence": {strconv.FormatUint(before, 10)},
+		headerFrom:                            {strconv.FormatUint(snap.From, 10)},
+	}}
 	err = l.s.once(ctx, func(ctx context.Context) error {
 		_, err := l.s.publishOne(ctx, m)
 		return err
 	})
+	if hasCode(err, codeWrongLastSequence, codeBusy) {
+		l.mu.Lock()
+		l.snapped = time.Now().Add(100 * time.Millisecond) // another was faster, and is heard of
+		l.mu.Unlock()
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,6 @@ type ledger struct {
 
 	ctx    context.Context // ends with the ledger
 	quit   context.CancelFunc
-	done   sync.WaitGroup
 	relink chan struct{} // cap 1: the trail is dead
 	wake   chan struct{} // cap 1: there is something to do
 	post   chan struct{} // cap 1: errands has grown
@@ -42,6 +41,7 @@ type ledger struct {
 	live     chan struct{} // closed while the book is there
 	created  int64         // when the queue was made
 	seen     uint64        // the last message that this process knows to be stored
+	snapshot uint64        // the last one's own sequence
 	dueSeen  int64         // what run was woken for
 	since    int           // what came since the snapshot
 	snapped  time.Time     // not to make one before
@@ -86,8 +86,8 @@ func (s *store) ledger(q *emulate.Queue) (*ledger, error) {
 	}
 	l.ctx, l.quit = context.WithCancel(context.Background())
 	s.ledgers[q.Incarnation] = l
-	l.done.Go(l.run)
-	l.done.Go(l.send)
+	s.ledgersDone.Go(l.run)
+	s.ledgersDone.Go(l.send)
 	return l, nil
 }
 
@@ -221,8 +221,8 @@ func (s *store) closeLedgers(ctx context.Context) {
 			m.Close(ctx)
 		}
 		l.end(driver.ErrClosed)
-		l.done.Wait()
 	}
+	s.ledgersDone.Wait()
 }
 
 // relinkLedgers tells them of another connection.
@@ -283,7 +283,9 @@ func (l *ledger) chores() time.Duration {
 		if left := time.Duration(due - clock); left > 0 {
 			next = min(next, left)
 		} else {
-			l.give(&errand{deed: deed{Do: doTick}})
+			if len(l.errands)+len(l.sent) == 0 {
+				l.give(&errand{deed: deed{Do: doTick}})
+			}
 			next = min(next, 20*time.Millisecond) // the server's clock may be behind
 		}
 	}

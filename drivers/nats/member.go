@@ -49,7 +49,7 @@ func (m *member) lease() time.Duration { return m.l.s.opt.lease }
 
 func (l *ledger) consume(ctx context.Context, in *emulate.Inbox) (*member, error) {
 	m := &member{l: l, in: in, more: make(chan struct{}, 1), holds: map[uint64]*kept{}}
-	m.ctx, m.quit = context.WithCancel(context.Background())
+	m.ctx, m.quit = context.WithCancel(l.ctx)
 	if err := m.join(ctx); err != nil {
 		m.quit()
 		l.mu.Lock()

@@ -12,10 +12,14 @@ import (
 //	        polymq.<ns>.t.<epoch>.v             its version
 //	        polymq.<ns>.t.<epoch>.e.<element>   an element
 //	        polymq.<ns>.t.<epoch>.l.<client>    a client's lease
+//	        polymq.<ns>.t.<epoch>.l.lead        who looks after the queues
 //	stream  POLYMQ_<ns>_q_<queue>     a queue, by its incarnation
 //	        polymq.<ns>.q.<queue>.m             its messages
 //	        polymq.<ns>.q.<queue>.c.<consumer>  a consumer is there
 //	        polymq.<ns>.q.<queue>.r.<sequence>  deliveries that do not count
+//	        polymq.<ns>.q.<queue>.u             when it was last used
+//	        polymq.<ns>.q.<queue>.e             deeds, of a queue with a book
+//	        polymq.<ns>.q.<queue>.s             its snapshot
 //	core    polymq.<ns>.changed       the topology changed
 //	        polymq.<ns>.held.<queue>  asks the queue's consumers what they hold
 type names struct{ ns string }

@@ -46,6 +46,9 @@ type leftSnapshot struct {
 	Swept  int64          `json:"swept,omitempty"`
 }
 
+// headerFrom is the header of a snapshot's message that has its From too.
+const headerFrom = "Polymq-from"
+
 // maxSnapshot bounds what a snapshot unfolds to.
 const maxSnapshot = 256 << 20
 

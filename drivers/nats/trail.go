@@ -66,7 +66,7 @@ func (l *ledger) attach(ctx context.Context) error {
 		l.at = 0
 	case snap == nil && (l.book == nil || l.load != nil || lost):
 		l.unlive()
-		l.load = nil
+		l.load, l.snapshot = nil, 0
 		l.become(newBook(l.q), 0)
 	}
 	from := l.at + 1
@@ -191,6 +191,7 @@ func (t *trail) receive(m *natsgo.Msg) {
 		if !t.check(func(snap uint64, _ *snapshot) bool { return snap == load.seq }) {
 			return
 		}
+		l.snapshot = load.seq
 		l.become(load.done(), load.At)
 	}
 	if seq <= l.at {
@@ -262,7 +263,10 @@ func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
 			e.finish(nil)
 		}
 	case strings.HasSuffix(m.Subject, ".s"):
-		l.since, l.snapped = 0, time.Time{}
+		l.snapshot, l.since, l.snapped = seq, 0, time.Time{}
+		if from, err := strconv.ParseUint(m.Header.Get(headerFrom), 10, 64); err == nil {
+			l.book.gone = slices.DeleteFunc(l.book.gone, func(seq uint64) bool { return seq < from })
+		}
 	}
 	if l.since >= snapshotEvery || len(l.book.gone) >= snapshotEvery || l.book.due() > 0 && l.book.due() != l.dueSeen {
 		l.dueSeen = l.book.due()
