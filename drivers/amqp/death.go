@@ -82,8 +82,8 @@ func (d *delivery) restore() {
 	if len(newer) > 0 {
 		last = newer[0]
 	}
-	putEnd(h, prefixFirst, first)
-	putEnd(h, prefixLast, last)
+	putEnd(h, prefixFirst, first, true)
+	putEnd(h, prefixLast, last, len(newer) == 0)
 }
 
 // rekeyed reports whether a queue's dead-letter key has replaced the keys of a
@@ -140,12 +140,12 @@ func takeEnd(h map[string]any, prefix string) any {
 	return t
 }
 
-// putEnd makes the headers of one prefix what end says, where the broker sends
-// them.
-func putEnd(h map[string]any, prefix string, end any) {
+// putEnd makes the headers of one prefix what end says: always, or where the
+// broker sends them.
+func putEnd(h map[string]any, prefix string, end any, always bool) {
 	was := takeEnd(h, prefix)
 	t, ok := end.(map[string]any)
-	if was == nil && !ok || prefix == prefixLast && was == nil {
+	if was == nil && !(ok && always) {
 		return
 	}
 	for _, field := range endFields {

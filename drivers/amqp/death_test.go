@@ -66,3 +66,35 @@ func TestDeadLetterCC(t *testing.T) {
 		}
 	}
 }
+
+// The broker's counts are no headers of the application's, those that somebody
+// has published are.
+func TestCountsTakenOut(t *testing.T) {
+	counts := func(more map[string]any) map[string]any {
+		h := map[string]any{headerDelivered: int64(1), headerAcquired: int64(1)}
+		for k, v := range more {
+			h[k] = v
+		}
+		return h
+	}
+	died := map[string]any{prefixLast + "reason": "rejected"}
+	for _, tc := range []struct {
+		name        string
+		kind        string
+		redelivered bool
+		header      map[string]any
+		left        int
+	}{
+		{"given back uncounted", typeQuorum, true, map[string]any{headerAcquired: int64(1)}, 0},
+		{"counted", typeQuorum, true, counts(nil), 0},
+		{"published", typeQuorum, false, counts(nil), 2},
+		{"published to a classic queue", typeClassic, true, counts(nil), 2},
+		{"died on its way to a classic queue", typeClassic, true, counts(died), 1},
+	} {
+		d := &delivery{}
+		d.Redelivered, d.Message.Header = tc.redelivered, tc.header
+		if d.counted(tc.kind, version{4, 3}); len(d.Message.Header) != tc.left {
+			t.Errorf("%s: %v", tc.name, d.Message.Header)
+		}
+	}
+}

@@ -31,6 +31,7 @@ func TestDelayedPublish(t *testing.T) {
 			"h": int64(1), "CC": []any{"cc"}, "polymq-queue": "mine", "x-delivery-count": int64(4),
 			"x-death":             []any{map[string]any{"queue": "old", "reason": "expired", "count": int64(2), "exchange": "e", "routing-keys": []any{"k"}, "original-expiration": "5"}},
 			"x-first-death-queue": "old", "x-first-death-reason": "expired", "x-first-death-exchange": "e",
+			"x-last-death-queue": "old", "x-last-death-reason": "expired", "x-last-death-exchange": "e",
 		},
 	}
 	delayed := sent

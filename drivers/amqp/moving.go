@@ -73,12 +73,8 @@ func (x *moving) route(exchange string) {
 		}
 		h[headerQueue] = queue
 	} else {
-		putEnd(h, prefixFirst, x.m.Header[headerFirst])
-		if t, ok := x.m.Header[headerLast].(map[string]any); ok {
-			for field, v := range t {
-				h[prefixLast+field] = v
-			}
-		}
+		putEnd(h, prefixFirst, x.m.Header[headerFirst], true)
+		putEnd(h, prefixLast, x.m.Header[headerLast], true)
 		if bcc, ok := x.m.Header[headerBCC]; ok {
 			h["BCC"] = bcc
 		}

@@ -355,22 +355,29 @@ func (s *subscriber) deliver(l *life, d *amqp091.Delivery) *delivery {
 	return in
 }
 
-// counted reads the broker's count of earlier deliveries. A header of that name
-// is the broker's only on what it delivers again, and only from a queue that
-// counts; else somebody has published it.
+// counted reads the broker's count of earlier deliveries, and takes it out of
+// the header. A header of that name is the broker's only on what it delivers
+// again, and only from a queue that counts, or from one that has it from the
+// queue where the message died; else somebody has published it.
 func (d *delivery) counted(kind string, v version) {
-	if kind != typeQuorum && kind != "" {
-		return
+	h := d.Message.Header
+	count, ok := h[headerDelivered].(int64)
+	acquired, given := h[headerAcquired].(int64)
+	counts := kind == typeQuorum || kind == ""
+	if died := h[prefixLast+"reason"] != nil; !d.Redelivered || !counts && !died {
+		ok, given = false, false
 	}
-	count, ok := d.Message.Header[headerDelivered].(int64)
-	if ok = ok && d.Redelivered; ok {
-		acquired, _ := d.Message.Header[headerAcquired].(int64)
+	if ok {
+		delete(h, headerDelivered)
+	}
+	if given { // from 4.3, also where nothing is counted
+		delete(h, headerAcquired)
+	}
+	if ok && counts {
 		d.count = int(max(count, 0))
 		d.carried = d.carriedOver(v, int(acquired))
-		delete(d.Message.Header, headerDelivered)
-		delete(d.Message.Header, headerAcquired)
 	}
-	if ok || kind == typeQuorum {
+	if ok && counts || kind == typeQuorum {
 		d.Attempt = d.count + 1 - d.carried
 	}
 }
