@@ -156,3 +156,79 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	t.Logf("%d confirmed, %d refused", len(confirmed), refused.Load())
 }
+
+// TestManySnapshots: several write the book down at once and delete what led to
+// it; nothing is lost, and who comes late or lost its connection has the same.
+func TestManySnapshots(t *testing.T) {
+	url := testbroker.URL(t, "nats")
+	c := open(t, url)
+	declare(t, c, routing.Queue{Name: "q", MaxPriority: 1}, routing.Queue{Name: "other"})
+	mustPublish(t, publisherOf(t, c), "q", "stays")
+	holder := subscribe(t, c, "q", 1)
+	receive(t, holder, 1) // so that what goes is always behind something
+	const connections, rounds, each = 3, 16, 250
+	var mu sync.Mutex
+	got := map[string]int{}
+	var wg sync.WaitGroup
+	var links []*testbroker.Link
+	var subs []driver.Subscriber
+	for w := range connections {
+		link := testbroker.Proxy(t, url)
+		conn := open(t, link.URL())
+		p, s := publisherOf(t, conn), subscribe(t, conn, "q", 100)
+		links, subs = append(links, link), append(subs, s)
+		wg.Go(func() {
+			for i := range rounds {
+				mustPublish(t, p, "q", numbered(fmt.Sprintf("w%d-%d-", w, i), 0, each)...)
+			}
+		})
+		go func() {
+			buf := make([]*driver.Delivery, 100)
+			for {
+				n, err := s.Receive(t.Context(), buf)
+				if err != nil {
+					return
+				}
+				for _, d := range buf[:n] {
+					mu.Lock()
+					got[d.Message.ID]++
+					mu.Unlock()
+					if err := s.Settle(t.Context(), d, driver.Ack, 0); err != nil {
+						t.Errorf("settling %s: %v", d.Message.ID, err)
+					}
+				}
+			}
+		}()
+	}
+	wg.Go(func() {
+		for i := range 6 {
+			time.Sleep(100 * time.Millisecond)
+			links[i%connections].Cut()
+		}
+	})
+	wg.Wait()
+	want := driver.QueueInfo{Unsettled: 1, Consumers: connections + 1}
+	for deadline := time.Now().Add(30 * time.Second); inspect(t, c, "q") != want; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", inspect(t, c, "q"))
+		}
+	}
+	if info := inspect(t, open(t, url), "q"); info != want {
+		t.Errorf("seen late: %+v", info)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(got) != connections*rounds*each {
+		t.Errorf("%d of %d messages came", len(got), connections*rounds*each)
+	}
+	for id, n := range got {
+		if n != 1 {
+			t.Errorf("%s came %d times", id, n)
+		}
+	}
+	for _, s := range subs {
+		if err := s.Close(within(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}
