@@ -3,10 +3,13 @@ package amqp
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
 	"github.com/polymq/polymq/routing"
 )
 
@@ -144,4 +147,35 @@ func TestPoison(t *testing.T) {
 		}
 	}
 	check(t, publish(t, p, driver.Message{Key: "q", Body: make([]byte, 3<<20)}))
+}
+
+// TestPublishToQueue: a publisher to one queue reaches it whatever the bindings,
+// also when it was made anew, and the message arrives as published to its
+// exchange.
+func TestPublishToQueue(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	c, other := openURL(t, url), openURL(t, url)
+	p, err := c.Publisher(ctxOf(t), driver.PublisherConfig{Exchange: "not there", Queue: "q"})
+	check(t, err)
+	sent := driver.Message{ID: "m", Key: "k", Body: []byte("b"), TTL: time.Minute, UserID: c.settings.user, Header: driver.Header{"CC": []any{"cc"}, "polymq-queue": "x", "x-death": []any{map[string]any{"queue": "old", "reason": "rejected", "count": int64(1)}}}}
+	for round := range 2 {
+		if err := publish(t, p, sent); !errors.Is(err, driver.ErrUnroutable) {
+			t.Errorf("round %d: no queue: %v", round, err)
+		}
+		check(t, other.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
+		for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
+			m := sent
+			m.Delay = delay
+			check(t, publish(t, p, m))
+			s := subscribe(t, other, "q", 1)
+			if d := receive(t, s); d.Exchange != "not there" || d.Attempt != 1 || !reflect.DeepEqual(d.Message, sent) {
+				t.Errorf("round %d, delay %v: got %+v\nwant %+v", round, delay, d, sent)
+			} else {
+				settle(t, s, d, driver.Ack)
+			}
+			check(t, s.Close(ctxOf(t)))
+		}
+		check(t, other.DeleteQueue(ctxOf(t), "q", driver.DeleteOptions{}))
+	}
+	check(t, p.Close(ctxOf(t)))
 }
