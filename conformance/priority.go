@@ -74,11 +74,15 @@ func priorityGivenBack(e *env) {
 	e.ack(e.body(s, "low"))
 }
 
-// noPriorities has a plain queue ignore them.
+// noPriorities has a plain queue ignore them, where it can.
 func noPriorities(e *env) {
 	c := e.open()
 	e.declare(c, "q")
-	for i, priority := range []uint8{0, 9, 1, 255, 5} {
+	priorities := []uint8{0, 9, 1, 255, 5}
+	if c.Features().PlainPriorities {
+		priorities = []uint8{9, 9, 9, 9, 9}
+	}
+	for i, priority := range priorities {
 		e.publish(c, "", prior("q", strconv.Itoa(i), priority))
 	}
 	s := e.subscriber(c, "q", 1)

@@ -64,6 +64,10 @@ type Features struct {
 	// CountsReturned says that Delivery.Attempt also counts messages that
 	// were only prefetched and given back (RabbitMQ quorum queues before 4.3).
 	CountsReturned bool
+	// PlainPriorities says that queues without MaxPriority mind
+	// Message.Priority all the same (RabbitMQ's quorum queues from 4.0 on):
+	// messages of one priority are in order there, others may pass them.
+	PlainPriorities bool
 	// DelayPrecision is how exactly delays are kept: a delayed message comes
 	// no earlier than its delay, and, on a broker that is there and idle, not
 	// much more than this later.

@@ -112,6 +112,7 @@ func featuresOf(backend string, v version, management bool) driver.Features {
 		HoldLimit:       30 * time.Minute,
 		DelayPrecision:  100 * time.Millisecond, // the unit, and a step for each level
 		CountsReturned:  !v.atLeast(4, 3),
+		PlainPriorities: v.atLeast(4, 0),
 		Requeue:         "last",
 	}
 	if management {

@@ -161,6 +161,11 @@
 //
 // # What RabbitMQ itself does not promise
 //
+// Quorum queues of RabbitMQ 4 mind Message.Priority though nobody has asked for
+// priorities (Features.PlainPriorities): up to 4.2 those of 5 and more get two
+// turns for each of the others, from 4.3 on the higher comes first, and what has
+// none counts as 4. Only messages of one priority keep their order there.
+//
 // Killed with -9, a broker can forget what was declared within the last
 // seconds, with all that was published to it. A queue that is deleted and
 // declared again within a few milliseconds keeps the consumers of the old one,
