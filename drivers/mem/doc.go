@@ -16,8 +16,15 @@
 // that the library made is not: no outcome is ever unknown here, so that
 // nothing need be published again under it.
 //
-// A subscriber adds two goroutines (one of them driver/emulate's), a
-// connection two (driver/emulate's), a publisher or message none. A body is
-// copied when it is published and when it is delivered, so nobody sees what
-// others do with their slices.
+// Limits, priorities and the single active consumer are exact: whatever was
+// published, given back or settled before a call began is counted in it. A
+// message expires to the millisecond for who would receive it, and becomes a
+// dead letter some milliseconds later.
+//
+// A subscriber adds two goroutines (one of them driver/emulate's); a connection
+// has two, and others of driver/emulate's where it looks after what queues do
+// by themselves: one, two where messages were delayed, one while exclusive
+// queues are made anew. A publisher or message has none. A body is copied when
+// it is published and when it is delivered, so nobody sees what others do with
+// their slices.
 package mem
