@@ -78,9 +78,12 @@ func (g *generator) deadLetters() {
 		a, b := queueName(n+1), queueName(n+2)
 		g.queue(g.on(), func(q *routing.Queue) { q.DeadLetterExchange, q.DeadLetterKey = routing.DefaultExchange, b })
 		g.queue(g.on(), func(q *routing.Queue) { q.DeadLetterExchange, q.DeadLetterKey = routing.DefaultExchange, a })
-		g.letters(a)
-		g.letters(b)
-		g.letters(a)
+		g.publishTo(a, 1+g.IntN(2), nil)
+		for _, q := range []string{a, b, a} {
+			c := g.subscribe(g.on(), q, whole)
+			g.do(Receive{By: c.name}, Settle{By: c.name, All: true, Outcome: Reject})
+			g.close(c)
+		}
 	}
 	g.bind(g.binding(g.exchanges[0], first, ""))
 	g.letters(first)
@@ -267,9 +270,10 @@ func (g *generator) holdBeyondTTL() {
 			q.TTL = 1200 * time.Millisecond
 		}
 	})
-	c := g.subscribe(g.on(), q, pick(g, 1, 2, whole))
+	// With a prefetch of one the second waits and expires in the queue.
+	c := g.subscribe(g.on(), q, pick(g, 1, whole))
 	g.publishTo(q, 2, func(m *polymq.Message) { m.TTL = 1200 * time.Millisecond })
-	g.do(Receive{By: c.name, Max: 1}, Wait{For: 1500 * time.Millisecond})
+	g.do(Receive{By: c.name}, Wait{For: 1500 * time.Millisecond})
 	g.returned(q)
 	if g.chance(50) {
 		g.do(Settle{By: c.name, Outcome: Nack})
@@ -522,15 +526,17 @@ func (g *generator) attempts() {
 	})
 	g.publishTo(q, 1+g.IntN(3), nil)
 	c := g.subscribe(g.on(), q, whole)
+	delayed := g.chance(50)
 	for range 3 + g.IntN(2) {
 		g.do(Receive{By: c.name})
 		g.returned(q)
-		switch g.IntN(4) {
-		case 0:
+		switch n := g.IntN(4); {
+		case n == 0 && delayed:
+			g.do(Settle{By: c.name, Outcome: Nack, Delay: g.soon()})
+			g.avoid(knownLateEnd)
+		case n == 0:
 			g.close(c)
 			c = g.subscribe(g.on(), q, whole)
-		case 1:
-			g.do(Settle{By: c.name, Outcome: Nack, Delay: g.soon()})
 		default:
 			g.do(Settle{By: c.name, All: true, Outcome: Nack})
 		}

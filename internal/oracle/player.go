@@ -238,12 +238,14 @@ func (p *player) consumers(q routing.Queue, n int) int {
 
 // await is patient until the states are as wanted, and returns the last.
 func (p *player) await(want []State) ([]State, error) {
+	wait := 2 * time.Millisecond
 	for end := time.Now().Add(p.waited); ; {
 		states, err := p.states()
 		if err != nil || slices.Equal(states, want) || time.Now().After(end) || p.ctx.Err() != nil {
 			return states, err
 		}
-		pause(p.ctx, 3*time.Millisecond)
+		pause(p.ctx, wait)
+		wait = min(wait*3/2, 30*time.Millisecond)
 	}
 }
 

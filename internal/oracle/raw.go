@@ -31,6 +31,7 @@ type rawConn struct {
 	pub  *amqp.Channel // confirming
 	back chan amqp.Return
 	end  chan *amqp.Error // of pub
+	lost chan *amqp.Error // of conn
 }
 
 func openRaw(address string) (*raw, error) {
@@ -53,8 +54,31 @@ func openRaw(address string) (*raw, error) {
 }
 
 func (r *raw) dial() (*rawConn, error) {
-	conn, err := amqp.Dial(r.url)
-	return &rawConn{conn: conn}, err
+	// The machine may be too busy for the usual 10 s.
+	conn, err := amqp.DialConfig(r.url, amqp.Config{Heartbeat: time.Minute, Locale: "en_US"})
+	if err != nil {
+		return nil, err
+	}
+	return &rawConn{conn: conn, lost: conn.NotifyClose(make(chan *amqp.Error, 1))}, nil
+}
+
+// revive opens what the broker has closed, and says why it did.
+func (r *raw) revive() (why error) {
+	for i, c := range r.conns {
+		if !c.conn.IsClosed() {
+			continue
+		}
+		why = errors.New("a connection was lost")
+		if e := <-c.lost; e != nil {
+			why = e
+		}
+		n, err := r.dial()
+		if err != nil {
+			return err
+		}
+		r.conns[i] = n
+	}
+	return why
 }
 
 // channel is the one for everything but publishing, made anew where an error

@@ -77,6 +77,9 @@ func (w *worker) play(ctx context.Context, s Script, backends []string, at pace,
 	prefix := fmt.Sprintf("%s%d.", session, runs.Add(1))
 	named := renamed(s, prefix)
 	if record, err = w.lead(ctx, named, at); err != nil {
+		if why := w.raw.revive(); why != nil {
+			err = fmt.Errorf("%w: %w", err, why)
+		}
 		return nil, nil, err
 	}
 	var mu sync.Mutex
