@@ -229,7 +229,7 @@ func TestCatches(t *testing.T) {
 				f.client = w.libs["mem"]
 				how := ""
 				for seed := range uint64(tries) {
-					s, _ := Generate(1000*uint64(n)+seed, Options{Themes: fault.themes, Transient: true}, nil)
+					s, _ := Generate(1000*uint64(n)+seed, Options{Themes: fault.themes, Version: w.raw.version}, nil)
 					d, err := w.playFaulty(t.Context(), s, &f)
 					if err != nil {
 						t.Errorf("%s: %v", fault.name, err)

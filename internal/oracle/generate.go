@@ -41,8 +41,13 @@ var themes = []theme{
 type Options struct {
 	// Themes are the only themes; nil for all.
 	Themes []string
-	// Transient: RabbitMQ has transient queues.
-	Transient bool
+	// Version is RabbitMQ's: its known differences are avoided.
+	Version [2]int
+}
+
+// from reports whether RabbitMQ is of this version or newer.
+func (o Options) from(major, minor int) bool {
+	return o.Version[0] > major || o.Version[0] == major && o.Version[1] >= minor
 }
 
 // generator makes one script. It knows what stands as far as it must, so that
@@ -60,6 +65,7 @@ type generator struct {
 	bindings  []routing.Binding
 	subs      []*consumer
 	dirty     map[string]bool // something was returned to it, in an order of its own
+	mixed     bool            // dead letters may arrive in any order
 	named     int             // consumers
 	messages  int
 	prefix    string
@@ -213,7 +219,11 @@ func (g *generator) message() polymq.Message {
 		m.Time = time.Unix(1700000000+int64(g.IntN(1000)), 0).UTC()
 	}
 	if g.chance(10) {
-		m.Priority = uint8(g.IntN(12))
+		if g.o.from(4, 0) && !g.s.Classic {
+			g.avoid(knownPlainPriority)
+		} else {
+			m.Priority = uint8(g.IntN(12))
+		}
 	}
 	if g.chance(10) {
 		m.Transient = true
@@ -255,6 +265,9 @@ func (g *generator) queue(on int, change func(q *routing.Queue)) string {
 	if q.DeadLetterExchange != "" && (g.s.Classic || q.Transient || q.Exclusive || q.AutoDelete || q.MaxPriority > 0 || q.MaxLength+int(q.MaxBytes) > 0) {
 		q.BestEffortDeadLetter = true
 	}
+	if q.DeadLetterExchange != "" && (!g.s.Classic || q.TTL > 0) {
+		g.mixed = true
+	}
 	g.queues = append(g.queues, q.Name)
 	g.spec[q.Name] = q
 	g.do(Declare{On: on, Topology: routing.Topology{Queues: []routing.Queue{q}}})
@@ -264,10 +277,10 @@ func (g *generator) queue(on int, change func(q *routing.Queue)) string {
 func (g *generator) plainQueue() string {
 	return g.queue(g.on(), func(q *routing.Queue) {
 		if g.chance(15) {
-			if g.o.Transient {
-				q.Transient = true
-			} else {
+			if g.o.from(4, 3) {
 				g.avoid(knownTransient)
+			} else {
+				q.Transient = true
 			}
 		}
 		if g.chance(10) {
@@ -406,7 +419,7 @@ const whole = 100
 func (g *generator) subscribe(on int, queue string, prefetch int) *consumer {
 	g.named++
 	c := &consumer{fmt.Sprintf("c%d", g.named), queue, prefetch, on}
-	if g.dirty[queue] && prefetch < whole {
+	if (g.dirty[queue] || g.mixed) && prefetch < whole {
 		g.avoid(knownPartial)
 		c.prefetch = whole
 	}
@@ -467,7 +480,7 @@ func (g *generator) step(publish func()) {
 		if len(g.subs) > 0 {
 			c := pick(g, g.subs...)
 			most := 0
-			if !g.dirty[c.queue] && g.chance(30) {
+			if !g.dirty[c.queue] && !g.mixed && g.chance(30) {
 				most = 1 + g.IntN(3)
 			}
 			g.do(Receive{By: c.name, Max: most})

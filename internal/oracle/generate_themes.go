@@ -52,6 +52,9 @@ func (g *generator) deadTarget() (exchange, key string) {
 	}
 	x := g.exchange(pick(g, routing.Fanout, routing.Topic), "")
 	q := g.plainQueue()
+	if g.chance(20) {
+		g.avoid(knownNowhere)
+	}
 	g.bind(routing.Binding{Exchange: x, Queue: q, Key: "#"})
 	if g.chance(40) {
 		key = g.key()
@@ -197,7 +200,7 @@ func (g *generator) conflict() {
 	g.do(Declare{On: g.on(), Topology: routing.Topology{Queues: []routing.Queue{q}}})
 }
 
-func (g *generator) soon() time.Duration { return time.Duration(30+10*g.IntN(6)) * time.Millisecond }
+func (g *generator) soon() time.Duration { return time.Duration(60+10*g.IntN(6)) * time.Millisecond }
 
 func (g *generator) messageTTL() {
 	g.layout(1, g.IntN(2))
@@ -294,7 +297,11 @@ func (g *generator) maxLength() {
 	most := 0
 	q := g.queue(g.on(), func(q *routing.Queue) {
 		q.DeadLetterExchange, q.DeadLetterKey = x, key
-		if g.chance(60) {
+		exact := g.s.Classic || !g.o.from(4, 3)
+		if !exact {
+			g.avoid(knownQuorumBytes)
+		}
+		if g.chance(60) || !exact {
 			q.MaxLength = 1 + g.IntN(4)
 		} else {
 			q.MaxBytes = int64(10 + g.IntN(30))
@@ -373,12 +380,9 @@ func (g *generator) singleActive() {
 	g.layout(1, 0)
 	q := g.queue(g.on(), func(q *routing.Queue) { q.SingleActiveConsumer = true })
 	g.bind(g.binding(g.exchanges[0], q, ""))
+	// RabbitMQ hands over before what the old one holds is back.
+	g.avoid(knownPartial)
 	prefetch := whole
-	if g.s.Classic && g.chance(50) {
-		prefetch = 1 // what is given back is the next one again
-	} else {
-		g.avoid(knownPartial)
-	}
 	a := g.subscribe(0, q, prefetch)
 	b := g.subscribe(1, q, prefetch)
 	c := g.subscribe(g.on(), q, prefetch)
@@ -535,6 +539,7 @@ func (g *generator) attempts() {
 			g.do(Settle{By: c.name, Outcome: Nack, Delay: g.soon()})
 			g.avoid(knownLateEnd)
 		case n == 0:
+			g.avoid(knownAttemptReturned) // all has been received
 			g.close(c)
 			c = g.subscribe(g.on(), q, whole)
 		default:

@@ -106,7 +106,7 @@ func TestOracle(t *testing.T) {
 	began := time.Now()
 	var wg sync.WaitGroup
 	for _, w := range openWorkers(t, int(min(number(t, "ORACLE_WORKERS", workers), limit)), backends) {
-		o := Options{Themes: setting("ORACLE_THEMES"), Transient: w.raw.version[0] < 4 || w.raw.version[0] == 4 && w.raw.version[1] < 3}
+		o := Options{Themes: setting("ORACLE_THEMES"), Version: w.raw.version}
 		wg.Go(func() {
 			for !t.Failed() || failures.few() {
 				n := next.Add(1) - 1

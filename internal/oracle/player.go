@@ -110,11 +110,11 @@ func (p *player) racy(op Op) error {
 	return nil
 }
 
-// calm waits, before an operation that looks at something, until what is short
-// is over.
+// calm waits, before an operation that looks at something or comes behind what
+// is under way, until what is short is over.
 func (p *player) calm(op Op) {
 	switch op.(type) {
-	case Publish, Declare, Bind, Unbind:
+	case Declare, Bind, Unbind:
 		return
 	}
 	if p.racing > 0 {
