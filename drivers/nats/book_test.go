@@ -149,7 +149,7 @@ func TestBookFromSnapshot(t *testing.T) {
 }
 
 func randomDeed(r *rand.Rand, b *book) deed {
-	d := deed{By: fmt.Sprint("r", r.IntN(3)), N: 1 + r.IntN(4), MS: 30}
+	d := deed{By: fmt.Sprint("r", r.IntN(3)), N: r.IntN(5), MS: 30}
 	d.Do = []string{doJoin, doJoin, doAlive, doLimit, doLeave, doAck, doAck, doNack, doNack, doBack, doSweep, doDrop, doPurge, doTouch, doTick}[r.IntN(15)]
 	if reader := b.reader(d.By); reader != nil {
 		for seq, e := range b.entries {

@@ -25,8 +25,8 @@ const headerDeeds = "Polymq-deeds"
 const (
 	doJoin  = "join"  // By reads, at most N at a time, and gives a sign within MS
 	doAlive = "alive" // By is there
-	doLimit = "limit" // By holds N at most; 0: it has left, but for what it holds
-	doLeave = "leave" // By reads no more; what it holds goes back uncounted
+	doLimit = "limit" // By gives List back untouched, and holds N at most; 0: it has left, but for what it holds
+	doLeave = "leave" // By gives List back as failed attempts, what else it holds untouched, and is gone
 	doAck   = "ack"   // By is done with List
 	doNack  = "nack"  // By gives List back as failed attempts
 	doBack  = "back"  // By gives List back untouched
@@ -41,6 +41,7 @@ const (
 // many bytes of deeds go into one message.
 const (
 	maxListed = 500
+	maxParted = 2500 // or where it leaves, which is one step
 	maxDeeds  = 32 << 10
 )
 
@@ -71,12 +72,15 @@ func (b *book) deed(d *deed, at int64) (res result) {
 		}
 	case doLimit:
 		if r != nil && r.limit > 0 {
+			b.backFrom(r, d.List, false)
 			if r.limit = d.N; d.N == 0 {
 				b.unused()
 			}
+			b.limit()
 		}
 	case doLeave:
 		if r != nil {
+			b.backFrom(r, d.List, true)
 			for _, e := range r.holds {
 				b.giveBack(e, false, 0)
 			}
@@ -99,11 +103,7 @@ func (b *book) deed(d *deed, at int64) (res result) {
 			}
 		}
 	case doBack:
-		for _, item := range d.List {
-			if e := b.held(r, item); e != nil {
-				b.giveBack(e, false, 0)
-			}
-		}
+		b.backFrom(r, d.List, false)
 		b.limit()
 	case doSweep:
 		res.took = b.sweep(d.N, ms(d.MS))
@@ -127,6 +127,15 @@ func (b *book) held(r *reader, item []int64) *entry {
 		return e
 	}
 	return nil
+}
+
+// backFrom gives deliveries of a reader back together.
+func (b *book) backFrom(r *reader, list [][]int64, attempt bool) {
+	for _, item := range list {
+		if e := b.held(r, item); e != nil {
+			b.giveBack(e, attempt, 0)
+		}
+	}
 }
 
 // drop removes entries that the queue had given up.

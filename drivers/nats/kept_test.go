@@ -172,3 +172,21 @@ func TestKeptAfterRestart(t *testing.T) {
 	mustPublish(t, p, "q", "n")
 	expect(t, s, "m4", "m5", "m6", "n")
 }
+
+// TestCloseGivesNothing: a subscriber that closes gets nothing for what it gives
+// back.
+func TestCloseGivesNothing(t *testing.T) {
+	c := open(t, testbroker.URL(t, "nats"))
+	declare(t, c, routing.Queue{Name: "q", MaxPriority: 1})
+	s := subscribe(t, c, "q", 1)
+	mustPublish(t, publisherOf(t, c), "q", "m0", "m1")
+	receive(t, s, 1)
+	if err := s.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range receive(t, subscribe(t, c, "q", 2), 2) {
+		if d.Message.ID != fmt.Sprint("m", i) || d.Redelivered != (i == 0) || d.Attempt != 2-i {
+			t.Fatalf("%s: redelivered %v, attempt %d", d.Message.ID, d.Redelivered, d.Attempt)
+		}
+	}
+}

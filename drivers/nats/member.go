@@ -290,22 +290,28 @@ func (m *member) Drain(ctx context.Context) error {
 	l := m.l
 	l.mu.Lock()
 	m.ending = true
-	id := m.id
-	l.mu.Unlock()
-	if err := l.do(ctx, deed{Do: doLimit, By: id}, nil, nil); err != nil {
-		return fmt.Errorf("giving back what was not handed out: %w", wrap(err))
-	}
-	untouched := m.in.Prefetched()
-	l.mu.Lock()
-	for _, d := range untouched {
+	for _, d := range m.in.Prefetched() {
 		d.Ref.(*kept).put = false
 	}
+	d := deed{Do: doLimit, By: m.id}
+	for seq, k := range m.holds {
+		if !k.put && len(d.List) < maxParted {
+			d.List = append(d.List, []int64{int64(seq), int64(k.Gen)})
+			delete(m.holds, seq)
+		}
+	}
 	m.due = nil
-	for _, k := range m.holds {
+	l.mu.Unlock()
+	if err := l.do(ctx, d, nil, nil); err != nil {
+		return fmt.Errorf("giving back what was not handed out: %w", wrap(err))
+	}
+	l.mu.Lock()
+	for _, k := range m.holds { // it came meanwhile
 		if !k.put {
 			m.settled(k, deed{Do: doBack})
 		}
 	}
+	m.due = nil
 	l.mu.Unlock()
 	return l.do(ctx, deed{Do: doTick}, nil, nil)
 }
@@ -324,8 +330,13 @@ func (m *member) Close(ctx context.Context) error {
 	l.mu.Unlock()
 	_, handed := m.in.Drain()
 	l.mu.Lock()
-	for _, d := range handed {
-		if k := d.Ref.(*kept); m.holds[k.Seq] == k {
+	d := deed{Do: doLeave, By: m.id}
+	for _, h := range handed {
+		switch k := h.Ref.(*kept); {
+		case m.holds[k.Seq] != k:
+		case len(d.List) < maxParted: // with the leave, or the reader would get others for them
+			d.List = append(d.List, []int64{int64(k.Seq), int64(k.Gen)})
+		default:
 			m.settled(k, deed{Do: doNack})
 		}
 	}
@@ -335,7 +346,7 @@ func (m *member) Close(ctx context.Context) error {
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
-	err := l.do(ctx, deed{Do: doLeave, By: id}, nil, nil)
+	err := l.do(ctx, d, nil, nil)
 	l.mu.Lock()
 	delete(l.members, id)
 	l.used = time.Now()
