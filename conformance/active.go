@@ -10,6 +10,7 @@ import (
 var activeRows = []row{
 	{promise: 14, name: "single-active", needs: []polymq.Feature{polymq.FeatureSingleActiveConsumer}, run: singleActive},
 	{promise: 14, name: "single-active-pauses", needs: []polymq.Feature{polymq.FeatureSingleActiveConsumer}, run: singleActivePauses},
+	{promise: 14, name: "single-active-killed", needs: []polymq.Feature{polymq.FeatureSingleActiveConsumer}, hooks: hookKill, run: singleActiveKilled},
 }
 
 // singleActive has three subscribers: one gets all, and when it goes the next.
@@ -58,4 +59,25 @@ func singleActivePauses(e *env) {
 	e.close(second)
 	e.publish(c, "", msg("q", "back"))
 	e.ack(e.body(first, "back"))
+}
+
+// singleActiveKilled has the active one die: the next one gets what it held.
+func singleActiveKilled(e *env) {
+	c := e.open()
+	through, kill := e.b.Kill(e.TB, e.namespace())
+	e.declare(c, routing.Queue{Name: "q", SingleActiveConsumer: true})
+	first := e.subscriber(e.openVictim(through), "q", 1)
+	second := e.subscriber(c, "q", 10)
+	e.publish(c, "", msg("q", "0"), msg("q", "1"))
+	e.body(first, "0")
+	kill()
+	got := map[string]bool{}
+	for len(got) < 2 {
+		d := e.receiveWithin(second, e.leavings(c))
+		got[string(d.Body)] = true
+		e.ack(d)
+	}
+	if !got["0"] || !got["1"] {
+		e.Errorf("the next one got %v", got)
+	}
 }

@@ -342,6 +342,9 @@ func purges(e *env) {
 	e.close(s)
 	e.has(c, "q", string(ds[2].Body))
 	e.publish(c, "", msg("q", "new"))
+	if c.Features().Has(polymq.FeatureDelay) {
+		e.publish(c, "", after("q", "late", time.Hour)) // it is not ready
+	}
 	purge(1)
 	e.has(c, "q")
 	e.has(c, "beside", "stays")

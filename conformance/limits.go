@@ -3,6 +3,7 @@ package conformance
 import (
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/polymq/polymq"
 	"github.com/polymq/polymq/routing"
@@ -13,6 +14,7 @@ var limitRows = []row{
 	{promise: 2, name: "full-bytes", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: fullOfBytes},
 	{promise: 2, name: "full-but-held", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: heldIsNotFull},
 	{promise: 2, name: "refused-again", needs: []polymq.Feature{polymq.FeatureMaxLength, polymq.FeatureDedup}, run: refusedAgain},
+	{promise: 2, name: "same-id-by-rules", needs: []polymq.Feature{polymq.FeatureDedup}, run: sameIDByRules},
 
 	{promise: 17, name: "overflow-dropped", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: overflowDropped},
 	{promise: 17, name: "overflow-dead-letter", needs: []polymq.Feature{polymq.FeatureMaxLength, polymq.FeatureDeadLetter}, run: overflowDeadLetter},
@@ -107,6 +109,26 @@ func refusedAgain(e *env) {
 	e.close(s)
 	e.publish(c, "", second)
 	e.holds(c, "q", "second")
+}
+
+// sameIDByRules publishes an ID twice to queues of every sort.
+func sameIDByRules(e *env) {
+	c := e.open()
+	for f, q := range map[polymq.Feature]routing.Queue{
+		polymq.FeaturePriority: {MaxPriority: 5}, polymq.FeatureMaxLength: {MaxLength: 10, MaxBytes: 1000},
+		polymq.FeatureTTL: {TTL: time.Hour}, polymq.FeatureSingleActiveConsumer: {SingleActiveConsumer: true},
+	} {
+		if !c.Features().Has(f) {
+			continue
+		}
+		q.Name = string(f)
+		e.declare(c, q)
+		m := &polymq.Message{ID: "the id", Key: q.Name, Body: []byte("1"), Priority: 3}
+		e.publish(c, "", m)
+		e.publish(e.open(), "", m)
+		e.publish(c, "", m, &polymq.Message{ID: "another", Key: q.Name, Body: []byte("2")})
+		e.holds(c, q.Name, "1", "2")
+	}
 }
 
 // kinds declares the same limits on a durable and on a transient queue, which

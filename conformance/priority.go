@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/polymq/polymq"
 	"github.com/polymq/polymq/routing"
@@ -12,6 +13,7 @@ var priorityRows = []row{
 	{promise: 6, name: "priority-given-back", needs: []polymq.Feature{polymq.FeaturePriority}, run: priorityGivenBack},
 	{promise: 6, name: "no-priorities", run: noPriorities},
 	{promise: 6, name: "priority-overflow", needs: []polymq.Feature{polymq.FeaturePriority, polymq.FeatureMaxLength}, run: priorityOverflow},
+	{promise: 10, name: "rules", needs: []polymq.Feature{polymq.FeaturePriority, polymq.FeatureMaxLength, polymq.FeatureTTL, polymq.FeatureDeadLetter}, hooks: hookRestart, run: rulesSurvive},
 }
 
 // prior is a message with a priority.
@@ -99,4 +101,32 @@ func priorityOverflow(e *env) {
 		e.publish(c, "", prior("q", strconv.Itoa(i), priority))
 	}
 	e.holds(c, "q", "3", "2")
+}
+
+// rulesSurvive restarts the broker: the queues' rules stand, and what they have
+// to go by is known of the messages.
+func rulesSurvive(e *env) {
+	url, restart := e.b.Restart(e.TB)
+	c := e.openAt(url)
+	t := topology("dead", routing.Queue{Name: "prior", MaxPriority: 5}, routing.Queue{Name: "full", MaxLength: 2, Overflow: routing.RejectPublish}, toDead(routing.Queue{Name: "timed"}))
+	e.must(c.Declare(e.ctx, t), "Declare")
+	for i, priority := range []uint8{1, 0, 5, 3, 1} {
+		e.publish(c, "", prior("prior", strconv.Itoa(i), priority))
+	}
+	e.publish(c, "", msg("full", "0"), msg("full", "1"))
+	e.publish(c, "", lasting("timed", "short", e.b.Patience/5), lasting("timed", "long", time.Hour))
+	restart()
+	c = e.openAt(url)
+	e.must(c.Verify(e.ctx, t), "Verify after the restart")
+	e.publish(c, "", prior("prior", "5", 4))
+	e.mustBe(e.try(c, "", msg("full", "2")), "Publish to a queue that was full before the restart", polymq.ErrRejected)
+	e.holds(c, "full", "0", "1")
+	s := e.subscriber(c, "prior", 1)
+	for _, want := range []string{"2", "5", "3", "0", "4", "1"} {
+		e.ack(e.body(s, want))
+	}
+	d := e.receiveThe(e.subscriber(c, "dead", 1), "short")
+	e.died(d, polymq.Death{Queue: "timed", Reason: "expired", Keys: []string{"timed"}, TTL: e.b.Patience / 5})
+	e.ack(d)
+	e.has(c, "timed", "long")
 }

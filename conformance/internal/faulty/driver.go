@@ -131,6 +131,18 @@ func (d *Driver) link(url string) (*link, string) {
 	return d.links[name], url + "?via=" + name
 }
 
+// killed reports whether clients of the driver were killed.
+func (d *Driver) killed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.links {
+		if l.dead() {
+			return true
+		}
+	}
+	return false
+}
+
 func (d *Driver) wasSevered() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

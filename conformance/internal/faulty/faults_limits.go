@@ -2,6 +2,7 @@ package faulty
 
 import (
 	"context"
+	"crypto/rand"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/routing"
@@ -48,6 +49,11 @@ var limitFaults = []Fault{
 	{Name: "takes what it refused for stored", Promise: 2, Row: "refused-again", publish: func(ctx context.Context, p *publisher, batch []*driver.Publishing, wait bool) {
 		instead(func(p *publisher, _ driver.Message, id string) bool { return id == "second" && p.c.d.seen(id) })(ctx, p, batch, wait)
 	}},
+	{Name: "does not deduplicate by priority", Promise: 2, Row: "same-id-by-rules", publish: changing(func(m *driver.Message, id *string) {
+		if m.Priority > 0 {
+			m.ID, *id = "", rand.Text()
+		}
+	})},
 
 	{Name: "knows no limits", Promise: 17, Row: "overflow-dropped", declare: queues(func(q *routing.Queue) { q.MaxLength, q.MaxBytes = 0, 0 })},
 	{Name: "drops what is new", Promise: 17, Row: "overflow-dropped", declare: queues(func(q *routing.Queue) { q.Overflow = routing.RejectPublish }), publish: reporting(func(*driver.Publishing, error) error { return nil })},

@@ -30,6 +30,9 @@ var orderFaults = []Fault{
 	{Name: "makes every consumer active", Promise: 14, Row: "single-active", declare: queues(func(q *routing.Queue) { q.SingleActiveConsumer = false })},
 	{Name: "does not hand over", Promise: 14, Row: "single-active", closeSub: undrained},
 	{Name: "keeps a paused subscriber active", Promise: 14, Row: "single-active-pauses", drain: undrained},
+	{Name: "does not hand over from the dead", Promise: 14, Row: "single-active-killed", receive: deaf(func(s *subscriber, _ error) bool { return s.c.d.killed() })},
+	{Name: "forgets its queues' rules at a restart", Promise: 10, Row: "rules", declare: queues(func(q *routing.Queue) { q.MaxPriority, q.MaxLength, q.Overflow = 0, 0, "" }),
+		verify: func(context.Context, driver.Conn, routing.Topology) error { return nil }},
 
 	{Name: "takes more during a pause", Promise: 19, Row: "pause", drain: undrained},
 	{Name: "lets go of what is held at a pause", Promise: 19, Row: "pause", drain: func(ctx context.Context, s *subscriber) error { return s.Subscriber.Close(ctx) }},

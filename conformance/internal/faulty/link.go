@@ -55,6 +55,12 @@ func (l *link) kill() {
 	}
 }
 
+func (l *link) dead() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.killed
+}
+
 func (l *link) open() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
