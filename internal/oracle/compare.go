@@ -23,6 +23,7 @@ func (j judge) returnsLast() bool { return j.backend == "amqp" && !j.classic }
 // follow plays a script led by the reference's record, and returns the first
 // difference, nil for none.
 func (p *player) follow(record []Step, j judge) *Difference {
+	j.taken = p.taken
 	for i, op := range p.s.Ops {
 		want := record[i]
 		if want.Skipped {
@@ -165,6 +166,8 @@ func (j judge) reordered(got, want []string, came, step Step) (why string) {
 				why = knownDeadTogether
 			case a.diedIn() != "" && b.diedIn() != "" && !j.classic:
 				why = knownDeadQuorum
+			case a.diedByItself() && b.diedByItself() && j.taken[a.diedIn()]:
+				why = knownRedeliveredOrder // of which they died in their queue
 			default:
 				return ""
 			}
@@ -187,6 +190,9 @@ func (j judge) differs(got, want Delivered, before bool) (name, is, should strin
 			continue // RabbitMQ has none
 		case w.name == "Attempt" && want.Attempt == 0:
 			j.known.add(knownAttemptClassic, 1)
+			continue
+		case w.name == "Attempt" && want.Redelivered && !before && want.Attempt > got.Attempt:
+			j.known.add(knownAttemptReturned, 1)
 			continue
 		case w.name == "Redelivered" && got.Redelivered && j.returnsLast():
 			j.known.add(knownRedeliveredOrder, 1)

@@ -26,7 +26,6 @@ type faulty struct {
 	swaps   bool                    // deliveries
 	loses   bool                    // every seventh message
 	n       int                     // messages published
-	delay   func(time.Duration) time.Duration
 }
 
 func (f *faulty) fail(err error) error {

@@ -68,7 +68,6 @@ type generator struct {
 	mixed     bool            // dead letters may arrive in any order
 	named     int             // consumers
 	messages  int
-	prefix    string
 }
 
 type consumer struct {

@@ -539,7 +539,6 @@ func (g *generator) attempts() {
 			g.do(Settle{By: c.name, Outcome: Nack, Delay: g.soon()})
 			g.avoid(knownLateEnd)
 		case n == 0:
-			g.avoid(knownAttemptReturned) // all has been received
 			g.close(c)
 			c = g.subscribe(g.on(), q, whole)
 		default:

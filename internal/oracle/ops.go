@@ -101,6 +101,7 @@ func (o Subscribe) do(p *player, _ *Step) Step {
 	}
 	s, err := p.c.subscribe(p.ctx, o.On, o.Queue, o.Prefetch)
 	if err == nil {
+		p.taken[o.Queue] = true
 		p.subs[o.By] = &taking{subscription: s, on: o.On, queue: o.Queue}
 	}
 	return one(err)

@@ -45,6 +45,7 @@ type player struct {
 	owner  map[string]int           // of exclusive ones: the connection
 	subs   map[string]*taking
 	seen   map[string]bool // queue and identity of what was handed out
+	taken  map[string]bool // queues that had a subscriber, which may have given back
 
 	racing   time.Duration // until which time after now something is under way by itself
 	shortTTL bool          // a message with a short time to live was published
@@ -59,7 +60,7 @@ type taking struct {
 }
 
 func newPlayer(ctx context.Context, c client, s Script, user string, known *tally) *player {
-	return &player{ctx: ctx, c: c, s: s, user: user, known: known, queues: map[string]routing.Queue{}, owner: map[string]int{}, subs: map[string]*taking{}, seen: map[string]bool{}}
+	return &player{ctx: ctx, c: c, s: s, user: user, known: known, queues: map[string]routing.Queue{}, owner: map[string]int{}, subs: map[string]*taking{}, seen: map[string]bool{}, taken: map[string]bool{}}
 }
 
 // errRacy says that a script's outcome would not be determined.

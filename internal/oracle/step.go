@@ -82,6 +82,12 @@ func (d Delivered) diedIn() string {
 	return ""
 }
 
+// diedByItself reports whether its queue gave it up, not a subscriber.
+func (d Delivered) diedByItself() bool {
+	deaths := deathsOf(d.Message.Header)
+	return len(deaths) > 0 && deaths[0]["reason"] != "rejected"
+}
+
 // history is where the message died, newest first.
 func (d Delivered) history() (queues string) {
 	for _, death := range deathsOf(d.Message.Header) {

@@ -150,7 +150,7 @@ func (w *worker) follow(ctx context.Context, backend string, c client, s Script,
 	p := newPlayer(ctx, c, s, w.raw.user, t)
 	p.waited = at.patience
 	p.quiet = at.quiet
-	d := p.follow(record, judge{backend, s.Driver, s.Classic, w.raw.version, t})
+	d := p.follow(record, judge{backend: backend, driver: s.Driver, classic: s.Classic, broker: w.raw.version, known: t})
 	if err := w.clean(p); err != nil && d == nil {
 		return nil, fmt.Errorf("clean up: %w", err)
 	}
