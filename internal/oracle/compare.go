@@ -10,10 +10,11 @@ import (
 // A judge compares what came of one script with the reference's record.
 type judge struct {
 	backend string
-	driver  bool   // the reference is the amqp driver
-	classic bool   // its queues are classic ones
-	broker  [2]int // the version of RabbitMQ
-	known   *tally // of the differences that it let pass
+	driver  bool            // the reference is the amqp driver
+	classic bool            // its queues are classic ones
+	broker  [2]int          // the version of RabbitMQ
+	taken   map[string]bool // queues that had a subscriber
+	known   *tally          // of the differences that it let pass
 }
 
 // returnsLast: what a subscriber gives back comes behind the others, so that
