@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,7 +13,13 @@ import (
 	"github.com/polymq/polymq/driver/emulate"
 )
 
-const purgeBatch = 1000
+const (
+	purgeBatch = 1000
+	// purgeWait is how long a purge waits for the first message of a batch. The
+	// server tells consumers of a message after it has confirmed it: one that
+	// is asked at once may not know of it yet.
+	purgeWait = 25 * time.Millisecond
+)
 
 // Purge removes the ready messages. The server's own purge would take those
 // that subscribers hold as well; so it takes what is waiting as a subscriber
@@ -56,7 +63,7 @@ func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
 
 // takeAway takes one batch of messages and acknowledges it.
 func (s *store) takeAway(ctx context.Context, h *handle) (took []uint64, err error) {
-	msgs, err := s.pull(ctx, h, purgeBatch)
+	msgs, err := s.pull(ctx, h, purgeBatch, purgeWait)
 	for _, m := range msgs {
 		seq, _, _, ok := parseAckSubject(m.Reply)
 		if !ok {
@@ -73,8 +80,9 @@ func (s *store) takeAway(ctx context.Context, h *handle) (took []uint64, err err
 	return took, s.nc.FlushWithContext(ctx)
 }
 
-// pull takes up to n messages that are there, as a subscriber does.
-func (s *store) pull(ctx context.Context, h *handle, n int) (took []*natsgo.Msg, err error) {
+// pull takes up to n messages that are there, as a subscriber does; it waits
+// for the first of them.
+func (s *store) pull(ctx context.Context, h *handle, n int, wait time.Duration) (took []*natsgo.Msg, err error) {
 	inbox := s.nc.NewInbox()
 	sub, err := s.nc.SubscribeSync(inbox)
 	if err != nil {
@@ -84,7 +92,7 @@ func (s *store) pull(ctx context.Context, h *handle, n int) (took []*natsgo.Msg,
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
-	req := fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, n)
+	req := fmt.Appendf(nil, `{"batch":%d,"no_wait":true,"expires":%d}`, n, wait)
 	if err := s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+h.stream+"."+consumerName, inbox, req); err != nil {
 		return nil, err
 	}

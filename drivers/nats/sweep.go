@@ -193,7 +193,7 @@ func (s *store) givenBack(ctx context.Context, q *emulate.Queue, h *handle, info
 // not at the head after all, and go back untouched.
 func (s *store) take(ctx context.Context, q *emulate.Queue, h *handle, n int) (dead []*emulate.Delivery, err error) {
 	until := time.Now().Add(s.opt.lease)
-	msgs, err := s.pull(ctx, h, n)
+	msgs, err := s.pull(ctx, h, n, 0)
 	now := s.Now()
 	for _, m := range msgs {
 		d := &emulate.Delivery{Ref: m.Reply}
