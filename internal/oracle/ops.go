@@ -149,7 +149,7 @@ func (o Settle) do(p *player, want *Step) Step {
 	case t == nil:
 	case want != nil:
 		for _, id := range want.Settled {
-			if i := slices.IndexFunc(t.held, func(r *received) bool { return r.identity() == id }); i >= 0 {
+			if i := slices.IndexFunc(t.held, func(r *received) bool { return r.identity() == id && !slices.Contains(chosen, r) }); i >= 0 {
 				chosen = append(chosen, t.held[i])
 			}
 		}

@@ -68,8 +68,8 @@ func (s Step) describe() string {
 // one message twice where it died in two others.
 func (d Delivered) identity() string {
 	id := d.Message.ID
-	if deaths := deathsOf(d.Message.Header); len(deaths) > 0 {
-		id += fmt.Sprintf(" dead in %v %v (%v)", deaths[0]["queue"], deaths[0]["reason"], deaths[0]["count"])
+	for _, death := range deathsOf(d.Message.Header) {
+		id += fmt.Sprintf(" dead in %v %v (%v)", death["queue"], death["reason"], death["count"])
 	}
 	return id
 }
