@@ -66,13 +66,13 @@ func (c *Conn) startMover() {
 		x.now, x.running = nil, false
 		x.refused = errors.Is(err, driver.ErrPermission)
 		x.mu.Unlock()
-		if err != nil && !errors.Is(err, driver.ErrClosed) && !errors.Is(err, driver.ErrNotFound) && c.ctx.Err() == nil {
+		if !errors.Is(err, driver.ErrClosed) && !errors.Is(err, driver.ErrNotFound) && c.ctx.Err() == nil {
 			c.cfg.Logger.Warn("polymq: this connection moves no delayed messages; others may", "scheme", "amqp", "queue", dueQueue, "error", err)
 		}
 	}()
 }
 
-// move is the mover's life.
+// move is the mover's life; it returns why that ended.
 func (c *Conn) move() error {
 	s, err := c.subscriber(c.ctx, driver.SubscriberConfig{Queue: dueQueue, Prefetch: moverPrefetch}, true)
 	if err != nil {
