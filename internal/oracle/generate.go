@@ -218,7 +218,8 @@ func (g *generator) message() polymq.Message {
 		m.Time = time.Unix(1700000000+int64(g.IntN(1000)), 0).UTC()
 	}
 	if g.chance(10) {
-		if g.o.from(4, 0) && !g.s.Classic {
+		// Delayed messages pass quorum queues, and may end in one.
+		if g.o.from(4, 0) && (!g.s.Classic || g.s.Driver) {
 			g.avoid(knownPlainPriority)
 		} else {
 			m.Priority = uint8(g.IntN(12))
