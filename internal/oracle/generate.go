@@ -504,7 +504,12 @@ func (g *generator) step(publish func()) {
 			g.close(pick(g, g.subs...))
 		}
 	case n < 94:
-		g.do(Purge{On: g.on(), Queue: g.someQueue()})
+		q := g.someQueue()
+		if g.dirty[q] && g.consumers(q) > 0 {
+			g.avoid(knownReturning)
+			return
+		}
+		g.do(Purge{On: g.on(), Queue: q})
 	default:
 		g.do(Inspect{On: g.on(), Queue: g.someQueue()})
 	}

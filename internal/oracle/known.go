@@ -33,6 +33,7 @@ const (
 	knownDeadCC           = "CC of dead letters"
 	knownPlainPriority    = "priorities of plain quorum queues"
 	knownQuorumBytes      = "bytes of quorum queues"
+	knownReturning        = "purging what is on its way back"
 	knownLateEnd          = "closing after delayed attempts"
 	knownLazy             = "prefetch of three to some"
 	knownShared           = "consumers that share a queue"
@@ -61,6 +62,7 @@ var known = []knownDifference{
 	{knownDeadCC, "RabbitMQ 4.x leaves the header CC in a dead letter that a DeadLetterKey leads, though it does not route by it", false},
 	{knownPlainPriority, "quorum queues of 4.x mind Message.Priority also where nobody asked for priorities", true},
 	{knownQuorumBytes, "quorum queues of 4.3 count more than the bodies' bytes", true},
+	{knownReturning, "what a subscriber gives back, and gets again since it has room, is ready for a moment: a Purge right behind may find it", true},
 	{knownLateEnd, "RabbitMQ does not count the attempts that ended in a delay: the amqp driver sees that a message which Close gave back has none left when the next subscriber gets it, the others at once", true},
 	{knownLazy, "RabbitMQ fills up a prefetch after each settlement, polymq may wait until half of it is free (promise 18 is an upper bound): scripts have one, two, or more than there are messages", true},
 	{knownShared, "which of several subscribers of a queue gets a message is promised nowhere", true},
