@@ -1,6 +1,7 @@
 package emulate
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -161,6 +162,15 @@ func (y *delays) serve(failed *int) error {
 			y.begin(s, d.Tag.(*Delivery), to)
 		}
 	}
+}
+
+// delayedID is what a message is deduplicated by in the queue that all delayed
+// messages share: the same ID again by another way is another message, as it is
+// where each queue of its own deduplicates.
+func delayedID(pb *driver.Publishing, exchange string, targets []string) string {
+	m, h := pb.Message, sha256.New()
+	fmt.Fprintf(h, "%q %q %q %q %q %q", cmp.Or(pb.Dedup, pb.ID), exchange, m.Key, m.Header["CC"], m.Header["BCC"], targets)
+	return "publish-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // due is when a message in the queue for delayed messages is to be routed, by

@@ -85,6 +85,51 @@ func TestDelayed(t *testing.T) {
 	})
 }
 
+// TestDelayedSameID: what deduplicates is each queue, also where it waits in one
+// first: the same ID by another way is another message, by the same way it is
+// not.
+func TestDelayedSameID(t *testing.T) {
+	for _, delay := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newWorld().delaying(t)
+			defer b.close()
+			b.declare(routing.Topology{
+				Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Fanout}, {Name: "h", Kind: routing.Headers}},
+				Queues:    []routing.Queue{{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d"}, {Name: "e"}},
+				Bindings: []routing.Binding{
+					{Exchange: "x", Queue: "c"},
+					{Exchange: "h", Queue: "d", Args: map[string]any{"to": "d"}}, {Exchange: "h", Queue: "e", Args: map[string]any{"to": "e"}},
+				},
+			})
+			m := driver.Message{ID: "same", Body: []byte("m")}
+			for range 2 {
+				for key, exchange := range map[string]string{"a": "", "b": "", "c": "x"} {
+					m.Key = key
+					b.delay(exchange, m, delay)
+				}
+				m.Key = "k"
+				for _, to := range []string{"d", "e"} {
+					m.Header = driver.Header{"to": to}
+					b.delay("h", m, delay)
+				}
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			for _, queue := range []string{"a", "b", "c", "d", "e"} {
+				b.want(queue, "m")
+			}
+			m.Header = driver.Header{"CC": []any{"b"}}
+			b.delay("", m, delay)
+			m.Header = driver.Header{"BCC": []any{"c"}}
+			b.delay("", m, delay)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			b.want("b", "m", "m")
+			b.want("c", "m", "m")
+		})
+	}
+}
+
 // TestDelayedTTL: its time begins when it is routed.
 func TestDelayedTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

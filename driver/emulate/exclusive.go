@@ -3,6 +3,8 @@ package emulate
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -276,9 +278,12 @@ func (x *exclusives) end(ctx context.Context) {
 	x.mu.Unlock()
 	x.stop()
 	x.work.Wait()
-	ctx, cancel := context.WithTimeout(ctx, LeaseTime)
+	ctx, cancel := within(ctx, LeaseTime)
 	defer cancel()
-	for _, l := range x.gone {
+	x.mu.Lock()
+	gone := slices.Collect(maps.Values(x.gone)) // a deletion may still be under way
+	x.mu.Unlock()
+	for _, l := range gone {
 		x.c.discard(ctx, l.was)
 		if l.made != nil {
 			x.c.discard(ctx, l.made)
@@ -290,7 +295,7 @@ func (x *exclusives) end(ctx context.Context) {
 			mine = append(mine, q)
 		}
 	}
-	if len(mine)+len(x.gone) == 0 {
+	if len(mine)+len(gone) == 0 {
 		return
 	}
 	for _, q := range mine {

@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -198,6 +199,13 @@ func (in *Inbox) Fail(err error) {
 	in.mu.Unlock()
 	signal(in.ready)
 	signal(in.more)
+}
+
+// orphaned reports that the inbox ended with its queue.
+func (in *Inbox) orphaned() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return errors.Is(in.err, driver.ErrNotFound)
 }
 
 // Drain empties the inbox and returns what it held: prefetched but never taken,

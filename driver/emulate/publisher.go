@@ -157,8 +157,11 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 		return nil, fmt.Errorf("exchange %q: %w", s.pub.exchange, driver.ErrNotFound)
 	}
 	if err == nil && m.Delay > 0 {
-		// Only the exchange counts now: it is routed when it is due.
+		// It is routed when it is due: now only the exchange has to be there.
 		s.delayed = true
+		if s.dedupID == "" {
+			s.dedupID = delayedID(s.publishing, s.pub.exchange, dst)
+		}
 		return append(dst[:0], delayedQueue), nil
 	}
 	if err == nil && s.avoid != nil && len(dst) > 0 {

@@ -266,7 +266,7 @@ func (s *subscriber) Close(ctx context.Context) error {
 			<-s.kept
 			s.moves.end()
 			s.closeErr = s.consumer.Close(ctx)
-			if s.q.AutoDelete {
+			if s.q.AutoDelete && !s.in.orphaned() {
 				s.c.autoDelete(ctx, s.q)
 			}
 		}()

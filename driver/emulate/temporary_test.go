@@ -3,6 +3,7 @@ package emulate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,7 +90,7 @@ func TestAutoDeleteAfterCrash(t *testing.T) {
 			if !b.there("q") {
 				t.Fatal("it went while it was consumed")
 			}
-			left := abandonedLook + time.Second
+			left := abandonedTime + abandonedLook + time.Second
 			if crash {
 				other.f.crash()
 				left += 30 * time.Second // the lease of holds, for a consumer
@@ -245,6 +246,72 @@ func TestEnsureExpiring(t *testing.T) {
 		}
 		if data := string(b.w.elements[queueName("a")]); !strings.HasPrefix(data, `{"v":2,`) {
 			t.Errorf("stored as %s", data)
+		}
+	})
+}
+
+// Many queues that expire at once do not keep each other from it, and a queue
+// that cannot be looked at keeps nobody.
+func TestManyExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		b := w.bench(t, 0)
+		defer b.close()
+		const n = 2000
+		var top routing.Topology
+		for i := range n {
+			top.Queues = append(top.Queues, routing.Queue{Name: fmt.Sprint("q", i), Expires: time.Minute})
+		}
+		failed := 0
+		b.f.trouble = func(ctx context.Context, call string, after bool) error {
+			if call != "usage" && call != "delete" || after {
+				return nil
+			}
+			if failed++; failed%100 == 0 {
+				return errors.New("not this one")
+			}
+			return sleep(ctx, ctx, 2*time.Millisecond)
+		}
+		b.declare(top)
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		got, err := b.c.Topology(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(got.Queues)+len(w.queues) > 0 {
+			t.Errorf("%d of %d expired queues are in the topology, %d storages", len(got.Queues), n, len(w.queues))
+		}
+	})
+}
+
+// While the broker was away nobody could use a queue: that is not held against
+// it when it is back.
+func TestOutageIsNoDisuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newWorld().bench(t, 0)
+		defer b.close()
+		var down atomic.Bool
+		b.f.trouble = func(context.Context, string, bool) error {
+			if down.Load() {
+				return errors.New("down")
+			}
+			return nil
+		}
+		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", Expires: 8 * time.Second}}})
+		time.Sleep(4 * time.Second)
+		down.Store(true)
+		time.Sleep(9 * time.Second)
+		down.Store(false)
+		time.Sleep(5 * time.Second)
+		if !b.there("q") {
+			t.Error("it went with the broker's outage")
+		}
+		time.Sleep(30 * time.Second)
+		if b.there("q") {
+			t.Error("it never goes")
 		}
 	})
 }
