@@ -49,7 +49,6 @@ func FeatureTable(w io.Writer, backends ...polymq.Features) error {
 		}
 		return short(f.DelayPrecision)
 	})
-	row("delays are exact to", func(f polymq.Features) string { return orElse(f.DelayPrecision, "nothing") })
 	row("a redelivered message comes", func(f polymq.Features) string { return f.Requeue })
 	row("attempts count what was only prefetched", func(f polymq.Features) string {
 		if f.CountsReturned {
