@@ -32,6 +32,7 @@ type scheduled struct {
 	m     driver.Message     // the copy
 	units uint64             // of the levels it passes first; 0: straight to from.queue
 	again bool               // the way was not there
+	waits bool               // nobody has its outcome in hand; guarded by schedule.mu
 }
 
 func (p *publisher) schedule(x *driver.Publishing) {
@@ -94,13 +95,20 @@ func travelling(m *driver.Message, exchange string) driver.Message {
 type schedule struct {
 	mu      sync.Mutex
 	waiting []*scheduled
-	pruned  int // length of waiting when given-up ones were last taken out
+	asked   []*scheduled // taken from waiting, being looked at
+	pruned  int          // length of waiting when given-up ones were last taken out
 	running bool
 }
 
 func (c *Conn) schedule(s *scheduled) {
 	x := &c.scheduled
 	x.mu.Lock()
+	if s.from.closed.Load() { // Close may have abandoned what waits already
+		x.mu.Unlock()
+		s.p.Resolve(driver.ErrClosed)
+		return
+	}
+	s.waits = true
 	if len(x.waiting) >= 2*x.pruned+1024 {
 		x.waiting = slices.DeleteFunc(x.waiting, func(s *scheduled) bool { return s.p.Resolved() })
 		x.pruned = len(x.waiting)
@@ -132,22 +140,38 @@ func (x *schedule) busy() bool {
 func (x *schedule) take() []*scheduled {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	batch := x.waiting
+	x.asked = x.waiting
 	x.waiting, x.pruned = nil, 0
-	x.running = len(batch) > 0
-	return batch
+	x.running = len(x.asked) > 0
+	return x.asked
 }
 
-// abandon resolves what one publisher has waiting.
+// claim takes a publishing's outcome in hand; false where that was abandoned,
+// and the publishing may be another message's.
+func (x *schedule) claim(s *scheduled) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	waited := s.waits
+	s.waits = false
+	return waited
+}
+
+// abandon resolves what one publisher has waiting, or being looked at.
 func (x *schedule) abandon(from *publisher, err error) {
 	x.mu.Lock()
 	var pending []*scheduled
-	x.waiting = slices.DeleteFunc(x.waiting, func(s *scheduled) bool {
-		if s.from == from {
-			pending = append(pending, s)
+	take := func(s *scheduled) bool {
+		if !s.waits || s.from != from {
+			return false
 		}
-		return s.from == from
-	})
+		s.waits = false
+		pending = append(pending, s)
+		return true
+	}
+	x.waiting = slices.DeleteFunc(x.waiting, take)
+	for _, s := range x.asked {
+		take(s)
+	}
 	x.mu.Unlock()
 	for _, s := range pending {
 		s.p.Resolve(err)
@@ -157,7 +181,9 @@ func (x *schedule) abandon(from *publisher, err error) {
 func (c *Conn) dispatchEnd(err error) {
 	for batch := c.scheduled.take(); len(batch) > 0; batch = c.scheduled.take() {
 		for _, s := range batch {
-			s.p.Resolve(err)
+			if c.scheduled.claim(s) {
+				s.p.Resolve(err)
+			}
 		}
 	}
 }
@@ -181,7 +207,7 @@ func (c *Conn) dispatch() {
 		}
 		for _, s := range batch {
 			if s.p.Resolved() {
-				continue
+				continue // its caller has given up
 			}
 			failed, asked := missing[s.target()]
 			if !asked {
@@ -191,9 +217,11 @@ func (c *Conn) dispatch() {
 			if failed == nil && s.units > 0 {
 				failed = unknownWhenClosed(err)
 			}
-			if failed != nil {
+			switch {
+			case !c.scheduled.claim(s), s.p.Resolved():
+			case failed != nil:
 				s.p.Resolve(failed)
-			} else {
+			default:
 				s.send()
 			}
 		}

@@ -143,7 +143,7 @@ func (o *outbox) publish(from *publisher, batch []*driver.Publishing) {
 }
 
 func (o *outbox) ending(from *publisher) error {
-	if from.closed || from.parent != nil && from.parent.closed {
+	if from.closed.Load() || from.parent != nil && from.parent.closed.Load() {
 		return driver.ErrClosed
 	}
 	return o.end
@@ -342,7 +342,7 @@ func (o *outbox) abandon(from *publisher, err error) {
 	}
 	o.mu.Lock()
 	if from != nil {
-		from.closed = true
+		from.closed.Store(true)
 	}
 	o.filter(func(it *item) bool { return !take(it) })
 	o.nacks.later = slices.DeleteFunc(o.nacks.later, func(it item) bool { return take(&it) })

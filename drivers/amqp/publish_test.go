@@ -179,3 +179,40 @@ func TestPublishToQueue(t *testing.T) {
 	}
 	check(t, p.Close(ctxOf(t)))
 }
+
+// TestCloseEndsScheduled: Close leaves nothing pending that waits for the
+// broker to be asked about its way, whatever the connection does.
+func TestCloseEndsScheduled(t *testing.T) {
+	link := testbroker.Proxy(t, testbroker.URL(t, "amqp"))
+	c := openURL(t, link.URL())
+	check(t, c.Declare(ctxOf(t), plainQ))
+	p := publisherOf(t, c, "")
+	link.Refuse(true)
+	link.Cut()
+	asked := publishing(driver.Message{Key: "q", Delay: time.Second})
+	p.Publish(ctxOf(t), []*driver.Publishing{asked}, false)
+	until(t, "it is being looked at", func() bool {
+		c.scheduled.mu.Lock()
+		defer c.scheduled.mu.Unlock()
+		return len(c.scheduled.asked) == 1
+	})
+	waiting := publishing(driver.Message{Key: "q", Delay: time.Second})
+	p.Publish(ctxOf(t), []*driver.Publishing{waiting}, false)
+	check(t, p.Close(ctxOf(t)))
+	late := publishing(driver.Message{Key: "q", Delay: time.Second})
+	p.Publish(ctxOf(t), []*driver.Publishing{late}, false)
+	for x, want := range map[*driver.Publishing]error{asked: driver.ErrUnconfirmed, waiting: driver.ErrUnconfirmed, late: driver.ErrClosed} {
+		if !x.Resolved() || !errors.Is(x.Err(), want) {
+			t.Errorf("after Close: resolved %v, %v, want %v", x.Resolved(), x.Err(), want)
+		}
+		x.Owner = &outcome{make(chan struct{})}
+		x.Reset(&driver.Message{}, "another") // as its owner may, now
+	}
+	link.Refuse(false)
+	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "q", Delay: time.Millisecond}))
+	for _, x := range []*driver.Publishing{asked, waiting, late} {
+		if x.Resolved() {
+			t.Errorf("another message was resolved: %v", x.Err())
+		}
+	}
+}

@@ -13,7 +13,7 @@ type publisher struct {
 	exchange string
 	drop     bool
 	own      bool // what it publishes has headers of the driver's
-	closed   bool // guarded by the outbox's mutex
+	closed   atomic.Bool
 	// queue takes every message, whatever the bindings; bound says that it was
 	// seen to be reachable.
 	queue string
