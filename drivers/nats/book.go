@@ -36,8 +36,10 @@ type book struct {
 	used    bool      // there was a reader
 	idle    int64     // since when there is none, and the queue was not touched
 
-	refused []refusal // the latest
-	gone    []uint64  // not here any more, and in the stream perhaps still
+	refused   []refusal // the latest
+	forgotten uint64    // refusals up to here may be missing there
+	taken     uint64    // the last message that was not refused
+	gone      []uint64  // not here any more, and in the stream perhaps still
 
 	given func(r *reader, e *entry) // hears what a reader gets
 	ended func(r *reader)           // hears that a reader's lease has run out
@@ -68,12 +70,6 @@ type reader struct {
 	holds map[uint64]*entry
 }
 
-// refusal is a message that the full queue did not take.
-type refusal struct {
-	Seq uint64 `json:"seq"`
-	At  int64  `json:"at"`
-}
-
 // level are the waiting messages of one priority: those given back, which were
 // all before the others, and those that nobody had.
 type level struct {
@@ -101,20 +97,17 @@ func (b *book) over(stored int64, ttl time.Duration) int64 {
 func (b *book) message(seq uint64, at int64, priority, size int, ttl time.Duration) {
 	b.advance(at)
 	if b.q.Overflow == routing.RejectPublish && (b.q.MaxLength > 0 && b.ready+1 > b.q.MaxLength || b.q.MaxBytes > 0 && b.bytes+int64(size) > b.q.MaxBytes) {
-		b.refused = append(b.refused, refusal{seq, b.now})
+		b.refuse(seq)
 		b.gone = append(b.gone, seq)
 		return
 	}
+	b.taken = seq
 	e := &entry{seq: seq, level: min(priority, b.q.MaxPriority), size: size, stored: at}
 	e.over = b.over(at, ttl)
 	b.entries[seq] = e
 	b.enqueue(e)
 	b.run()
 }
-
-// refusalTime is for how long refusals are known, longer than the server
-// knows the ids of the messages.
-const refusalTime = int64(3 * dedupWindow)
 
 // advance brings about what comes with time.
 func (b *book) advance(at int64) {
@@ -138,10 +131,10 @@ func (b *book) advance(at int64) {
 		b.enqueue(e)
 	}
 	n := 0
-	for n < len(b.refused) && b.refused[n].At+refusalTime < b.now {
+	for n < len(b.refused) && b.refused[n].at+refusalTime < b.now {
 		n++
 	}
-	b.refused = b.refused[n:]
+	b.forget(n)
 	b.returned()
 }
 

@@ -69,7 +69,7 @@ func (b *book) dump() string {
 			}
 		}
 	}
-	fmt.Fprintln(&s, b.refused, len(b.entries))
+	fmt.Fprintln(&s, b.refused, b.forgotten, b.taken, len(b.entries))
 	return s.String()
 }
 

@@ -29,8 +29,11 @@ type snapshot struct {
 	// reader in Readers counted from 1, and when it is due.
 	Touched [][5]int64     `json:"touched,omitempty"`
 	Left    []leftSnapshot `json:"left,omitempty"`
-	Refused []refusal      `json:"refused,omitempty"`
-	Gone    [][2]uint64    `json:"gone,omitempty"` // from, to; where they are not yet deleted
+	// Refused are the first message, the last, and the time of that.
+	Refused   [][3]int64  `json:"refused,omitempty"`
+	Forgotten uint64      `json:"forgotten,omitempty"` // refusals up to here may be missing
+	Taken     uint64      `json:"taken,omitempty"`     // the last message that was not refused
+	Gone      [][2]uint64 `json:"gone,omitempty"`      // from, to; where they are not yet deleted
 }
 
 type readerSnapshot struct {
@@ -54,7 +57,10 @@ const maxSnapshot = 256 << 20
 
 // snapshot is the book after the message at; what is in it stays the book's.
 func (b *book) snapshot(at uint64) *snapshot {
-	s := &snapshot{At: at, From: at + 1, Now: b.now, Used: b.used, Idle: b.idle, Refused: b.refused}
+	s := &snapshot{At: at, From: at + 1, Now: b.now, Used: b.used, Idle: b.idle, Forgotten: b.forgotten, Taken: b.taken}
+	for _, r := range b.refused {
+		s.Refused = append(s.Refused, [3]int64{int64(r.first), int64(r.last), r.at})
+	}
 	if first := b.first(); first > 0 {
 		s.From = first
 	}
@@ -127,7 +133,10 @@ type loading struct {
 
 func newLoading(q *emulate.Queue, s *snapshot, seq uint64) *loading {
 	b := newBook(q)
-	b.now, b.used, b.idle, b.refused = s.Now, s.Used, s.Idle, s.Refused
+	b.now, b.used, b.idle, b.forgotten, b.taken = s.Now, s.Used, s.Idle, s.Forgotten, s.Taken
+	for _, r := range s.Refused {
+		b.refused = append(b.refused, refusal{uint64(r[0]), uint64(r[1]), r[2]})
+	}
 	l := &loading{snapshot: s, seq: seq, book: b, touched: map[uint64][5]int64{}, left: map[uint64]leftSnapshot{}}
 	for _, r := range s.Readers {
 		b.readers = append(b.readers, &reader{id: r.ID, limit: r.Limit, lease: ms(r.MS), until: r.Until, holds: map[uint64]*entry{}})

@@ -316,19 +316,13 @@ func (l *ledger) judge(seq uint64) {
 		return
 	}
 	delete(l.verdicts, seq)
-	_, refused := slices.BinarySearchFunc(l.book.refused, seq, func(r refusal, seq uint64) int {
-		switch {
-		case r.Seq < seq:
-			return -1
-		case r.Seq > seq:
-			return 1
-		}
-		return 0
-	})
+	v := l.book.verdict(seq)
 	for _, w := range ws {
 		switch {
-		case !refused:
+		case v == wasTaken:
 			w.parcel.Done(nil)
+		case v == isForgotten: // long enough ago to be published again
+			l.s.publisher.suspect(w.parcel, errForgotten)
 		case w.repeat:
 			w.parcel.DedupID += "~" + strconv.FormatUint(seq, 10)
 			l.s.publisher.resend(w.parcel)
@@ -337,6 +331,10 @@ func (l *ledger) judge(seq uint64) {
 		}
 	}
 }
+
+// errForgotten is why the outcome of a publishing is unknown whose message this
+// process read of too late.
+var errForgotten = errors.New("nats: whether the queue took the message is not known any more")
 
 // errSkipped is what became of a deed whose place in the stream is behind the
 // book: it came about, but nobody saw what came of it.
