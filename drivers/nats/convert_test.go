@@ -95,17 +95,17 @@ func TestParseAck(t *testing.T) {
 }
 
 func TestParseAckSubject(t *testing.T) {
-	for in, want := range map[string][2]uint64{
-		"$JS.ACK.S.c.2.17.9.1700000000.5":             {17, 2},
-		"$JS.ACK.dom.hash.S.c.2.17.9.1700000000.5":    {17, 2},
-		"$JS.ACK._.hash.S.c.3.18.9.1700000000.5.rand": {18, 3},
+	for in, want := range map[string]ackSubject{
+		"$JS.ACK.S.c.2.17.9.1700000000.5":             {2, 17, 9, 1700000000},
+		"$JS.ACK.dom.hash.S.c.2.17.9.1700000000.5":    {2, 17, 9, 1700000000},
+		"$JS.ACK._.hash.S.c.3.18.9.1700000000.5.rand": {3, 18, 9, 1700000000},
 		"$JS.ACK.S.c.x.17.9.1.5":                      {},
 		"$JS.ACK":                                     {},
 		"$JS.ACK." + strings.Repeat("a.", 40):         {},
 	} {
-		seq, n, at, ok := parseAckSubject(in)
-		if ok != (want[1] > 0) || ok && (seq != want[0] || n != int(want[1]) || at != 1700000000) {
-			t.Errorf("%s: %d %d %v", in, seq, n, ok)
+		a, ok := parseAckSubject(in)
+		if ok != (want.seq > 0) || ok && a != want {
+			t.Errorf("%s: %+v %v", in, a, ok)
 		}
 	}
 }

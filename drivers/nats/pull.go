@@ -147,25 +147,25 @@ func (l *link) receive(m *natsgo.Msg) {
 		return
 	}
 	c := l.c
-	seq, delivered, stored, ok := parseAckSubject(m.Reply)
+	a, ok := parseAckSubject(m.Reply)
 	if !ok {
 		c.s.cfg.Logger.Error("nats: a message with an acknowledgement subject of unknown form", "subject", m.Reply)
 		return
 	}
 	h := &hold{ack: m.Reply}
 	h.Delivery.Queue = c.q.Name
-	h.Attempt = delivered
-	h.Redelivered = delivered > 1
-	h.Stored = time.Unix(0, stored)
-	h.Seq, h.Gen, h.Ref = seq, uint64(delivered), h
+	h.Attempt = a.deliveries
+	h.Redelivered = a.deliveries > 1
+	h.Stored = time.Unix(0, a.stored)
+	h.Seq, h.Gen, h.Ref = a.seq, uint64(a.deliveries), h
 	if err := read(&h.Delivery.Delivery, m); err != nil {
-		c.s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", c.q.Name, "sequence", seq, "error", err)
+		c.s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", c.q.Name, "sequence", a.seq, "error", err)
 	}
 	now := time.Now()
 	c.mu.Lock()
 	l.heard = now
 	h.until = l.fresh.Add(c.s.opt.lease)
-	if delivered > 1 || c.counting {
+	if a.deliveries > 1 || c.counting {
 		// Whether all its deliveries count is looked up elsewhere; what comes
 		// after it waits for its turn.
 		c.uncounted = append(c.uncounted, arrival{l: l, h: h})
@@ -293,16 +293,23 @@ func (c *consumer) end(err error) {
 	c.in.Fail(fmt.Errorf("%w: %w", driver.ErrNotFound, err))
 }
 
-// parseAckSubject takes the stream sequence, the count of deliveries and when
-// the message was stored, in Unix nanoseconds, from
-// $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<…>.<time>.<pending>, or
+// ackSubject is what a delivered message's acknowledgement subject says of it.
+type ackSubject struct {
+	deliveries int    // of it
+	seq        uint64 // its own, in the stream
+	nth        uint64 // of all that its consumer delivered
+	stored     int64  // Unix nanoseconds
+}
+
+// parseAckSubject reads
+// $JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<nth>.<stored>.<pending>, or
 // the newer form, which has domain and account hash before the stream.
-func parseAckSubject(subject string) (seq uint64, deliveries int, stored int64, ok bool) {
+func parseAckSubject(subject string) (a ackSubject, ok bool) {
 	var tokens [16]string
 	n := 0
 	for t := range strings.SplitSeq(subject, ".") {
 		if n == len(tokens) {
-			return 0, 0, 0, false
+			return a, false
 		}
 		tokens[n] = t
 		n++
@@ -313,10 +320,12 @@ func parseAckSubject(subject string) (seq uint64, deliveries int, stored int64, 
 	case n >= 11:
 		at = 6
 	default:
-		return 0, 0, 0, false
+		return a, false
 	}
-	deliveries, err1 := strconv.Atoi(tokens[at])
-	seq, err2 := strconv.ParseUint(tokens[at+1], 10, 64)
-	stored, err3 := strconv.ParseInt(tokens[at+3], 10, 64)
-	return seq, deliveries, stored, err1 == nil && err2 == nil && err3 == nil && deliveries > 0
+	var err1, err2, err3, err4 error
+	a.deliveries, err1 = strconv.Atoi(tokens[at])
+	a.seq, err2 = strconv.ParseUint(tokens[at+1], 10, 64)
+	a.nth, err3 = strconv.ParseUint(tokens[at+2], 10, 64)
+	a.stored, err4 = strconv.ParseInt(tokens[at+3], 10, 64)
+	return a, err1 == nil && err2 == nil && err3 == nil && err4 == nil && a.deliveries > 0
 }

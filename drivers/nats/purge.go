@@ -65,14 +65,14 @@ func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
 func (s *store) takeAway(ctx context.Context, h *handle) (took []uint64, err error) {
 	msgs, err := s.pull(ctx, h, purgeBatch, purgeWait)
 	for _, m := range msgs {
-		seq, _, _, ok := parseAckSubject(m.Reply)
+		a, ok := parseAckSubject(m.Reply)
 		if !ok {
 			return took, fmt.Errorf("nats: a message with an acknowledgement subject of unknown form: %s", m.Reply)
 		}
 		if err := s.nc.Publish(m.Reply, ackBody); err != nil {
 			return took, err
 		}
-		took = append(took, seq)
+		took = append(took, a.seq)
 	}
 	if err != nil {
 		return took, err

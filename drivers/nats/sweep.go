@@ -197,25 +197,25 @@ func (s *store) take(ctx context.Context, q *emulate.Queue, h *handle, n int) (d
 	now := s.Now()
 	for _, m := range msgs {
 		d := &emulate.Delivery{Ref: m.Reply}
-		seq, delivered, at, ok := parseAckSubject(m.Reply)
+		a, ok := parseAckSubject(m.Reply)
 		if !ok {
 			continue
 		}
-		d.Seq, d.Gen, d.Stored, d.Attempt, d.Redelivered = seq, uint64(delivered), time.Unix(0, at), delivered, delivered > 1
+		d.Seq, d.Gen, d.Stored, d.Attempt, d.Redelivered = a.seq, uint64(a.deliveries), time.Unix(0, a.stored), a.deliveries, a.deliveries > 1
 		d.Delivery.Queue = q.Name
 		if rerr := read(&d.Delivery, m); rerr != nil {
-			s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", q.Name, "sequence", seq, "error", rerr)
+			s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", q.Name, "sequence", a.seq, "error", rerr)
 		}
 		over := q.Over(&d.Message, d.Stored)
 		switch {
 		case over.IsZero() || over.After(now):
-			err = errors.Join(err, s.putBack(ctx, h, seq, delivered, m.Reply))
+			err = errors.Join(err, s.putBack(ctx, h, a.seq, a.deliveries, m.Reply))
 		case q.DeadLetterExchange == "":
 			err = errors.Join(err, s.nc.Publish(m.Reply, ackBody))
 		default:
 			d.Reason = emulate.Expired
 			dead = append(dead, d)
-			s.swept.add(q, seq, until)
+			s.swept.add(q, a.seq, until)
 		}
 	}
 	if err != nil && len(dead) == 0 {

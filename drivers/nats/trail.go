@@ -19,12 +19,17 @@ import (
 )
 
 // trail is one reading of a queue's stream into its book, by a consumer that
-// the server forgets when nobody listens any more.
+// the server forgets when nobody listens any more. It sends nothing twice: the
+// trail is dead as soon as something was lost on the way, before the book goes
+// on without it.
 type trail struct {
-	l     *ledger
-	sub   *natsgo.Subscription
-	dead  bool      // guarded by the ledger's mutex, as is heard
+	l   *ledger
+	sub *natsgo.Subscription
+
+	// Guarded by the ledger's mutex.
+	dead  bool
 	heard time.Time // of the server
+	nth   uint64    // how many messages came
 }
 
 const trailHeartbeat = 2 * time.Second
@@ -164,12 +169,16 @@ func (t *trail) receive(m *natsgo.Msg) {
 		if answer != "" {
 			_ = l.s.nc.Publish(answer, nil) // unheard, it is asked again
 		}
+		sent, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64)
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		t.heard = time.Now()
-		l.mu.Unlock()
+		if err == nil && sent != t.nth {
+			t.die()
+		}
 		return
 	}
-	seq, _, at, ok := parseAckSubject(m.Reply)
+	a, ok := parseAckSubject(m.Reply)
 	if !ok {
 		return
 	}
@@ -179,6 +188,11 @@ func (t *trail) receive(m *natsgo.Msg) {
 	if t.dead {
 		return
 	}
+	if t.nth++; t.nth != a.nth {
+		t.die()
+		return
+	}
+	seq, at := a.seq, a.stored
 	if l.load != nil {
 		if seq <= l.load.At {
 			if m.Subject == l.h.subject {
@@ -230,11 +244,18 @@ func (t *trail) check(suits func(seq uint64, s *snapshot) bool) bool {
 		return false
 	}
 	if err != nil || !suits(m.seq, snap) {
-		t.dead = true
-		signal(l.relink)
+		t.die()
 		return false
 	}
 	return true
+}
+
+// die has another trail take over. The caller holds the mutex.
+func (t *trail) die() {
+	if !t.dead {
+		t.dead = true
+		signal(t.l.relink)
+	}
 }
 
 // enter puts one message of the stream into the book.
