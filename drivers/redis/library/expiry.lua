@@ -46,7 +46,7 @@ local function sweep(keys, args)
   if gone(p) then return 0 end
   local most, ttl, own, dead, lease = tonumber(args[1]), tonumber(args[2]), args[3], args[4] == '1', args[5]
   local given = expire(p, t)
-  given = due(p, t) or given
+  local returned, later = due(p, t)
   if rules then
     absorb(p)
     if rules.changed then trim(p) end
@@ -71,7 +71,7 @@ local function sweep(keys, args)
     n = n + 1
   end
   local reasons, counts, entries = {}, {}, {}
-  local more = n == most
+  local more = n == most or later
   for _, reason in ipairs({MAXLEN, EXPIRED}) do
     local room = most - #entries
     local pending = redis.call('XPENDING', p, GROUP, 'IDLE', lease, '-', '+', room + 1, reason)
@@ -89,7 +89,7 @@ local function sweep(keys, args)
     end
     more = more or #pending > room
   end
-  if given then wake(p) end
+  if given or returned then wake(p) end
   return {more and 1 or 0, next, empty, reasons, counts, entries}
 end
 

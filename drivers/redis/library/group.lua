@@ -87,16 +87,15 @@ local function strike_strangers(p)
   return any
 end
 
--- due makes ready what was given back with a delay that is over.
+-- due makes ready what was given back with a delay that is over, and says whether
+-- there is more of it: so many can be due at one moment that a call for all of them
+-- would hold up everybody.
 local function due(p, t)
-  local any = false
-  while true do
-    local ids = redis.call('ZRANGEBYSCORE', p .. ':delayed', '-inf', ms(t), 'LIMIT', 0, CHUNK)
-    if #ids == 0 then return any end
-    redis.call('ZREM', p .. ':delayed', unpack(ids))
-    back(p, ids)
-    any = true
-  end
+  local ids = redis.call('ZRANGEBYSCORE', p .. ':delayed', '-inf', ms(t), 'LIMIT', 0, CHUNK)
+  if #ids == 0 then return false, false end
+  redis.call('ZREM', p .. ':delayed', unpack(ids))
+  back(p, ids)
+  return true, #ids == CHUNK
 end
 
 -- settle: from args[i], the number of acknowledged entries and those, then id,
