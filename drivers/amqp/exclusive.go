@@ -110,26 +110,41 @@ func (x *exclusives) drop(e *exclusive) {
 	}
 }
 
-// joined counts a subscriber.
-func (x *exclusives) joined(name string) {
+// dropEnded drops a queue that has ended by itself and is about to be declared,
+// maybe as another: its bindings have ended with it.
+func (x *exclusives) dropEnded(ch *channel, name string) error {
+	e := x.get(name)
+	if e == nil {
+		return nil
+	}
+	_, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+	if err == nil || lost(err) {
+		return err
+	}
+	if missing(err) {
+		x.drop(e)
+	}
+	return ch.reopen()
+}
+
+// joined counts a subscriber; nil where its queue is none of them.
+func (x *exclusives) joined(name string) *exclusive {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e := x.queues[name]; e != nil {
+	e := x.queues[name]
+	if e != nil {
 		e.consumers++
 	}
+	return e
 }
 
 // left counts a subscriber out. Where the application has closed it and it was
 // the last, an AutoDelete queue is deleted by the broker, and not made anew.
-func (x *exclusives) left(name string, closed bool) {
+func (x *exclusives) left(e *exclusive, closed bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e := x.queues[name]
-	if e == nil {
-		return
-	}
-	if e.consumers--; e.consumers <= 0 && closed && e.form.autoDelete {
-		delete(x.queues, name)
+	if e.consumers--; e.consumers == 0 && closed && e.form.autoDelete && x.queues[e.name] == e {
+		delete(x.queues, e.name)
 	}
 }
 

@@ -127,6 +127,42 @@ func TestExclusiveComesBack(t *testing.T) {
 	}
 }
 
+// TestExclusiveEndedByItself: one that has expired and is declared otherwise is
+// made anew as the last declaration says, without the bindings of the first.
+func TestExclusiveEndedByItself(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	link := testbroker.Proxy(t, url)
+	c, other := openURL(t, link.URL()), openURL(t, url)
+	p, to := publisherOf(t, other, "x"), publisherOf(t, other, "")
+	const expires = time.Second
+	check(t, c.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Topic}},
+		Queues:    []routing.Queue{{Name: "other", Exclusive: true, Expires: expires}, {Name: "same", Exclusive: true, Expires: expires}, {Name: "shared", Exclusive: true, Expires: expires}},
+		Bindings:  []routing.Binding{bindingOf("x", "other", "old"), bindingOf("x", "same", "old")},
+	}))
+	for _, name := range []string{"other", "same", "shared"} {
+		until(t, name+" has expired", func() bool { // asking for it would be a use
+			return errors.Is(publish(t, to, driver.Message{Key: name}), driver.ErrUnroutable)
+		})
+	}
+	anew := routing.Topology{
+		Queues:   []routing.Queue{{Name: "other", Exclusive: true, MaxLength: 3}, {Name: "same", Exclusive: true, Expires: expires}, {Name: "shared", Type: typeClassic}},
+		Bindings: []routing.Binding{bindingOf("x", "other", "other"), bindingOf("x", "same", "same")},
+	}
+	check(t, c.Declare(ctxOf(t), anew))
+	if c.exclusives.get("shared") != nil {
+		t.Error("a queue that is not exclusive any more would be made anew")
+	}
+	link.Cut()
+	for _, key := range []string{"other", "same"} {
+		until(t, key+" and its binding are back", func() bool { return publish(t, p, driver.Message{Key: key}) == nil })
+	}
+	if err := publish(t, p, driver.Message{Key: "old"}); !errors.Is(err, driver.ErrUnroutable) {
+		t.Errorf("the old bindings are back: %v", err)
+	}
+	check(t, c.Declare(ctxOf(t), anew))
+}
+
 // TestExclusiveStillLocked: the broker has not noticed yet that the old
 // connection is lost.
 func TestExclusiveStillLocked(t *testing.T) {

@@ -163,8 +163,8 @@ func (s *subscriber) leaveQueue() {
 	again := s.gone
 	s.gone = true
 	s.mu.Unlock()
-	if !again {
-		s.c.exclusives.left(s.queue, closed)
+	if !again && s.exclusive != nil {
+		s.c.exclusives.left(s.exclusive, closed)
 	}
 }
 

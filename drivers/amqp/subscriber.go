@@ -23,6 +23,8 @@ type subscriber struct {
 	prefetch int
 	raw      bool // deliveries are the driver's own, and stay as they came
 
+	exclusive *exclusive // its queue, where that is one
+
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	ready   chan struct{} // cap 1: something to take, or the end
@@ -85,7 +87,7 @@ func (c *Conn) subscriber(ctx context.Context, cfg driver.SubscriberConfig, raw 
 		return nil, err
 	}
 	s.life = l
-	c.exclusives.joined(s.queue)
+	s.exclusive = c.exclusives.joined(s.queue)
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	c.mu.Lock()
 	c.subscribers[s] = struct{}{}

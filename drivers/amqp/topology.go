@@ -45,6 +45,9 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 			}
 		}
 		for i, q := range t.Queues {
+			if err := c.exclusives.dropEnded(ch, q.Name); err != nil {
+				return err
+			}
 			if err := queues[i].declare(ch, q.Name); err != nil {
 				return fmt.Errorf("queue %q: %w", q.Name, locked(ch, q, transientRefused(q, err)))
 			}
