@@ -21,7 +21,7 @@ func (d *delivery) restore() {
 	// Only the broker makes a copy that comes from the delay levels: headers
 	// like a copy's on anything else are the publisher's own.
 	lost := d.Exchange == exchangeLost
-	delayed := lost || d.Exchange == exchangeIn || wasDelayed(newer)
+	delayed := ownExchange(d.Exchange) || wasDelayed(newer)
 	before, kept := h[headerDeath]
 	delete(h, headerDeath)
 	delete(h, headerReturn)
@@ -110,13 +110,17 @@ func rekeyed(deaths []any, key string, cc any) bool {
 func wasDelayed(deaths []any) bool {
 	for _, v := range deaths {
 		if t, ok := v.(map[string]any); ok {
-			if q, _ := t["queue"].(string); t["exchange"] == exchangeIn || strings.HasPrefix(q, delayPrefix) {
+			if q, _ := t["queue"].(string); ownExchange(t["exchange"]) || strings.HasPrefix(q, delayPrefix) {
 				return true
 			}
 		}
 	}
 	return false
 }
+
+// ownExchange reports one that leads from the levels into a queue of the
+// application's.
+func ownExchange(name any) bool { return name == exchangeIn || name == exchangeLost }
 
 // endFields are what the headers of the first and the last death tell.
 var endFields = [...]string{"queue", "reason", "exchange"}
@@ -166,7 +170,7 @@ func ownDeaths(list []any, origin string) []any {
 		if q, _ := t["queue"].(string); strings.HasPrefix(q, delayPrefix) {
 			continue
 		}
-		if t["exchange"] == exchangeIn {
+		if ownExchange(t["exchange"]) {
 			t["exchange"] = origin
 		}
 		deaths = append(deaths, t)

@@ -1,7 +1,12 @@
 package amqp
 
 import (
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
 )
 
 // What a broker tells of a message that died in another queue, as it was seen
@@ -95,6 +100,42 @@ func TestCountsTakenOut(t *testing.T) {
 		d.Redelivered, d.Message.Header = tc.redelivered, tc.header
 		if d.counted(tc.kind, version{4, 3}); len(d.Message.Header) != tc.left {
 			t.Errorf("%s: %v", tc.name, d.Message.Header)
+		}
+	}
+}
+
+// TestDeadUnroutable: what dies in polymq.unroutable shows where it was
+// published, and nothing of the way that it came.
+func TestDeadUnroutable(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "y", Kind: routing.Direct}},
+		Queues: []routing.Queue{
+			{Name: unroutable, TTL: 100 * time.Millisecond, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dlq"},
+			{Name: "dlq", MaxAttempts: 2, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "last"}, {Name: "last"},
+		},
+	}))
+	check(t, publish(t, publisherOf(t, c, "y"), driver.Message{ID: "m", Key: "k", TTL: time.Hour, Delay: 10 * time.Millisecond, Header: driver.Header{"polymq-mine": "v", "h": "v"}}))
+	dlq := subscribe(t, c, "dlq", 1)
+	for round, s := range []driver.Subscriber{dlq, subscribe(t, c, "last", 1)} {
+		d := receive(t, s)
+		h := d.Message.Header
+		deaths, _ := h.List(headerXDeath)
+		if len(deaths) != round+1 || h["polymq-mine"] != "v" || h["h"] != "v" || d.Message.TTL != 0 {
+			t.Fatalf("got %+v", d)
+		}
+		first := deaths[round].(map[string]any)
+		if first["queue"] != unroutable || first["reason"] != "expired" || first["exchange"] != "y" || h[prefixFirst+"exchange"] != "y" {
+			t.Errorf("got %v", h)
+		}
+		for name := range h {
+			if strings.HasPrefix(name, prefixOwn) && name != "polymq-mine" {
+				t.Errorf("header %s is left", name)
+			}
+		}
+		if round == 0 {
+			nackLater(t, s, d, 10*time.Millisecond)
+			settle(t, s, receive(t, s), driver.Nack)
 		}
 	}
 }
