@@ -3,17 +3,15 @@ package oracle
 import (
 	"fmt"
 	"io"
-	"sync"
 )
 
-// A Difference that is known: RabbitMQ's own from version to version, or one
-// that no promise covers. There are no others.
-type knownDifference struct {
-	name   string
-	reason string
-	// avoided says that the generator makes no script that shows it; it counts
+// A KnownDifference is RabbitMQ's own from version to version, or one that no
+// promise covers. There are no others.
+type KnownDifference struct {
+	Name, Reason string
+	// Avoided says that the generator makes no script that shows it; it counts
 	// how often it went another way. Else the comparison lets it pass.
-	avoided bool
+	Avoided bool
 }
 
 // The names of the known differences.
@@ -46,7 +44,7 @@ const (
 )
 
 // Known is every known difference, in one place.
-var known = []knownDifference{
+var Known = []KnownDifference{
 	{knownRedeliveredOrder, "promise 6 exempts redelivered messages: classic queues put them where they were, quorum queues behind what is there (3.x) or before it in the order of their return (4.x)", false},
 	{knownFlagPrefetched, "RabbitMQ marks what was sent to a consumer, though nobody took it from the library; Redelivered says only that the message may have been delivered before", false},
 	{knownFlagDelayed, "a Nack with a delay is a copy on RabbitMQ, which its broker has not delivered before", false},
@@ -74,43 +72,12 @@ var known = []knownDifference{
 	{knownExclusiveAgain, "RabbitMQ compares exclusiveness before the other fields and calls it a lock", true},
 }
 
-// tally counts. It is safe for concurrent use.
-type tally struct {
-	mu sync.Mutex
-	n  map[string]int
-}
-
-func newTally() *tally { return &tally{n: map[string]int{}} }
-
-func (t *tally) add(name string, n int) {
-	if t == nil || n == 0 {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.n[name] += n
-}
-
-func (t *tally) merge(o *tally) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for name, n := range o.n {
-		t.add(name, n)
-	}
-}
-
-func (t *tally) of(name string) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.n[name]
-}
-
 func printKnown(w io.Writer, t *tally) {
-	for _, k := range known {
+	for _, k := range Known {
 		how := "passed"
-		if k.avoided {
+		if k.Avoided {
 			how = "avoided"
 		}
-		fmt.Fprintf(w, "  %6d %s  %s: %s\n", t.of(k.name), how, k.name, k.reason)
+		fmt.Fprintf(w, "  %6d %s  %s: %s\n", t.of(k.Name), how, k.Name, k.Reason)
 	}
 }

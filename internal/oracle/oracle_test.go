@@ -86,7 +86,8 @@ func openWorkers(t *testing.T, n int, backends []string) []*worker {
 
 // TestOracle plays random scripts: ORACLE_SCRIPTS of them, or as many as fit
 // into ORACLE_SECONDS, from the seed ORACLE_SEED on. ORACLE_THEMES and
-// ORACLE_BACKENDS select, ORACLE_WORKERS says how many at a time.
+// ORACLE_BACKENDS select, ORACLE_WORKERS says how many at a time. A Report goes
+// into the file ORACLE_REPORT.
 func TestOracle(t *testing.T) {
 	limit := number(t, "ORACLE_SCRIPTS", scripts)
 	seed := number(t, "ORACLE_SEED", 1)
@@ -105,7 +106,8 @@ func TestOracle(t *testing.T) {
 	var failures failures
 	began := time.Now()
 	var wg sync.WaitGroup
-	for _, w := range openWorkers(t, int(min(number(t, "ORACLE_WORKERS", workers), limit)), backends) {
+	ws := openWorkers(t, int(min(number(t, "ORACLE_WORKERS", workers), limit)), backends)
+	for _, w := range ws {
 		o := Options{Themes: setting("ORACLE_THEMES"), Version: w.raw.version}
 		wg.Go(func() {
 			for !t.Failed() || failures.few() {
@@ -121,8 +123,9 @@ func TestOracle(t *testing.T) {
 					continue
 				}
 				if err != nil {
-					t.Errorf("seed %d, %s: %v", seed+uint64(n), about, err)
-					failures.add()
+					line := fmt.Sprintf("seed %d, %s: %v", seed+uint64(n), about, err)
+					t.Error(line)
+					failures.add(line)
 					continue
 				}
 				played.Add(1)
@@ -131,16 +134,22 @@ func TestOracle(t *testing.T) {
 					barren.Add(1)
 				}
 				for i, f := range found {
-					if failures.add() && i == 0 {
-						t.Error(w.report(t.Context(), s, record, f, seed+uint64(n), about))
-					} else {
-						t.Errorf("seed %d, %s, on %s: %v", seed+uint64(n), about, f.Backend, f.Difference)
+					line := fmt.Sprintf("seed %d, %s, on %s: %v", seed+uint64(n), about, f.Backend, f.Difference)
+					t.Error(line)
+					if failures.add(line) && i == 0 {
+						t.Log(w.smaller(t.Context(), s, record, f, seed+uint64(n)))
 					}
 				}
 			}
 		})
 	}
 	wg.Wait()
+	if file := os.Getenv("ORACLE_REPORT"); file != "" {
+		r := Report{int(played.Load()), seed, time.Since(began), failures.lines, applied(all), ws[0].features()}
+		if err := r.write(file); err != nil {
+			t.Error(err)
+		}
+	}
 	fmt.Printf("%d scripts from seed %d in %v, %d %s\n", played.Load(), seed, time.Since(began).Round(time.Second), all.of(unsteady), unsteady)
 	for _, b := range backends {
 		for _, f := range driver.AllFeatures {
@@ -161,15 +170,28 @@ func TestOracle(t *testing.T) {
 }
 
 // failures bounds what is shrunk and how long a broken driver is looked at.
-type failures struct{ n atomic.Int64 }
+type failures struct {
+	mu    sync.Mutex
+	lines []string
+}
 
 const mostShrunk, mostFailures = 4, 30
 
-func (f *failures) add() (shrink bool) { return f.n.Add(1) <= mostShrunk }
-func (f *failures) few() bool          { return f.n.Load() < mostFailures }
+func (f *failures) add(line string) (shrink bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lines = append(f.lines, line)
+	return len(f.lines) <= mostShrunk
+}
 
-// report shrinks a script and says what it shows.
-func (w *worker) report(ctx context.Context, s Script, record []Step, f finding, seed uint64, about string) string {
+func (f *failures) few() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.lines) < mostFailures
+}
+
+// smaller shrinks a script and says what is left of it shows.
+func (w *worker) smaller(ctx context.Context, s Script, record []Step, f finding, seed uint64) string {
 	small, least, lead := s, f, record
 	shrink(s, time.Now().Add(shrinking), func(try Script) bool {
 		record, found, err := w.play(ctx, try, []string{f.Backend}, brisk, nil)
@@ -180,7 +202,6 @@ func (w *worker) report(ctx context.Context, s Script, record []Step, f finding,
 		return true
 	})
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, %s, on %s: %v\n", seed, about, f.Backend, f.Difference)
 	fmt.Fprintf(&b, "made smaller: %v\n\n%s\nthe reference:\n", least.Difference, goTest(fmt.Sprintf("Seed%d%s", seed, strings.ToUpper(f.Backend[:1])+f.Backend[1:]), f.Backend, small))
 	for i, step := range lead {
 		fmt.Fprintf(&b, "%3d %s: %s\n", i, small.Ops[i].name(), step.text)
@@ -198,9 +219,6 @@ func kind(s Script, f finding) string {
 func replay(t *testing.T, backend string, s Script) {
 	t.Helper()
 	backends := []string{backend}
-	if s.Driver {
-		backends = []string{"amqp", backend}
-	}
 	w := openWorker(t, testbroker.URL(t, "amqp"), backends)
 	record, found, err := w.play(t.Context(), s, backends, pace{100 * time.Millisecond, usual.patience}, newTally())
 	if err != nil {

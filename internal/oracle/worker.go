@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/polymq/polymq"
 )
 
 // Backends are the drivers that are compared.
@@ -22,15 +24,16 @@ type worker struct {
 	libs map[string]*library
 }
 
-// newWorker connects. The reference's vhost may be shared; url gives a fresh
-// namespace of a scheme.
+// newWorker connects to what the backends need, and to amqp, which leads some
+// scripts. The reference's vhost may be shared; url gives a fresh namespace of a
+// scheme.
 func newWorker(ctx context.Context, reference string, url func(scheme string) string, backends []string) (*worker, error) {
 	w := &worker{libs: map[string]*library{}}
 	var err error
 	if w.raw, err = openRaw(reference); err != nil {
 		return nil, err
 	}
-	for _, b := range backends {
+	for _, b := range withLeader(backends) {
 		u := url(b)
 		var peek *raw
 		if b == "amqp" {
@@ -45,12 +48,28 @@ func newWorker(ctx context.Context, reference string, url func(scheme string) st
 	return w, nil
 }
 
+func withLeader(backends []string) []string {
+	if slices.Contains(backends, "amqp") {
+		return backends
+	}
+	return append([]string{"amqp"}, backends...)
+}
+
 func (w *worker) close(ctx context.Context) error {
 	errs := []error{w.raw.close(ctx)}
 	for _, l := range w.libs {
 		errs = append(errs, l.close(ctx))
 	}
 	return errors.Join(errs...)
+}
+
+// features are what the drivers declare.
+func (w *worker) features() map[string]polymq.Features {
+	m := map[string]polymq.Features{}
+	for backend, l := range w.libs {
+		m[backend] = l.conns[0].Features()
+	}
+	return m
 }
 
 // pace is how patient a run is.
@@ -115,12 +134,9 @@ func (w *worker) play(ctx context.Context, s Script, backends []string, at pace,
 // leader is the client that a script is compared with, told of its queues.
 func (w *worker) leader(s Script) client {
 	w.raw.classic = s.Classic
-	l := w.libs["amqp"]
-	if l != nil {
-		l.class = s.Classic
-	}
+	w.libs["amqp"].class = s.Classic
 	if s.Driver {
-		return l
+		return w.libs["amqp"]
 	}
 	return w.raw
 }

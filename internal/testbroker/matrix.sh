@@ -1,30 +1,31 @@
 #!/bin/sh
-# Installs what make test-matrix runs on into a cache folder: Debian's stable
-# and unstable release as file trees with their RabbitMQ, Redis and Valkey, and
-# the oldest and the newest nats-server. What is there stays as it is: remove
-# the folder to have newer versions. Making a tree needs root, running does not.
+# Puts one thing that make test-matrix runs on into a cache folder, unless it is
+# there; to have newer versions, remove it there:
+#
+#	matrix.sh nats version   a nats-server
+#	matrix.sh debian suite   a release of Debian as a file tree with its RabbitMQ,
+#	                         Redis and Valkey; making it needs root, running does not
 set -eu
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/polymq
 
-# The first is the oldest that the driver takes (drivers/nats/open.go).
-for version in v2.12.2 latest; do
-	bin=$cache/nats/$version
+nats() {
+	bin=$cache/nats/$1
 	if ! [ -x "$bin/nats-server" ]; then
-		echo "go install nats-server $version"
-		GOBIN=$bin GOFLAGS= go install "github.com/nats-io/nats-server/v2@$version"
+		echo "go install nats-server $1"
+		GOBIN=$bin GOFLAGS= go install "github.com/nats-io/nats-server/v2@$1"
 	fi
-done
+}
 
-for suite in trixie sid; do
-	tree=$cache/trees/$suite
+debian() {
+	tree=$cache/trees/$1
 	if [ -d "$tree" ]; then
-		continue
+		return
 	fi
 	sudo=
 	if [ "$(id -u)" != 0 ]; then
 		if ! command -v sudo >/dev/null; then
-			echo "$tree is made by debootstrap, which needs root: run $0 once as root with HOME=$HOME" >&2
+			echo "$tree is made by debootstrap, which needs root: run once as root: HOME=$HOME $0 debian $1" >&2
 			exit 1
 		fi
 		sudo=sudo
@@ -37,11 +38,23 @@ for suite in trixie sid; do
 		$sudo apt-get update -q
 		$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends debootstrap debian-archive-keyring
 	fi
-	echo "debootstrap $suite into $tree"
+	echo "debootstrap $1 into $tree"
 	mkdir -p "$cache/trees"
 	$sudo rm -rf "$tree.part"
 	# In a mount namespace of its own, so that no mount is left behind.
-	$sudo unshare --mount --propagation private debootstrap --variant=minbase \
-		--include=rabbitmq-server,redis-server,valkey-server "$suite" "$tree.part" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+	if ! $sudo unshare --mount --propagation private debootstrap --variant=minbase \
+		--include=rabbitmq-server,redis-server,valkey-server "$1" "$tree.part" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"; then
+		$sudo tail -n 5 "$tree.part/debootstrap/debootstrap.log" >&2 || true
+		$sudo rm -rf "$tree.part"
+		exit 1
+	fi
 	$sudo mv "$tree.part" "$tree"
-done
+}
+
+case ${1:-} in
+nats | debian) "$1" "${2:?which one}" ;;
+*)
+	echo "usage: $0 nats version | debian suite" >&2
+	exit 2
+	;;
+esac

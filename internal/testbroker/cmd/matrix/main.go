@@ -1,164 +1,128 @@
-// Matrix runs the conformance suite and the oracle against the versions of the
-// brokers that matrix.sh installs, beside the installed ones, and writes what
-// came of it to docs/MATRIX.md:
+// Matrix runs the conformance suite and the oracle on the versions of brokers
+// that the library promises, and writes what came of it to docs/MATRIX.md:
 //
-//	go run ./internal/testbroker/cmd/matrix [-only regexp]
+//	go run ./internal/testbroker/cmd/matrix [row ...]
 //
-// It exits with 1 when anything fails. With -only, which selects lines of the
-// table, it prints the table instead of writing it. The oracle plays the scripts
-// of make test, or random ones for ORACLE_SECONDS on each.
+// A row is named as its first column says, or by a beginning of that: redis-8,
+// rabbitmq. Rows that are not named stay as the page has them, so that a run that
+// was interrupted is continued by naming those that are left. It installs what
+// is missing by matrix.sh, and exits with 1 when a row fails or could not run.
+// The oracle plays the scripts of make test, or random ones for ORACLE_SECONDS.
 package main
 
 import (
-	"flag"
+	"context"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"regexp"
+	"os/signal"
+	"runtime"
 	"strings"
-
-	"github.com/polymq/polymq/internal/testbroker"
+	"sync"
+	"syscall"
+	"time"
 )
 
-const page = "docs/MATRIX.md"
-
 func main() {
-	only := flag.String("only", "", "run only what this regular expression matches, as in 'RabbitMQ 4'; print the table, write nothing")
-	flag.Parse()
-	ok, err := run(*only)
-	if err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "matrix:", err)
-	}
-	if err != nil || !ok {
 		os.Exit(1)
 	}
 }
 
-func run(only string) (ok bool, err error) {
-	selected, err := regexp.Compile(only)
+// errFailed: the page says what.
+var errFailed = errors.New("rows failed, see " + page)
+
+func run(ctx context.Context, names []string) error {
+	chosen, err := choose(names)
 	if err != nil {
-		return false, err
+		return err
 	}
-	all, err := entries()
+	old, err := readPage(page)
 	if err != nil {
-		return false, err
+		return err
 	}
-	ok = true
-	var lines []line
-	for _, e := range all {
-		if !selected.MatchString(e.name()) {
-			continue
-		}
-		l := line{entry: e}
-		fmt.Println(e.name())
-		if l.conformance, err = e.conformance(); err != nil {
-			return false, err
-		}
-		fmt.Println("\tconformance:", l.conformance)
-		if l.oracle, err = e.oracle(); err != nil {
-			return false, err
-		}
-		fmt.Println("\toracle:", l.oracle)
-		ok = ok && l.conformance.ok() && l.oracle.ok()
-		lines = append(lines, l)
+	// Everything that the tests leave in temporary files goes with this folder.
+	dir, err := os.MkdirTemp("", "polymq-matrix-")
+	if err != nil {
+		return err
 	}
-	text := table(lines)
-	if only != "" {
-		fmt.Print("\n", text)
-		return ok, nil
+	defer os.RemoveAll(dir)
+	began := time.Now()
+	// Once, so that all rows test the same.
+	suites, err := build(ctx, dir)
+	if err != nil {
+		return err
 	}
-	return ok, os.WriteFile(page, []byte(text), 0o644)
+	results := runAll(ctx, suites, install(ctx, chosen), func(done []result) error { return writePage(page, merged(old, done)) })
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	fmt.Println("all of it took", time.Since(began).Round(time.Second))
+	for _, r := range results {
+		if !r.ok() {
+			return errFailed
+		}
+	}
+	return nil
 }
 
-// An entry is one version of a broker.
-type entry struct {
-	broker, version string
-	from            string // where the program comes from
-	scheme          string
-	server          string // the program; "": the installed one
-}
-
-func (e entry) name() string { return e.broker + " " + e.version }
-
-// entries finds what matrix.sh has installed.
-func entries() ([]entry, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return nil, err
+// choose finds the entries that are named; all, where none is.
+func choose(names []string) ([]entry, error) {
+	if len(names) == 0 {
+		return entries, nil
 	}
-	cache = filepath.Join(cache, "polymq")
-	const (
-		rabbitMQ = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
-		redis    = "usr/bin/redis-server"
-		valkey   = "usr/bin/valkey-server"
-	)
-	all := []entry{
-		{broker: "RabbitMQ", from: "installed", scheme: "amqp"},
-		{broker: "RabbitMQ", from: "Debian trixie", scheme: "amqp", server: "trees/trixie/" + rabbitMQ},
-		{broker: "RabbitMQ", from: "Debian sid", scheme: "amqp", server: "trees/sid/" + rabbitMQ},
-		{broker: "NATS", from: "the oldest", scheme: "nats", server: "nats/v2.12.2/nats-server"},
-		{broker: "NATS", from: "the newest", scheme: "nats", server: "nats/latest/nats-server"},
-		{broker: "Redis", from: "installed", scheme: "redis"},
-		{broker: "Redis", from: "Debian trixie", scheme: "redis", server: "trees/trixie/" + redis},
-		{broker: "Redis", from: "Debian sid", scheme: "redis", server: "trees/sid/" + redis},
-		{broker: "Valkey", from: "Debian trixie", scheme: "redis", server: "trees/trixie/" + valkey},
-		{broker: "Valkey", from: "Debian sid", scheme: "redis", server: "trees/sid/" + valkey},
-	}
-	for i := range all {
-		e := &all[i]
-		if e.server != "" {
-			found, _ := filepath.Glob(filepath.Join(cache, e.server))
-			if len(found) == 0 {
-				return nil, fmt.Errorf("%s (%s) is not there: run internal/testbroker/matrix.sh", e.broker, e.from)
+	var chosen []entry
+	taken := map[string]bool{}
+	for _, name := range names {
+		found := false
+		for _, e := range entries {
+			if !strings.HasPrefix(e.name, name) {
+				continue
 			}
-			e.server = found[len(found)-1]
+			found = true
+			if !taken[e.name] {
+				taken[e.name] = true
+				chosen = append(chosen, e)
+			}
 		}
-		if e.version, err = testbroker.Version(e.scheme, e.server); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
-}
-
-// line is a line of the table.
-type line struct {
-	entry
-	conformance, oracle outcome
-}
-
-func table(lines []line) string {
-	var b strings.Builder
-	b.WriteString(`# Versions
-
-Written by ` + "`make test-matrix`" + `, which runs the conformance suite on each of these
-brokers, and then the oracle: random scripts, played on a RabbitMQ through the raw
-client and on the drivers, whose outcomes must not differ. A RabbitMQ of the table
-is the one that all drivers are compared with; the drivers of the others are
-compared with the installed one. Debian's newer releases are file trees made by
-debootstrap; what sid has changes.
-
-| Broker | From | Conformance: rows passed | failed | Oracle |
-|---|---|---|---|---|
-`)
-	for _, l := range lines {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %s |\n", l.name(), l.from, l.conformance.passed, len(l.conformance.failed), l.verdict())
-	}
-	for _, l := range lines {
-		if len(l.conformance.failed) > 0 {
-			fmt.Fprintf(&b, "\nRows that failed on %s:\n\n- %s\n", l.name(), strings.Join(l.conformance.failed, "\n- "))
+		if !found {
+			var all []string
+			for _, e := range entries {
+				all = append(all, e.name)
+			}
+			return nil, fmt.Errorf("no row begins with %q; there are %s", name, strings.Join(all, ", "))
 		}
 	}
-	return b.String()
+	return chosen, nil
 }
 
-// verdict is what the oracle says.
-func (l line) verdict() string {
-	extent := "the scripts of make test"
-	if seconds := os.Getenv("ORACLE_SECONDS"); seconds != "" {
-		extent = seconds + " s"
+// runAll runs what is installed, as many at a time as there are processors, and
+// hands what is done to save after each.
+func runAll(ctx context.Context, s suites, ready []installed, save func([]result) error) []result {
+	var mu sync.Mutex
+	var done []result
+	add := func(r result) {
+		mu.Lock()
+		defer mu.Unlock()
+		done = append(done, r)
+		if err := save(done); err != nil {
+			fmt.Fprintln(os.Stderr, "matrix:", err)
+		}
 	}
-	if l.oracle.ok() {
-		return "no difference in " + extent
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, runtime.NumCPU())
+	for _, i := range ready {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if r := s.run(ctx, i); ctx.Err() == nil {
+				add(r)
+			}
+		})
 	}
-	return "failed"
+	wg.Wait()
+	return done
 }

@@ -3,79 +3,46 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"strings"
 )
 
-// outcome is how the tests of one run ended.
+// outcome is how the tests of one program ended.
 type outcome struct {
-	passed int
-	failed []string
+	Passed int
+	Failed []string
+	Known  []string // that are known to fail
+
+	whole bool // the program told how the test as a whole ended
 }
 
-func (o outcome) ok() bool { return len(o.failed) == 0 }
+func (o outcome) ok() bool { return len(o.Failed) == 0 && o.Passed > 0 }
 
 func (o outcome) String() string {
-	if len(o.failed) > 0 {
-		return fmt.Sprintf("%d failed, %d passed", len(o.failed), o.passed)
+	text := fmt.Sprintf("%d rows", o.Passed)
+	if len(o.Failed) > 0 {
+		text = fmt.Sprintf("%d rows, **%d failed**", o.Passed, len(o.Failed))
 	}
-	return fmt.Sprintf("%d passed", o.passed)
+	if len(o.Known) > 0 {
+		text += fmt.Sprintf(", %d known to fail", len(o.Known))
+	}
+	return text
 }
 
-// conformance runs the suite; a row is two levels below the test that runs it.
-func (e entry) conformance() (outcome, error) {
-	const rowDepth = 2
-	return e.test(rowDepth, nil, "-timeout", "30m", "-run", "^TestConformance$", "./drivers/"+e.scheme+"/")
+// end says how the program ended, beyond what it told of its tests.
+func (o *outcome) end(err error) {
+	switch {
+	case err != nil && !o.whole:
+		o.Failed = append(o.Failed, "the run ended early: "+err.Error())
+	case err != nil && len(o.Failed) == 0:
+		o.Failed = append(o.Failed, "the run as a whole: "+err.Error())
+	case o.Passed+len(o.Failed)+len(o.Known) == 0:
+		o.Failed = append(o.Failed, "nothing was tested")
+	}
 }
 
-// oracle compares the drivers that are on the broker with RabbitMQ, by the
-// scripts that make test plays, or for ORACLE_SECONDS.
-func (e entry) oracle() (outcome, error) {
-	const testDepth = 0
-	var env []string
-	if e.scheme != "amqp" {
-		env = []string{"ORACLE_BACKENDS=amqp," + e.scheme}
-	}
-	return e.test(testDepth, env, "-timeout", "2h", "-run", "^TestOracle$", "./internal/oracle/")
-}
-
-// test runs go test on the broker. What counts is tests with depth slashes in
-// their names; what others print is shown when they fail.
-func (e entry) test(depth int, env []string, args ...string) (outcome, error) {
-	cmd := exec.Command("go", append([]string{"test", "-json", "-race", "-count=1"}, args...)...)
-	// Named brokers would be used instead of this one.
-	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "POLYMQ_TEST_") && !strings.HasPrefix(name, "POLYMQ_RUN_") {
-			cmd.Env = append(cmd.Env, v)
-		}
-	}
-	cmd.Env = append(cmd.Env, env...)
-	if e.server != "" {
-		cmd.Env = append(cmd.Env, "POLYMQ_TEST_"+strings.ToUpper(e.scheme)+"_SERVER="+e.server)
-	}
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return outcome{}, err
-	}
-	if err := cmd.Start(); err != nil {
-		return outcome{}, err
-	}
-	o, err := read(stdout, depth)
-	if ended := cmd.Wait(); ended != nil && len(o.failed) == 0 {
-		o.failed = []string{"as a whole: " + ended.Error()}
-	}
-	if err == nil && o.passed+len(o.failed) == 0 {
-		err = errors.New("nothing was tested")
-	}
-	return o, err
-}
-
-// read reads what go test -json tells.
+// read reads what go test -json tells, and prints what tests that fail printed.
 func read(r io.Reader, depth int) (outcome, error) {
 	var o outcome
 	output := map[string][]string{}
@@ -91,22 +58,30 @@ func read(r io.Reader, depth int) (outcome, error) {
 			name = event.Test
 		}
 		row := event.Test != "" && strings.Count(event.Test, "/") == depth
+		verdict := true
 		switch event.Action {
-		case "output", "build-output":
+		case "output":
 			output[event.Test] = append(output[event.Test], event.Output)
+			verdict = false
 		case "fail":
 			fmt.Print(strings.Join(output[event.Test], ""))
 			if row {
-				o.failed = append(o.failed, name)
+				o.Failed = append(o.Failed, name)
 			}
-		case "skip": // a row that is known to fail
+		case "skip":
 			if row {
-				o.failed = append(o.failed, name+" (skipped)")
+				o.Known = append(o.Known, name)
 			}
 		case "pass":
 			if row {
-				o.passed++
+				o.Passed++
 			}
+		default:
+			verdict = false
+		}
+		if verdict {
+			delete(output, event.Test)
+			o.whole = o.whole || event.Test != "" && !inner
 		}
 	}
 	return o, lines.Err()
