@@ -277,6 +277,7 @@ func (l *ledger) chores() time.Duration {
 			} else {
 				next = min(next, m.lease()/3-age)
 			}
+			next = min(next, m.lapsed(now).Sub(now))
 		}
 	}
 	if due := l.book.due(); due > 0 {

@@ -1,9 +1,11 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +34,7 @@ type member struct {
 	limit  int       // as told
 	sign   time.Time // when the last sign of life was given
 	until  time.Time // the reader lasts until then at least
+	lapse  time.Time // no hold of the inbox ends before
 	holds  map[uint64]*kept
 	due    []*kept // of holds, not yet brought
 	ending bool
@@ -41,7 +44,8 @@ type member struct {
 // kept is a delivery of a kept queue.
 type kept struct {
 	emulate.Delivery
-	put bool // into the inbox
+	put   bool      // into the inbox
+	until time.Time // the inbox holds it no longer than that
 }
 
 // lease is how long the reader lasts without a sign.
@@ -220,8 +224,9 @@ func (m *member) bring() {
 			if err := read(&k.Delivery.Delivery, msgs[i]); err != nil {
 				l.s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", l.q.Name, "sequence", k.Seq, "error", err)
 			}
-			k.put = true
-			if over := m.in.Put(&k.Delivery); len(over) > 0 {
+			over := m.in.Put(&k.Delivery)
+			k.put, k.until = true, time.Now().Add(m.lease())
+			if len(over) > 0 {
 				m.limit = -1 // as if never told
 				m.tellLimit()
 				m.settled(k, deed{Do: doBack})
@@ -267,8 +272,8 @@ func (m *member) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outco
 // Extend gives a sign of life: all holds of a reader last as long as it.
 func (m *member) Extend(ctx context.Context, ds []*emulate.Delivery) (lost []*emulate.Delivery, err error) {
 	m.l.mu.Lock()
-	id := m.id
-	m.sign = time.Now()
+	id, now := m.id, time.Now()
+	m.sign = now
 	m.l.mu.Unlock()
 	if err := m.l.do(ctx, deed{Do: doAlive, By: id}, m, nil); err != nil {
 		return nil, err
@@ -276,11 +281,38 @@ func (m *member) Extend(ctx context.Context, ds []*emulate.Delivery) (lost []*em
 	m.l.mu.Lock()
 	defer m.l.mu.Unlock()
 	for _, d := range ds {
-		if k := d.Ref.(*kept); m.holds[k.Seq] != k {
+		if k := d.Ref.(*kept); m.holds[k.Seq] == k {
+			k.until = now.Add(m.lease())
+		} else {
 			lost = append(lost, d)
 		}
 	}
 	return lost, nil
+}
+
+// lapsed gives back what the inbox does not hold any more, having heard too late
+// that the reader lives, and returns when to look again. The caller holds the
+// mutex.
+func (m *member) lapsed(now time.Time) time.Time {
+	if now.Before(m.lapse) {
+		return m.lapse
+	}
+	m.lapse = now.Add(m.lease())
+	var over []*kept
+	for _, k := range m.holds {
+		switch {
+		case !k.put:
+		case now.After(k.until):
+			over = append(over, k)
+		case k.until.Before(m.lapse):
+			m.lapse = k.until
+		}
+	}
+	slices.SortFunc(over, func(x, y *kept) int { return cmp.Compare(x.Seq, y.Seq) })
+	for _, k := range over {
+		m.settled(k, deed{Do: doNack})
+	}
+	return m.lapse
 }
 
 // Drain stops delivering and gives back what was not handed out.
