@@ -99,7 +99,7 @@ func (c *consumer) block(r *fetch) error {
 	if err := c.call.lock(c.ctx); err != nil {
 		return err
 	}
-	name, life := c.name, c.life
+	name, life := c.name, c.current()
 	c.call.unlock()
 	wait := min(r.wait, maxBlock, c.s.cfg.lease/3)
 	r.args = c.blocking(r, name, room, max(wait.Milliseconds(), 1))
@@ -135,7 +135,7 @@ func (c *consumer) block(r *fetch) error {
 		return err
 	}
 	defer c.call.unlock()
-	if life != c.life {
+	if life != c.current() {
 		// Struck while it waited: the entries are somebody else's by now.
 		return a.err
 	}

@@ -151,6 +151,13 @@ func (c *consumer) die() {
 	c.rename()
 }
 
+// current is the life; who deletes the queue ends it at any time.
+func (c *consumer) current() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.life
+}
+
 // lose ends all holds; the caller holds mu.
 func (c *consumer) lose() {
 	c.life++
