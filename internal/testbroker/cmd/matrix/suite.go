@@ -134,7 +134,7 @@ func (r result) ok() bool {
 
 func (r result) oracleText() string {
 	if n := len(r.Oracle.Differences); n > 0 {
-		return fmt.Sprintf("**%d differences**, %d scripts", n, r.Oracle.Scripts)
+		return fmt.Sprintf("**differences: %d** in %d scripts", n, r.Oracle.Scripts)
 	}
-	return fmt.Sprintf("no difference, %d scripts", r.Oracle.Scripts)
+	return fmt.Sprintf("no difference in %d scripts", r.Oracle.Scripts)
 }
