@@ -5,7 +5,7 @@
 //	amqp://user:password@host1:5672,host2:5672/vhost?option=value
 //
 // User and password default to guest, the port to 5672 (amqps: 5671), the
-// vhost to "/". amqps trusts the system's roots.
+// vhost to "/".
 //
 //	option           default  meaning
 //	heartbeat        10s      a peer silent for three halves of this is lost; 1s to 1h
@@ -13,6 +13,17 @@
 //	name             polymq   the connections' name in RabbitMQ's own tools
 //	management       none     address of the management API, http://host:15672;
 //	                          with user and password of the URL unless it has its own
+//
+// amqps trusts the system's roots and wants a certificate for the host's name,
+// unless these say otherwise; an https management API is checked alike:
+//
+//	ca           none   a PEM file of certificates to trust instead
+//	cert, key    none   PEM files of the client's certificate and its key, read again
+//	                    for each connection
+//	server-name  none   what the certificate must be for, instead of the host
+//	verify       full   none takes any certificate: whoever is between can read all
+//	auth         plain  external: the client's certificate says who connects
+//	                    (RabbitMQ's plugin rabbitmq_auth_mechanism_ssl)
 //
 // # Connections
 //

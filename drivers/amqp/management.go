@@ -42,7 +42,7 @@ func newManagement(s settings) (*management, error) {
 	u.RawQuery, u.Fragment = "", ""
 	m.base = strings.TrimSuffix(u.String(), "/")
 	// Its calls are rare: connections kept would be goroutines kept.
-	m.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}}
+	m.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: s.tls.Clone()}}
 	return m, nil
 }
 

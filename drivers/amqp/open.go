@@ -27,7 +27,8 @@ type Driver struct{}
 // settings is what a URL says.
 type settings struct {
 	addrs       []string
-	tls         bool
+	tls         *tls.Config // nil: in clear
+	external    bool        // the client's certificate says who it is
 	user        string
 	password    string
 	vhost       string
@@ -38,10 +39,12 @@ type settings struct {
 }
 
 func parse(u *driver.URL) (settings, error) {
-	s := settings{tls: u.Scheme == "amqps", user: "guest", password: "guest", vhost: "/"}
+	s := settings{user: "guest", password: "guest", vhost: "/"}
 	port := 5672
-	if s.tls {
+	if u.Scheme == "amqps" {
 		port = 5671
+		s.tls = u.TLS()
+		s.external = u.OneOf("auth", "plain", "external") == "external"
 	}
 	s.addrs = u.Addrs(port)
 	if u.HasUser {
@@ -87,9 +90,12 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 	defer stop()
 	p := &patient{Conn: tcp, timeout: max(2*s.heartbeat, 5*time.Second)}
 	var nc net.Conn = p
-	if s.tls {
-		host, _, _ := net.SplitHostPort(addr)
-		t := tls.Client(p, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12})
+	if s.tls != nil {
+		cfg := s.tls.Clone()
+		if cfg.ServerName == "" {
+			cfg.ServerName, _, _ = net.SplitHostPort(addr)
+		}
+		t := tls.Client(p, cfg)
 		if err := t.HandshakeContext(ctx); err != nil {
 			tcp.Close()
 			return nil, nil, err
@@ -98,8 +104,12 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 	}
 	w := newWire(nc)
 	prepare(w)
+	var auth amqp091.Authentication = &amqp091.PlainAuth{Username: s.user, Password: s.password}
+	if s.external {
+		auth = &amqp091.ExternalAuth{}
+	}
 	conn, err := amqp091.Open(w, amqp091.Config{
-		SASL:      []amqp091.Authentication{&amqp091.PlainAuth{Username: s.user, Password: s.password}},
+		SASL:      []amqp091.Authentication{auth},
 		Vhost:     s.vhost,
 		Heartbeat: s.heartbeat,
 		FrameSize: frameSize,

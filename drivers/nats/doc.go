@@ -6,10 +6,8 @@
 //	conn, err := polymq.Open(ctx, "nats://user:password@host1:4222,host2:4222/?vhost=shop", nil)
 //
 // The port is 4222 where none is given. Without a password the part before the
-// @ is a token. tls+nats speaks TLS and checks the server's certificate against
-// the system's authorities. All hosts must belong to one cluster. Each is tried
-// once by Open; afterwards a lost connection is made anew, to any of them, until
-// Close.
+// @ is a token. All hosts must belong to one cluster. Each is tried once by
+// Open; afterwards a lost connection is made anew, to any of them, until Close.
 //
 //	option    default   meaning
 //	vhost     default   the namespace; any name. Namespaces share nothing.
@@ -18,6 +16,18 @@
 //	                    longest counts for a queue that they share.
 //	replicas  1         copies of what is made from now on: 1, 3 or 5. What is there
 //	                    already stays as it is.
+//	creds     none      a file with a user's JWT and seed, instead of a user and
+//	                    password; read again for each connection
+//	nkey      none      a file with a user's nkey seed, likewise
+//
+// tls+nats trusts the system's roots and wants a certificate for the host's
+// name, unless these say otherwise:
+//
+//	ca           none   a PEM file of certificates to trust instead
+//	cert, key    none   PEM files of the client's certificate and its key, read
+//	                    again for each connection
+//	server-name  none   what the certificate must be for, instead of the host
+//	verify       full   none takes any certificate: whoever is between can read all
 //
 // # Servers
 //

@@ -51,6 +51,9 @@ type options struct {
 	vhost    string
 	lease    time.Duration
 	replicas int
+	tls      *tls.Config // nil: in clear, unless the server wants it otherwise
+	creds    string      // a file with a user's JWT and nkey seed
+	nkey     string      // a file with an nkey seed
 }
 
 const (
@@ -67,9 +70,17 @@ func parseOptions(u *driver.URL) (options, error) {
 		lease: u.Duration("lease", 30*time.Second, time.Second, 10*time.Minute),
 	}
 	o.replicas, _ = strconv.Atoi(u.OneOf("replicas", "1", "3", "5"))
+	o.creds, o.nkey = u.Text("creds", ""), u.Text("nkey", "")
+	if u.Scheme == "tls+nats" {
+		o.tls = u.TLS()
+	}
 	err := u.Rest()
-	if err == nil && u.Path != "" {
+	switch {
+	case err != nil:
+	case u.Path != "":
 		err = errors.New("a nats URL has no path: write ?vhost=name for a namespace")
+	case u.HasUser && o.creds != "" || u.HasUser && o.nkey != "" || o.creds != "" && o.nkey != "":
+		err = errors.New("a user in the URL, creds and nkey are three ways to say who connects: give one")
 	}
 	return o, err
 }
@@ -85,11 +96,23 @@ func openStore(ctx context.Context, u *driver.URL, cfg driver.Config) (*store, e
 	for _, addr := range u.Addrs(4222) {
 		o.Servers = append(o.Servers, "nats://"+addr)
 	}
-	if u.Scheme == "tls+nats" {
+	if opt.tls != nil {
 		o.Secure = true
-		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		o.TLSConfig = opt.tls
 	}
 	switch {
+	case opt.creds != "":
+		if err := natsgo.UserCredentials(opt.creds)(&o); err != nil {
+			return nil, fmt.Errorf("URL option creds: %w", err)
+		}
+	case opt.nkey != "":
+		auth, err := natsgo.NkeyOptionFromSeed(opt.nkey)
+		if err == nil {
+			err = auth(&o)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("URL option nkey: %w", err)
+		}
 	case !u.HasUser:
 	case u.Password == "":
 		o.Token = u.User

@@ -17,6 +17,16 @@
 //	timeout     for connecting, and for an answer, 100ms to 1m           default: 3s
 //	pool        connections for calls, 1 to 1000                         default: 10
 //
+// rediss and valkeys trust the system's roots and want a certificate for the
+// host's name, unless these say otherwise:
+//
+//	ca           a PEM file of certificates to trust instead             default: none
+//	cert, key    PEM files of the client's certificate and its key, read
+//	             again for each connection                               default: none
+//	server-name  what the certificate must be for, instead of the host   default: none
+//	verify       none takes any certificate: whoever is between can read
+//	             all                                                     default: full
+//
 // Each queue is a stream with one consumer group. What must be atomic is a Redis
 // function of the library polymq1, which Open loads where it is missing or
 // older. docs/WIRE.md describes what is stored.

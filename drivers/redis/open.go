@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"strconv"
@@ -51,6 +50,9 @@ func parse(u *driver.URL) (config, error) {
 		user:     u.User,
 		password: u.Password,
 	}
+	if u.Scheme == "rediss" || u.Scheme == "valkeys" {
+		cfg.tls = u.TLS()
+	}
 	if err := u.Rest(); err != nil {
 		return cfg, err
 	}
@@ -65,9 +67,8 @@ func parse(u *driver.URL) (config, error) {
 		cfg.db = db
 	}
 	cfg.addr = u.Addrs(6379)[0]
-	if strings.HasSuffix(u.Scheme, "s") && u.Scheme != "redis" {
-		host, _, _ := net.SplitHostPort(cfg.addr)
-		cfg.tls = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if cfg.tls != nil && cfg.tls.ServerName == "" {
+		cfg.tls.ServerName, _, _ = net.SplitHostPort(cfg.addr)
 	}
 	return cfg, nil
 }
