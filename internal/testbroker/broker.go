@@ -15,11 +15,16 @@ type Broker struct {
 // Under -short it skips t.
 func Start(t testing.TB, scheme string) *Broker {
 	t.Helper()
+	return begin(t, scheme, nil)
+}
+
+func begin(t testing.TB, scheme string, tls *certificates) *Broker {
+	t.Helper()
 	k := kindOf(t, scheme)
 	if testing.Short() {
 		t.Skipf("-short: %s is left out", k.title())
 	}
-	s, err := startServer(k)
+	s, err := startServer(k, tls)
 	if err != nil {
 		t.Fatal(err)
 	}

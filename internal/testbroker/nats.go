@@ -30,6 +30,13 @@ func (nats) launch(s *server) error {
 authorization { user: polymq, password: "%s" }
 jetstream { store_dir: %q }
 `, s.address(0), s.password, filepath.Join(home, "data"))
+	if s.tls != nil {
+		if err := s.tls.copy(s.dir); err != nil {
+			return err
+		}
+		conf += fmt.Sprintf("tls { ca_file: %q, cert_file: %q, key_file: %q, verify: true }\nallow_non_tls: true\n",
+			filepath.Join(home, "ca.crt"), filepath.Join(home, "server.crt"), filepath.Join(home, "server.key"))
+	}
 	if err := os.WriteFile(filepath.Join(s.dir, "nats.conf"), []byte(conf), 0o600); err != nil {
 		return err
 	}
@@ -47,6 +54,10 @@ func (nats) ready(ctx context.Context, s *server) error {
 
 func (nats) url(s *server) string {
 	return fmt.Sprintf("nats://polymq:%s@%s", s.password, s.address(0))
+}
+
+func (nats) secureURL(s *server) string {
+	return fmt.Sprintf("tls+nats://polymq:%s@localhost:%d?replicas=1", s.password, s.ports[0])
 }
 
 func (nats) fresh(_ context.Context, base, name string) (string, error) {

@@ -22,6 +22,7 @@ const (
 	managementPort
 	distributionPort
 	epmdPort
+	amqpsPort
 )
 
 func (rabbitMQ) scheme() string { return "amqp" }
@@ -45,9 +46,27 @@ management.sample_retention_policies.global.minute = 1
 management.sample_retention_policies.basic.minute = 1
 management.sample_retention_policies.detailed.minute = 1
 `, s.address(amqpPort), s.ports[managementPort], s.password)
+	plugins := "rabbitmq_management"
+	home := script.home(s.dir)
+	if s.tls != nil {
+		if err := s.tls.copy(s.dir); err != nil {
+			return err
+		}
+		plugins += ",rabbitmq_auth_mechanism_ssl"
+		conf += fmt.Sprintf(`listeners.ssl.1 = %s
+ssl_options.cacertfile = %[2]s/ca.crt
+ssl_options.certfile = %[2]s/server.crt
+ssl_options.keyfile = %[2]s/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = EXTERNAL
+ssl_cert_login_from = common_name
+`, s.address(amqpsPort), home)
+	}
 	for name, text := range map[string]string{
 		"rabbitmq.conf":   conf,
-		"enabled_plugins": "[rabbitmq_management].\n",
+		"enabled_plugins": "[" + plugins + "].\n",
 	} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
 			return err
@@ -76,7 +95,6 @@ management.sample_retention_policies.detailed.minute = 1
 	// With the retention policies above: how old the management API's figures
 	// may be, which is five seconds and more by default.
 	const figures = " -rabbit quorum_tick_interval 500 -rabbit collect_statistics_interval 500"
-	home := script.home(s.dir)
 	cmd := script.command()
 	cmd.Env = append(os.Environ(),
 		"HOME="+home,
@@ -115,6 +133,10 @@ func (rabbitMQ) ready(ctx context.Context, s *server) error {
 
 func (rabbitMQ) url(s *server) string {
 	return fmt.Sprintf("amqp://polymq:%s@%s/%%2F?management=http://%s", s.password, s.address(amqpPort), s.address(managementPort))
+}
+
+func (rabbitMQ) secureURL(s *server) string {
+	return fmt.Sprintf("amqps://polymq:%s@localhost:%d/%%2F?management=http://%s", s.password, s.ports[amqpsPort], s.address(managementPort))
 }
 
 func (rabbitMQ) fresh(ctx context.Context, base, name string) (string, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -22,9 +23,19 @@ func (redis) launch(s *server) error {
 	if err != nil {
 		return err
 	}
-	return s.run(program.command(
+	home := program.home(s.dir)
+	args := []string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.ports[0]), "--requirepass", s.password,
-		"--dir", program.home(s.dir), "--appendonly", "yes", "--save", "", "--daemonize", "no"))
+		"--dir", home, "--appendonly", "yes", "--save", "", "--daemonize", "no",
+	}
+	if s.tls != nil {
+		if err := s.tls.copy(s.dir); err != nil {
+			return err
+		}
+		args = append(args, "--tls-port", strconv.Itoa(s.ports[1]), "--tls-auth-clients", "yes",
+			"--tls-ca-cert-file", filepath.Join(home, "ca.crt"), "--tls-cert-file", filepath.Join(home, "server.crt"), "--tls-key-file", filepath.Join(home, "server.key"))
+	}
+	return s.run(program.command(args...))
 }
 
 func (redis) ready(ctx context.Context, s *server) error {
@@ -39,6 +50,10 @@ func (redis) ready(ctx context.Context, s *server) error {
 
 func (redis) url(s *server) string {
 	return fmt.Sprintf("redis://:%s@%s/0", s.password, s.address(0))
+}
+
+func (redis) secureURL(s *server) string {
+	return fmt.Sprintf("rediss://:%s@localhost:%d/0?timeout=3s", s.password, s.ports[1])
 }
 
 func (redis) fresh(_ context.Context, base, name string) (string, error) {

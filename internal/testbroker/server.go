@@ -27,20 +27,22 @@ type server struct {
 	dir       string
 	ports     []int
 	password  string
+	tls       *certificates // nil: in clear only
 	processes []*process
 }
 
-// startServer starts a broker and returns once it serves.
-func startServer(k kind) (*server, error) {
+// startServer starts a broker and returns once it serves. With certificates it
+// also takes connections with TLS.
+func startServer(k kind, tls *certificates) (*server, error) {
 	var err error
 	// A port that was free a moment ago can be taken by now; then the broker
 	// ends at once, and other ports will do.
 	for range 3 {
-		s := &server{kind: k, password: rand.Text()}
+		s := &server{kind: k, password: rand.Text(), tls: tls}
 		if s.dir, err = scratch(); err != nil {
 			return nil, err
 		}
-		if s.ports, err = freePorts(4); err == nil {
+		if s.ports, err = freePorts(5); err == nil {
 			if err = s.start(); err == nil {
 				return s, nil
 			}

@@ -62,8 +62,9 @@ type kind interface {
 	launch(s *server) error
 	// ready is nil once s serves.
 	ready(ctx context.Context, s *server) error
-	// url addresses s; its namespace is the default one.
+	// url addresses s; its namespace is the default one. secureURL does with TLS.
 	url(s *server) string
+	secureURL(s *server) string
 	// fresh makes the namespace name in the broker at base and returns its
 	// URL; remove takes all of it away.
 	fresh(ctx context.Context, base, name string) (string, error)
@@ -121,7 +122,7 @@ func (b *sharedBrokers) url(k kind) (string, error) {
 		b.started[k.scheme()] = one
 	}
 	b.mu.Unlock()
-	one.once.Do(func() { one.server, one.err = startServer(k) })
+	one.once.Do(func() { one.server, one.err = startServer(k, nil) })
 	if one.err != nil {
 		return "", one.err
 	}

@@ -278,7 +278,7 @@ func TestCrash(t *testing.T) {
 func crash() {
 	var pids []int
 	for _, k := range kinds {
-		s, err := startServer(k)
+		s, err := startServer(k, nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
