@@ -27,28 +27,38 @@ func (p *player) follow(record []Step, j judge) *Difference {
 	j.taken = p.taken
 	for i, op := range p.s.Ops {
 		want := record[i]
-		if want.Skipped {
-			continue
-		}
-		p.calm(op)
-		step := op.do(p, &want)
-		p.moved(op, step)
 		differ := func(what, got, want string) *Difference {
 			return &Difference{Op: i, What: what, Want: want, Got: got}
 		}
-		if what, got, want := j.compare(op, step, want); what != "" {
-			return differ(what, got, want)
-		}
-		if want.After != nil {
-			after, err := p.await(want.After)
+		stands := func(when string, want []State) *Difference {
+			if want == nil {
+				return nil
+			}
+			is, err := p.await(want)
 			if err != nil {
 				return differ("looking at the queues", err.Error(), "")
 			}
-			for k, w := range want.After {
-				if after[k] != w {
-					return differ("what stands afterwards", after[k].String(), w.String())
+			for k, w := range want {
+				if is[k] != w {
+					return differ("what stands "+when, is[k].String(), w.String())
 				}
 			}
+			return nil
+		}
+		p.calm(op)
+		if d := stands("before it", want.Rest); d != nil {
+			return d
+		}
+		if want.Skipped {
+			continue
+		}
+		step := op.do(p, &want)
+		p.moved(op, step)
+		if what, got, want := j.compare(op, step, want); what != "" {
+			return differ(what, got, want)
+		}
+		if d := stands("afterwards", want.After); d != nil {
+			return d
 		}
 	}
 	return nil

@@ -267,3 +267,24 @@ func (w *worker) playFaulty(ctx context.Context, s Script, f *faulty) (*Differen
 	d, err := w.follow(ctx, "mem", f, named, record, pace{usual.quiet, time.Second}, nil)
 	return d, errors.Join(err, w.libs["mem"].forget(ctx))
 }
+
+// TestLateIsRight: what happens by itself may be slower than the pause that is
+// made for it.
+func TestLateIsRight(t *testing.T) {
+	w := openWorkers(t, 1, []string{"amqp", "mem"})[0]
+	s := renamed(Script{Ops: []Op{
+		Declare{Topology: routing.Topology{Queues: []routing.Queue{{Name: "q1"}, {Name: "q2", TTL: 60 * time.Millisecond, DeadLetterExchange: "amq.default", DeadLetterKey: "q1"}}}},
+		Publish{Messages: []polymq.Message{{ID: "m1", Key: "q2"}}},
+		Publish{Messages: []polymq.Message{{ID: "m2", Key: "q1"}}},
+		Subscribe{By: "c1", Queue: "q1", Prefetch: whole},
+		Receive{By: "c1"},
+	}}, session+"late.")
+	record, err := w.lead(t.Context(), s, usual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := &faulty{client: w.libs["mem"], queue: func(q *routing.Queue) { q.TTL *= 10 }}
+	if d, err := w.follow(t.Context(), "mem", late, s, record, usual, nil); d != nil || err != nil {
+		t.Error(d, err)
+	}
+}

@@ -73,8 +73,15 @@ func (p *player) record() ([]Step, error) {
 		if err := p.racy(op); err != nil {
 			return nil, fmt.Errorf("operation %d: %w", i, err)
 		}
-		p.calm(op)
+		var rest []State
+		if p.calm(op) {
+			var err error
+			if rest, err = p.settled(p.calmness(Wait{})); err != nil {
+				return nil, fmt.Errorf("before operation %d, %s: %w", i, op.name(), err)
+			}
+		}
 		step := op.do(p, nil)
+		step.Rest = rest
 		p.moved(op, step)
 		if p.racing == 0 && !step.Skipped && !still(op) {
 			after, err := p.settled(p.calmness(op))
@@ -112,16 +119,18 @@ func (p *player) racy(op Op) error {
 }
 
 // calm waits, before an operation that looks at something or comes behind what
-// is under way, until what is short is over.
-func (p *player) calm(op Op) {
+// is under way, until what is short is over. It reports whether it had to.
+func (p *player) calm(op Op) bool {
 	switch op.(type) {
 	case Declare, Bind, Unbind:
-		return
+		return false
 	}
-	if p.racing > 0 {
-		pause(p.ctx, p.racing+margin)
-		p.racing = 0
+	if p.racing == 0 {
+		return false
 	}
+	pause(p.ctx, p.racing+margin)
+	p.racing = 0
+	return true
 }
 
 // still reports whether an operation leaves the queues as they are, so that

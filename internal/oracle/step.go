@@ -21,6 +21,9 @@ type Step struct {
 	N         int // messages purged
 	Info      polymq.QueueInfo
 	Delivered []Delivered
+	// Rest is what the queues held before the operation, which waited for what
+	// was under way; nil where it had not to.
+	Rest []State
 	// Before says of each delivered message that its queue has handed it out
 	// before.
 	Before []bool
@@ -53,6 +56,9 @@ func (s Step) describe() string {
 		return "skipped"
 	}
 	var b strings.Builder
+	for _, r := range s.Rest {
+		fmt.Fprintf(&b, "\n\tbefore it %s", r)
+	}
 	fmt.Fprintf(&b, "%q n=%d %+v", s.Errs, s.N, s.Info)
 	for _, d := range s.Delivered {
 		fmt.Fprintf(&b, "\n\t%s", d)
