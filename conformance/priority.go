@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -76,20 +77,33 @@ func priorityGivenBack(e *env) {
 	e.ack(e.body(s, "low"))
 }
 
-// noPriorities has a plain queue ignore them, where it can.
+// noPriorities has a plain queue ignore them; where Features says that it cannot,
+// those of one priority are in order.
 func noPriorities(e *env) {
 	c := e.open()
 	e.declare(c, "q")
-	priorities := []uint8{0, 9, 1, 255, 5}
-	if c.Features().PlainPriorities {
-		priorities = []uint8{9, 9, 9, 9, 9}
-	}
+	minded := c.Features().PlainPriorities
+	priorities := []uint8{0, 9, 1, 255, 5, 0, 9, 1, 255, 5}
 	for i, priority := range priorities {
 		e.publish(c, "", prior("q", strconv.Itoa(i), priority))
 	}
 	s := e.subscriber(c, "q", 1)
-	for i := range 5 {
-		e.ack(e.body(s, strconv.Itoa(i)))
+	var came []string
+	for range priorities {
+		d := e.receive(s)
+		came = append(came, string(d.Body))
+		e.ack(d)
+	}
+	for later, priority := range priorities {
+		for earlier := range later {
+			if minded && priorities[earlier] != priority {
+				continue
+			}
+			if slices.Index(came, strconv.Itoa(earlier)) > slices.Index(came, strconv.Itoa(later)) {
+				e.Errorf("received %q: %d is before %d, of priorities %v", came, later, earlier, priorities)
+				return
+			}
+		}
 	}
 }
 
