@@ -45,9 +45,10 @@
 // through functions, which costs them speed and some 100 bytes of the server's
 // memory more for each message that waits; other queues do not feel it. The
 // functions keep limits exactly, whoever publishes. As on RabbitMQ, what a
-// subscriber has room for counts as delivered, and not in the limits; what was
-// given back with a delay counts when that is over. TTLs and delays go by the
-// server's clock.
+// subscriber has room for counts as delivered, and not in the limits: so a queue
+// has its limit and that much more until the subscriber takes it, or has not been
+// heard of for 3 s. What was given back with a delay counts when that is over. TTLs
+// and delays go by the server's clock.
 //
 // A user with an ACL needs at least
 //

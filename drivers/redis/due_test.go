@@ -52,17 +52,13 @@ func TestDueInParts(t *testing.T) {
 		const n, chunk = 2500, 1000
 		x.delay(n)
 		x.join("one")
-		fn := x.h.fns.tend
-		if hasRules(x.q) {
-			fn = x.h.fns.fetch
-		}
 		for left := int64(n); left > 0; {
-			list := x.call(fn, "one", "60000", "0", "0", "0", "0").([]any)
+			wait := x.beat("one")
 			left = max(left-chunk, 0)
 			if got := x.delayed(); got != left {
 				t.Fatalf("%+v: %d are delayed, want %d", rq, got, left)
 			}
-			if wait := list[0].(int64); left > 0 && wait != 1 {
+			if left > 0 && wait != 1 {
 				t.Fatalf("%+v: comes again after %d ms while %d are due", rq, wait, left)
 			}
 		}

@@ -37,6 +37,9 @@ func (c *consumer) fetch(r *fetch, room int) error {
 	ask, name := r.ask(room), c.name
 	sent := time.Now()
 	args := append(r.args[:0], "FCALL", &c.fns.tend, "1", c.key, name, c.lease(), flag(r.sweep), flag(r.woken), ask)
+	if c.rules() {
+		args = append(args, room)
+	}
 	args, batch, back := c.settlements(args)
 	r.args = args
 	whole := c.rules() || ask > 0 && (r.again || back)

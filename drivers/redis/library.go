@@ -26,6 +26,7 @@ var libraryParts = []string{"base", "topology", "rules", "group", "append", "fet
 const (
 	fnLoad   = libraryName + "_load"
 	fnApply  = libraryName + "_apply"
+	fnRemove = libraryName + "_remove" // as apply, also where the memory is full
 	fnRenew  = libraryName + "_renew"
 	fnLeases = libraryName + "_leases"
 	fnLead   = libraryName + "_lead"

@@ -11,6 +11,7 @@ import (
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
 )
 
 // drainAll receives until the sentinel and returns the bodies.
@@ -239,7 +240,14 @@ func TestGroupDestroyed(t *testing.T) {
 func TestFullMemory(t *testing.T) {
 	b := testbroker.Start(t, "redis")
 	conn, _ := dial(t, b.URL())
-	declare(t, conn, "q")
+	binding := routing.Binding{Exchange: "x", Queue: "q", Key: "k"}
+	if err := conn.Declare(ctxT(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Direct}},
+		Queues:    []routing.Queue{{Name: "q"}, {Name: "unused"}},
+		Bindings:  []routing.Binding{binding},
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if err := publish(t, conn, "q", text("a")); err != nil {
 		t.Fatal(err)
 	}
@@ -253,6 +261,22 @@ func TestFullMemory(t *testing.T) {
 	sub := subscribe(t, conn, "q", 1)
 	settle(t, sub, driver.Ack, expect(t, sub, "a")...)
 	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+	if err := conn.DeleteQueue(ctxT(t), "unused", driver.DeleteOptions{}); err != nil {
+		t.Errorf("DeleteQueue: %v", err)
+	}
+	if err := conn.Unbind(ctxT(t), []routing.Binding{binding}); err != nil {
+		t.Errorf("Unbind: %v", err)
+	}
+	if err := conn.DeleteExchange(ctxT(t), "x", driver.DeleteOptions{}); err != nil {
+		t.Errorf("DeleteExchange: %v", err)
+	}
+	if err := conn.Bind(ctxT(t), []routing.Binding{{Exchange: "amq.direct", Queue: "q", Key: "k"}}); !errors.Is(err, driver.ErrRejected) {
+		t.Errorf("Bind: %v", err)
+	}
+	left, err := conn.Topology(ctxT(t))
+	if err != nil || len(left.Queues) != 1 || len(left.Exchanges) != 0 || len(left.Bindings) != 0 {
+		t.Errorf("left: %+v, %v", left, err)
+	}
 }
 
 // TestNothingUnaccounted: publishing, consuming, giving back and purging at

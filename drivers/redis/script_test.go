@@ -87,7 +87,11 @@ func (x *script) join(consumer string) {
 // "id count delay" is given back.
 func (x *script) fetch(consumer string, room int, back ...string) string {
 	x.t.Helper()
-	args := []any{consumer, "60000", "0", "0", room, 0}
+	args := []any{consumer, "60000", "0", "0", room}
+	if hasRules(x.q) {
+		args = append(args, room)
+	}
+	args = append(args, 0)
 	for _, b := range back {
 		for _, f := range strings.Fields(b) {
 			args = append(args, f)
@@ -109,6 +113,21 @@ func (x *script) fetch(consumer string, room int, back ...string) string {
 	return strings.Join(out, " ")
 }
 
+// beat is the call of a consumer that takes nothing, and returns how long it may
+// wait with the next one, in ms.
+func (x *script) beat(consumer string) int64 {
+	x.t.Helper()
+	fn, args := x.h.fns.tend, []any{consumer, "60000", "0", "0", "0", "0"}
+	if hasRules(x.q) {
+		fn, args = x.h.fns.fetch, append(args, "0")
+	}
+	list, ok := x.call(fn, args...).([]any)
+	if !ok {
+		x.t.Fatal("a beat of a consumer that is not there")
+	}
+	return list[0].(int64)
+}
+
 func body(entry any) string {
 	fields := entry.([]any)[1].([]any)
 	return fields[len(fields)-1].(string)
@@ -117,7 +136,7 @@ func body(entry any) string {
 // held is the IDs that a member of the group holds.
 func (x *script) held(consumer string) []string {
 	x.t.Helper()
-	v, err := x.s.client.Do(ctxT(x.t), "XPENDING", x.h.key, group, "-", "+", 1000, consumer).Slice()
+	v, err := x.s.client.Do(ctxT(x.t), "XPENDING", x.h.key, group, "-", "+", 100000, consumer).Slice()
 	if err != nil {
 		x.t.Fatal(err)
 	}

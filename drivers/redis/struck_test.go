@@ -77,11 +77,7 @@ func TestHeartbeatWakesOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, "time does not pass", func() bool { return x.s.Now().Sub(begin) > 100*time.Millisecond })
-		fn := x.h.fns.tend
-		if hasRules(x.q) {
-			fn = x.h.fns.fetch
-		}
-		x.call(fn, "one", "60000", "0", "0", "0", "0")
+		x.beat("one")
 		if n := x.s.client.XLen(ctxT(t), x.h.key+":wake").Val(); n == 0 {
 			t.Errorf("%+v: nobody was woken", rq)
 		}

@@ -149,6 +149,36 @@ func TestSweepMost(t *testing.T) {
 	}
 }
 
+// TestSweepBytes: large messages come in several answers, each by itself where it is
+// larger than an answer is to be.
+func TestSweepBytes(t *testing.T) {
+	large := []string{strings.Repeat("a", 3<<19), strings.Repeat("b", 3<<19), strings.Repeat("c", 5<<20), strings.Repeat("d", 3<<19)}
+	for _, c := range []struct {
+		rq   routing.Queue
+		want []int
+	}{
+		{routing.Queue{DeadLetterExchange: "dead", MaxLength: 1}, []int{2, 1, 1}},
+		{routing.Queue{DeadLetterExchange: "dead", TTL: time.Millisecond}, []int{2, 1, 2}},
+		{routing.Queue{DeadLetterExchange: "dead", TTL: time.Millisecond, MaxPriority: 1}, []int{2, 1, 2}},
+		{routing.Queue{TTL: time.Millisecond}, []int{0, 0}},
+	} {
+		x := newScript(t, c.rq)
+		for _, body := range append(large, "e") {
+			x.publish(body)
+		}
+		until(t, "none expired", func() bool { return x.s.Now().After(storedAt(t, x, x.h.key).Add(2 * time.Millisecond)) })
+		for i, want := range c.want {
+			_, swept := x.sweep(10)
+			if len(swept.Dead) != want || swept.More != (i < len(c.want)-1) {
+				t.Errorf("%+v: sweep %d: %d, more %v, want %d", c.rq, i, len(swept.Dead), swept.More, want)
+			}
+		}
+		if n, want := x.ready(), boolInt(c.rq.MaxLength > 0); n != want {
+			t.Errorf("%+v: %d ready", c.rq, n)
+		}
+	}
+}
+
 // storedAt is when the newest entry was stored.
 func storedAt(t *testing.T, x *script, key string) time.Time {
 	es, err := x.s.client.XRevRangeN(ctxT(t), key, "+", "-", 1).Result()

@@ -51,13 +51,14 @@ func errAnswer(fn string, v any) error {
 
 func (s *store) ApplyTopology(ctx context.Context, at emulate.Version, elements []emulate.Element) (emulate.Version, error) {
 	args := make([]any, 0, 6+3*len(elements))
-	args = append(args, "FCALL", fnApply, "1", s.namespace(), at.Epoch, strconv.FormatUint(at.N, 10))
+	args = append(args, "FCALL", fnRemove, "1", s.namespace(), at.Epoch, strconv.FormatUint(at.N, 10))
 	durable := false
 	for _, e := range elements {
 		if e.Data == nil {
 			args = append(args, e.Name, "-", "")
 			continue
 		}
+		args[1] = fnApply
 		args = append(args, e.Name, "+", e.Data)
 		durable = durable || isDurable(e.Data)
 	}

@@ -44,8 +44,10 @@ local function append(keys, args)
         last = r
         if key then redis.call('SET', key, '', 'PX', args[3]) end
         if rules then
-          place(p, r, {unpack(args, i + 2, i + 1 + n)}, 0, true)
-          trim(p)
+          place(p, r, {unpack(args, i + 2, i + 1 + n)}, true)
+          -- As if each came alone, unless a trim has to pass by what is promised: then
+          -- one has to do for all.
+          if promised(p) > 0 then rules.changed = true else trim(p) end
         end
       end
     end

@@ -10,18 +10,23 @@ local function last_delivered(p)
   return '0'
 end
 
--- head is the entry that would be delivered next, and how often it was already;
--- fresh: it was never read.
+-- head is the entry that would be delivered next, and its level; fresh: it was
+-- never read.
 local function head(p)
   if rules then
-    local id, owner = nth(p, 0)
-    if not id then return end
-    return entry(p, id) or {id, {}}, redis.call('XPENDING', p, GROUP, id, id, 1, owner)[1][4]
+    local id, level = in_order(p, 1)()
+    return id and (entry(p, id) or {id, {}}), level
   end
   local e = redis.call('XPENDING', p, GROUP, '-', '+', 1, READY)[1]
-  if e then return entry(p, e[1]) or {e[1], {}}, e[4] end
-  e = redis.call('XRANGE', p, '(' .. last_delivered(p), '+', 'COUNT', 1)[1]
-  if e then return e, 0, true end
+  if e then return entry(p, e[1]) or {e[1], {}}, 0 end
+  return redis.call('XRANGE', p, '(' .. last_delivered(p), '+', 'COUNT', 1)[1], 0, true
+end
+
+-- weight is how many bytes an entry is, about.
+local function weight(e)
+  local n = 0
+  for _, field in ipairs(e[2]) do n = n + #field end
+  return n
 end
 
 -- over is when the time of an entry is over; nil: never. The queue's TTL is 0
@@ -37,6 +42,10 @@ local function over(e, ttl, own)
   return ttl and tonumber(string.match(e[1], '^%d+')) + ttl
 end
 
+-- Bodies are read into memory, and held twice on their way out, so a sweep is bounded
+-- by their bytes too.
+local SWEPT = 4 * 1024 * 1024
+
 -- sweep: most, the queue's TTL in ms or 0, 1 where messages' own count, 1 where
 -- there are dead letters, the lease of what it returns in ms. Returns 0 when the
 -- queue is gone, else {1 if there may be more at once, when the time of the head is
@@ -51,9 +60,9 @@ local function sweep(keys, args)
     absorb(p)
     if rules.changed then trim(p) end
   end
-  local n, empty, next = 0, 0, 0
-  while n < most do
-    local e, count, fresh = head(p)
+  local n, bytes, empty, next = 0, 0, 0, 0
+  while n < most and bytes < SWEPT do
+    local e, level, fresh = head(p)
     if not e then
       empty = redis.call('ZCARD', p .. ':delayed') == 0 and 1 or 0
       break
@@ -66,18 +75,30 @@ local function sweep(keys, args)
     if fresh and dead then
       redis.call('XCLAIM', p, GROUP, EXPIRED, 0, e[1], 'TIME', 0, 'RETRYCOUNT', 0, 'JUSTID', 'FORCE', 'LASTID', e[1])
     else
-      let_go(p, e[1], EXPIRED, dead)
+      let_go(p, {e[1]}, EXPIRED, dead)
+    end
+    if rules then
+      resize(e[2], -1)
+      recount(level, -1)
     end
     n = n + 1
+    bytes = bytes + weight(e)
   end
   local reasons, counts, entries = {}, {}, {}
-  local more = n == most or later
+  local more = n == most or bytes >= SWEPT or later
+  bytes = 0
   for _, reason in ipairs({MAXLEN, EXPIRED}) do
     local room = most - #entries
     local pending = redis.call('XPENDING', p, GROUP, 'IDLE', lease, '-', '+', room + 1, reason)
+    more = more or #pending > room
     for i = 1, math.min(#pending, room) do
       local id = pending[i][1]
       local e = entry(p, id)
+      bytes = bytes + (e and weight(e) or 0)
+      if bytes > SWEPT and #entries > 0 then
+        more = true
+        break
+      end
       if e then
         redis.call('XCLAIM', p, GROUP, reason, 0, id, 'JUSTID')
         reasons[#reasons + 1] = string.sub(reason, 2)
@@ -87,7 +108,6 @@ local function sweep(keys, args)
         redis.call('XACK', p, GROUP, id)
       end
     end
-    more = more or #pending > room
   end
   if given or returned then wake(p) end
   return {more and 1 or 0, next, empty, reasons, counts, entries}

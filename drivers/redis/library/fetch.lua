@@ -1,13 +1,14 @@
 -- Reading messages.
 
 -- attend is what a consumer does before it reads: args are the consumer, lease
--- in ms, 1 to look for what others left, 1 after a wake-up, room, then as settle.
+-- in ms, 1 to look for what others left, 1 after a wake-up, how many it takes, then,
+-- from args[i], as settle.
 -- Returns what extend returns, and how long to wait at most for what comes by time.
-local function attend(p, args, t)
+local function attend(p, args, i, t)
   if gone(p) then return 0 end
   local consumer = args[1]
   if not alive(p, consumer, args[2], t) then return -1 end
-  settle(p, consumer, args, 6, t)
+  settle(p, consumer, args, i, t)
   local any = false
   if args[3] == '1' then
     forget(p, t)
@@ -23,7 +24,7 @@ local function attend(p, args, t)
     absorb(p)
     if rules.changed then trim(p) end
   end
-  -- Who has no room takes none of it, so others are to hear of it.
+  -- Who takes nothing takes none of it, so others are to hear of it.
   if any and args[5] == '0' then wake(p) end
   local wait = 1000
   local next = redis.call('ZRANGE', p .. ':delayed', 0, 0, 'WITHSCORES')[2]
@@ -53,7 +54,7 @@ local function claim(p, consumer, pending, counts, entries)
       if rules then resize(e[2], -1) end
     end
   end
-  if rules then recount(-#pending) end
+  if rules and #pending > 0 then recount(level_named(pending[1][2]), -#pending) end
 end
 
 -- tend: as attend. Goes before an XREADGROUP in one pipeline, which is far
@@ -62,7 +63,7 @@ end
 -- back waits: it goes before what XREADGROUP brings}.
 local function tend(keys, args)
   local p = keys[1]
-  local state, wait = attend(p, args, now())
+  local state, wait = attend(p, args, 6, now())
   if state ~= 1 then return state end
   return {wait, left(p)}
 end
@@ -72,7 +73,7 @@ end
 -- these, new ones}.
 local function fetch(keys, args)
   local p, consumer = keys[1], args[1]
-  local state, wait = attend(p, args, now())
+  local state, wait = attend(p, args, 6, now())
   if state ~= 1 then return state end
   local room = tonumber(args[5])
   local counts, old, new = {}, {}, {}
@@ -89,26 +90,27 @@ local function fetch(keys, args)
   return {wait, waits, counts, old, new}
 end
 
--- fetch_by_rules: as fetch, of a queue with rules, also without room. Returns one
--- element more: '', or, where another consumer is the active one, the ID after
--- which the stream of those who stand by tells of a change.
+-- fetch_by_rules: as fetch, of a queue with rules, also of a consumer that takes
+-- nothing; before what is settled, for how many it has room. Returns one element
+-- more: '', or, where another consumer is the active one, the ID after which the
+-- stream of those who stand by tells of a change.
 local function fetch_by_rules(keys, args)
   local p, consumer = keys[1], args[1]
-  local state, wait = attend(p, args, now())
+  local state, wait = attend(p, args, 7, now())
   if state ~= 1 then return state end
   if rules.single and active(p) ~= consumer then
     local last = redis.call('XREVRANGE', p .. ':standby', '+', '-', 'COUNT', 1)[1]
     return {wait, 0, {}, {}, {}, last and last[1] or '0'}
   end
-  local room = tonumber(args[5])
-  local counts, entries = {}, {}
-  for level = rules.levels, 0, -1 do
-    if room == 0 then break end
-    local pending = redis.call('XPENDING', p, GROUP, '-', '+', room, ready_at(level))
+  local most = tonumber(args[5])
+  local counts, entries, left = {}, {}, most
+  for level in ready_levels(p) do
+    if left == 0 then break end
+    local pending = redis.call('XPENDING', p, GROUP, '-', '+', left, ready_at(level))
     claim(p, consumer, pending, counts, entries)
-    room = room - #pending
+    left = left - #pending
   end
-  if rules.limited then redis.call('HSET', p .. ':rooms', consumer, room) end
+  if rules.limited then promise(p, consumer, tonumber(args[6]) - (most - left)) end
   local waits = ready(p) > 0 and 1 or 0
   if waits > 0 and not rules.single then wake(p) end
   return {wait, waits, counts, entries, {}, ''}

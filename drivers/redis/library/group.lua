@@ -6,33 +6,31 @@ local function wake(p)
   redis.call('XADD', p .. ':wake', 'MAXLEN', '~', 100, '*', 'w', '1')
 end
 
--- back makes entries ready that are held; without a count they keep their own.
+-- back makes entries ready that are held, a chunk at most; without a count they
+-- keep their own.
 local function back(p, ids, count)
-  if rules then rules.changed = true end
-  if rules and (rules.levels > 0 or rules.bytes) then
-    for _, id in ipairs(ids) do
-      local e = entry(p, id)
-      if e then
-        place(p, id, e[2], count)
-      else
-        redis.call('XACK', p, GROUP, id)
-      end
+  for level, ids in pairs(rules and sorted(p, ids) or {[0] = ids}) do
+    local command = {'XCLAIM', p, GROUP, ready_at(level), 0}
+    for _, id in ipairs(ids) do command[#command + 1] = id end
+    command[#command + 1] = 'JUSTID'
+    if count then
+      command[#command + 1] = 'RETRYCOUNT'
+      command[#command + 1] = count
     end
-    return
+    redis.call(unpack(command))
   end
-  if rules then recount(#ids) end
-  local command = {'XCLAIM', p, GROUP, READY, 0}
-  for _, id in ipairs(ids) do command[#command + 1] = id end
-  command[#command + 1] = 'JUSTID'
-  if count then
-    command[#command + 1] = 'RETRYCOUNT'
-    command[#command + 1] = count
-  end
-  redis.call(unpack(command))
 end
 
 -- uncounted gives back what was read and not seen by anybody.
-local function uncounted(p, pending) back(p, {pending[1]}, math.max(pending[4] - 1, 0)) end
+local function uncounted(p, pending)
+  local by_count = {}
+  for _, e in ipairs(pending) do
+    local count = math.max(e[4] - 1, 0)
+    by_count[count] = by_count[count] or {}
+    table.insert(by_count[count], e[1])
+  end
+  for count, ids in pairs(by_count) do back(p, ids, count) end
+end
 
 -- strike ends a consumer that is dead: everything it holds is ready again. What it
 -- read when its lease had ended does not count: it shows that to nobody.
@@ -42,14 +40,15 @@ local function strike(p, consumer)
   while true do
     local pending = redis.call('XPENDING', p, GROUP, '-', '+', CHUNK, consumer)
     if #pending == 0 then break end
-    local ids = {}
+    local ids, late = {}, {}
     for _, e in ipairs(pending) do
       if t - e[3] > lease then
-        uncounted(p, e)
+        late[#late + 1] = e
       else
         ids[#ids + 1] = e[1]
       end
     end
+    uncounted(p, late)
     if #ids > 0 then back(p, ids) end
     any = true
   end
@@ -62,12 +61,13 @@ local function strike(p, consumer)
   return any
 end
 
--- expire strikes those whose lease has run out.
+-- expire strikes those whose lease has run out, and ends what else time ends.
 local function expire(p, t)
   local any = false
   for _, c in ipairs(redis.call('ZRANGEBYSCORE', p .. ':consumers', '-inf', '(' .. ms(t), 'LIMIT', 0, 16)) do
     any = strike(p, c) or any
   end
+  if rules then lapse(p, t) end
   return any
 end
 
@@ -115,7 +115,7 @@ local function settle(p, consumer, args, i, t)
     -- Another count: this is the second try of a settlement that has happened.
     if e and e[4] == tonumber(args[j + 1]) then
       if delay < 0 then
-        uncounted(p, e)
+        uncounted(p, {e})
       elseif delay > 0 then
         redis.call('XCLAIM', p, GROUP, DELAYED, 0, id, 'JUSTID')
         redis.call('ZADD', p .. ':delayed', ms(t + delay), id)
@@ -151,15 +151,18 @@ local function release(p, consumer, kept, heir)
   while true do
     local pending = redis.call('XPENDING', p, GROUP, from, '+', CHUNK, consumer)
     if #pending == 0 then break end
+    local unseen, seen = {}, {}
     for _, e in ipairs(pending) do
       if not keep[e[1]] then
-        uncounted(p, e)
+        unseen[#unseen + 1] = e
       elseif heir then
         redis.call('XCLAIM', p, GROUP, heir, 0, e[1], 'JUSTID')
       else
-        back(p, {e[1]})
+        seen[#seen + 1] = e[1]
       end
     end
+    uncounted(p, unseen)
+    if #seen > 0 then back(p, seen) end
     from = '(' .. pending[#pending][1]
   end
   strike(p, consumer)

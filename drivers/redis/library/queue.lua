@@ -90,7 +90,7 @@ local function purge(keys, args)
     end
   end
   redis.call('DEL', p .. ':delayed')
-  if rules then rules.ready, rules.size = 0, 0 end
+  if rules then rules.ready, rules.at, rules.size = 0, {}, 0 end
   if held + dead == 0 then
     redis.call('XTRIM', p, 'MAXLEN', 0)
     return {ready}

@@ -27,6 +27,7 @@ end
 register('revision', function() return @REVISION@ end, {'no-writes', 'allow-oom'})
 register('load', load, {'allow-oom'})
 register('apply', apply, {})
+register('remove', apply, {'allow-oom'}) -- for changes that only remove
 register('renew', renew, {'allow-oom'})
 register('leases', leases, {'allow-oom'})
 register('lead', lead, {'allow-oom'})

@@ -16,13 +16,20 @@ local function read_rules(p)
     reject = v[4] == '1', dead = v[5] == '1', single = v[6] == '1',
     size = tonumber(v[7] or 0), -- of the bodies that are ready, where bytes are limited
     ready = nil,                -- how many entries are, once they were counted
-    changed = false,            -- there may be more of them than the limits allow
+    at = nil,                   -- the same by level
+    promised = nil,             -- how many of them consumers wait for, once it was counted
+    promised_size = nil,        -- of their bodies, likewise
+    changed = false,            -- there may be more than the limits allow
   }
 end
 
-local function is_ready(name) return string.sub(name, 1, #READY) == READY end
-
 local function ready_at(level) return level == 0 and READY or READY .. level end
+
+-- level_named is the level of those that a member of the group holds ready.
+local function level_named(name)
+  if string.sub(name, 1, #READY) ~= READY then return end
+  return tonumber(string.sub(name, #READY + 1)) or 0
+end
 
 local function level_of(fields)
   if rules.levels == 0 then return 0 end
@@ -48,26 +55,47 @@ local function resize(fields, sign)
   if rules.bytes then rules.size = rules.size + sign * size_of(fields) end
 end
 
--- recount notes that so many entries more are ready, where they were counted.
-local function recount(n)
-  if rules.ready then rules.ready = rules.ready + n end
+-- recount notes that so many entries more are ready at a level, where they were
+-- counted.
+local function recount(level, n)
+  if not rules.ready then return end
+  rules.ready = rules.ready + n
+  rules.at[level] = (rules.at[level] or 0) + n
 end
 
--- place makes an entry ready; without a count it keeps its own.
-local function place(p, id, fields, count, fresh)
-  local command = {'XCLAIM', p, GROUP, ready_at(level_of(fields)), 0, id, 'JUSTID'}
-  if count then
-    command[#command + 1] = 'RETRYCOUNT'
-    command[#command + 1] = count
-  end
+-- place makes an entry ready that is new; fresh: nobody has read it.
+local function place(p, id, fields, fresh)
+  local level = level_of(fields)
+  local command = {'XCLAIM', p, GROUP, ready_at(level), 0, id, 'JUSTID', 'RETRYCOUNT', 0}
   if fresh then
-    command[#command + 1] = 'FORCE'
-    command[#command + 1] = 'LASTID'
-    command[#command + 1] = id
+    for _, option in ipairs({'FORCE', 'LASTID', id}) do command[#command + 1] = option end
   end
   redis.call(unpack(command))
   resize(fields, 1)
-  recount(1)
+  recount(level, 1)
+end
+
+-- sorted is entries by level, as they become ready.
+local function sorted(p, ids)
+  rules.changed = true
+  if rules.levels == 0 and not rules.bytes then
+    recount(0, #ids)
+    return {[0] = ids}
+  end
+  local by_level = {}
+  for _, id in ipairs(ids) do
+    local e = entry(p, id)
+    if e then
+      local level = level_of(e[2])
+      by_level[level] = by_level[level] or {}
+      table.insert(by_level[level], id)
+      resize(e[2], 1)
+      recount(level, 1)
+    else
+      redis.call('XACK', p, GROUP, id)
+    end
+  end
+  return by_level
 end
 
 -- absorb makes ready what another program has added.
@@ -75,107 +103,190 @@ local function absorb(p)
   while true do
     local r = redis.call('XREADGROUP', 'GROUP', GROUP, '.new', 'COUNT', 100, 'STREAMS', p, '>')
     if not r then return end
-    for _, e in ipairs(r[1][2]) do place(p, e[1], e[2], 0) end
+    for _, e in ipairs(r[1][2]) do place(p, e[1], e[2]) end
     rules.changed = true
   end
 end
 
 local function ready(p)
-  if not rules.ready then
-    rules.ready = 0
-    for _, c in ipairs(redis.call('XPENDING', p, GROUP)[4] or {}) do
-      if is_ready(c[1]) then rules.ready = rules.ready + tonumber(c[2]) end
-    end
-    if rules.ready == 0 then rules.size = 0 end
+  if rules.ready then return rules.ready end
+  rules.ready, rules.at = 0, {}
+  for _, c in ipairs(redis.call('XPENDING', p, GROUP)[4] or {}) do
+    local level = level_named(c[1])
+    if level then recount(level, tonumber(c[2])) end
   end
+  if rules.ready == 0 then rules.size = 0 end
   return rules.ready
 end
 
--- nth is the ID of the entry that would be delivered after n others, and its
--- holder.
-local function nth(p, n)
-  for level = rules.levels, 0, -1 do
-    local owner = ready_at(level)
-    local pending = redis.call('XPENDING', p, GROUP, '-', '+', n + 1, owner)
-    if #pending > n then return pending[n + 1][1], owner end
-    n = n - #pending
+-- ready_levels iterates over the levels where entries are ready, in the order of
+-- delivery.
+local function ready_levels(p)
+  ready(p)
+  local level = rules.levels + 1
+  return function()
+    repeat level = level - 1 until level < 0 or (rules.at[level] or 0) > 0
+    return level >= 0 and level or nil
   end
 end
 
 -- active is the single active consumer.
 local function active(p) return redis.call('ZRANGE', p .. ':turns', 0, 0)[1] end
 
+-- A consumer that waits calls each second. One that did not for so long is not
+-- waited for, though its lease may be long: what is ready counts in the limits.
+local PROMISE = 3000
+
+-- promise notes for how many entries a consumer waits.
+local function promise(p, consumer, n)
+  rules.promised = nil
+  redis.call('HSET', p .. ':rooms', consumer, n .. ' ' .. ms(now()))
+end
+
+-- waits_for is how many entries a consumer waits for, by its room; nil: that has
+-- lapsed.
+local function waits_for(room, t)
+  local n, at = string.match(room, '^(%d+) (%d+)$')
+  return n and tonumber(at) + PROMISE >= t and tonumber(n) or nil
+end
+
+-- lapse takes away what was promised to consumers of which nothing was heard.
+local function lapse(p, t)
+  if not rules.limited then return end
+  local rooms = redis.call('HGETALL', p .. ':rooms')
+  for i = 1, #rooms, 2 do
+    if not waits_for(rooms[i + 1], t) then
+      redis.call('HDEL', p .. ':rooms', rooms[i])
+      rules.promised, rules.changed = nil, true
+    end
+  end
+end
+
 -- promised is how many ready entries consumers wait for: they are as good as
 -- delivered, and count in no limit.
 local function promised(p)
+  if rules.promised then return rules.promised end
+  local rooms
   if rules.single then
     local first = active(p)
-    return tonumber(first and redis.call('HGET', p .. ':rooms', first) or 0)
+    rooms = {first and redis.call('HGET', p .. ':rooms', first) or nil}
+  else
+    rooms = redis.call('HVALS', p .. ':rooms')
   end
-  local n = 0
-  for _, room in ipairs(redis.call('HVALS', p .. ':rooms')) do n = n + tonumber(room) end
+  local n, t = 0, now()
+  for _, room in ipairs(rooms) do n = n + (waits_for(room, t) or 0) end
+  rules.promised = n
   return n
 end
 
 -- widen notes that a consumer waits for so many more, if it waits at all.
 local function widen(p, consumer, n)
-  if rules.limited and redis.call('HEXISTS', p .. ':rooms', consumer) == 1 then
-    redis.call('HINCRBY', p .. ':rooms', consumer, n)
-  end
+  if not rules.limited then return end
+  local room = redis.call('HGET', p .. ':rooms', consumer)
+  local had = room and waits_for(room, now())
+  if had then promise(p, consumer, had + n) end
 end
 
--- beyond reports whether the queue exceeds its limits, or would with one entry
--- more of the size.
-local function beyond(p, spare, size)
-  local n, more = ready(p), size and 1 or 0
-  local waiting = n > spare and rules.size or 0
-  return rules.length and n - spare + more > rules.length
-    or rules.bytes and (n > spare or size) and waiting + (size or 0) > rules.bytes
+local function size_at(p, id)
+  local e = entry(p, id)
+  return e and size_of(e[2]) or 0
 end
 
--- full reports whether the queue refuses a new entry.
-local function full(p, size)
-  -- What does not fit at all is refused, also where a consumer waits for it.
-  return rules.reject and rules.limited and beyond(p, promised(p), size)
-end
-
--- let_go takes a ready entry out of the queue: for a move to the dead letters, or
--- for good.
-local function let_go(p, id, owner, dead)
-  if rules then
-    if rules.bytes then
-      local e = entry(p, id)
-      if e then resize(e[2], -1) end
-    end
-    recount(-1)
-  end
+-- let_go takes entries out of the queue: for a move to the dead letters, or for
+-- good.
+local function let_go(p, ids, owner, dead)
+  if #ids == 0 then return end
   if dead then
-    redis.call('XCLAIM', p, GROUP, owner, 0, id, 'TIME', 0, 'JUSTID')
+    local command = {'XCLAIM', p, GROUP, owner, 0}
+    for _, id in ipairs(ids) do command[#command + 1] = id end
+    for _, option in ipairs({'TIME', 0, 'JUSTID'}) do command[#command + 1] = option end
+    redis.call(unpack(command))
   else
-    redis.call('XACK', p, GROUP, id)
-    redis.call('XDEL', p, id)
+    redis.call('XACK', p, GROUP, unpack(ids))
+    redis.call('XDEL', p, unpack(ids))
   end
 end
 
--- trim drops what is beyond the limits from the head of what nobody waits for.
+-- in_order iterates over the ready entries in the order of delivery, of which so
+-- many are likely to be wanted: their IDs and levels.
+local function in_order(p, likely)
+  local levels = ready_levels(p)
+  local level, from = levels(), '-'
+  local pending, i, count = {}, 0, math.max(likely, 1)
+  return function()
+    i = i + 1
+    while level and not pending[i] do
+      count = math.min(count, CHUNK)
+      pending, i = redis.call('XPENDING', p, GROUP, from, '+', count, ready_at(level)), 1
+      if #pending > 0 then
+        from = '(' .. pending[#pending][1]
+        count = 2 * count
+      else
+        level, from = levels(), '-'
+      end
+    end
+    if level then return pending[i][1], level end
+  end
+end
+
+-- promised_size is the size of the bodies that are promised.
+local function promised_size(p)
+  local left = promised(p)
+  if left >= ready(p) then return rules.size end
+  if not rules.promised_size then
+    local size = 0
+    for id in in_order(p, left + 1) do
+      if left == 0 then break end
+      left = left - 1
+      size = size + size_at(p, id)
+    end
+    rules.promised_size = size
+  end
+  return rules.promised_size
+end
+
+-- full reports whether the queue refuses a new entry of the size. What does not
+-- fit at all is refused, also where a consumer waits for it.
+local function full(p, size)
+  if not rules.reject or not rules.limited then return false end
+  return rules.length and ready(p) - promised(p) >= rules.length
+    or rules.bytes and rules.size + size > rules.bytes and rules.size - promised_size(p) + size > rules.bytes
+end
+
+-- trim drops what is beyond the limits from the head of what nobody waits for, in
+-- one pass.
 local function trim(p)
   rules.changed = false
   if rules.reject or not rules.limited then return end
-  local spare = promised(p)
-  while beyond(p, spare) do
-    local id = nth(p, spare)
-    if not id then
-      rules.ready = nil -- somebody else deleted entries
-      return
+  local left = promised(p)
+  local waiting, size = ready(p) - left, rules.size -- once what is promised was passed
+  local function beyond()
+    return waiting > 0 and (rules.length and waiting > rules.length or rules.bytes and size > rules.bytes)
+  end
+  if not beyond() then return end
+  local dropped = {}
+  for id, level in in_order(p, left + math.max(waiting - (rules.length or waiting), 1)) do
+    if not beyond() then break end
+    local n = rules.bytes and size_at(p, id) or 0
+    size = size - n
+    if left > 0 then
+      left = left - 1
+    else
+      waiting = waiting - 1
+      rules.size = rules.size - n
+      recount(level, -1)
+      dropped[#dropped + 1] = id
     end
-    let_go(p, id, MAXLEN, rules.dead)
+  end
+  for from = 1, #dropped, CHUNK do
+    let_go(p, {unpack(dropped, from, math.min(from + CHUNK - 1, #dropped))}, MAXLEN, rules.dead)
   end
 end
 
 -- retire takes from a consumer its turn and what was promised to it.
 local function retire(p, consumer)
   redis.call('HDEL', p .. ':rooms', consumer)
-  rules.changed = true
+  rules.promised, rules.changed = nil, true
   if rules.single then
     local was = active(p)
     redis.call('ZREM', p .. ':turns', consumer)
