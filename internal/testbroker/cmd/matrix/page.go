@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ func readPage(file string) (rs []result, err error) {
 // there is one.
 func merged(old, now []result) (rs []result) {
 	for _, e := range entries {
-		r := result{Name: e.name, Broker: e.broker, From: e.from, Missing: "it was not run yet"}
+		r := result{Name: e.name, Broker: e.broker, From: e.from}
 		for _, o := range append(slices.Clone(old), now...) {
 			if o.Name == e.name {
 				r = o
@@ -79,9 +80,9 @@ RabbitMQ 3.10. ` + "`make test-matrix MATRIX=redis-8`" + ` runs one row again.
 `)
 	var failed []string
 	for _, r := range rs {
-		if r.Missing != "" {
+		if r.Commit == "" || r.Missing != "" {
 			fmt.Fprintf(&b, "| %s | %s | %s | **not run** | **not run** | | %s |\n", r.Name, r.Broker, r.From, r.Commit)
-			failed = append(failed, fmt.Sprintf("%s was not run: %s", r.Name, oneLine(r.Missing)))
+			failed = append(failed, fmt.Sprintf("%s was not run: %s", r.Name, cmp.Or(oneLine(r.Missing), "nobody has yet")))
 			continue
 		}
 		fmt.Fprintf(&b, "| %s | %s %s | %s | %s | %s | %v | %s |\n", r.Name, r.Broker, r.Version, r.From, r.Conformance, r.oracleText(), r.Took, r.Commit)
@@ -101,6 +102,9 @@ RabbitMQ 3.10. ` + "`make test-matrix MATRIX=redis-8`" + ` runs one row again.
 	writeKnown(&b, rs)
 	b.WriteString("\n" + begin)
 	for _, r := range rs {
+		if r.Commit == "" {
+			continue
+		}
 		line, err := json.Marshal(r) // it escapes what would end the comment
 		if err != nil {
 			return nil, err
