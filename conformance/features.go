@@ -50,14 +50,17 @@ func FeatureTable(w io.Writer, backends ...polymq.Features) error {
 		return short(f.DelayPrecision)
 	})
 	row("a redelivered message comes", func(f polymq.Features) string { return f.Requeue })
-	row("attempts count what was only prefetched", func(f polymq.Features) string {
-		if f.CountsReturned {
-			return "yes"
-		}
-		return "no"
-	})
+	row("plain queues mind priorities", func(f polymq.Features) string { return yesNo(f.PlainPriorities) })
+	row("attempts count what was only prefetched", func(f polymq.Features) string { return yesNo(f.CountsReturned) })
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 func size(n int) string {

@@ -68,7 +68,7 @@ func TestFeatureTable(t *testing.T) {
 		polymq.Features{
 			Backend:         "Broker 1.2",
 			Support:         map[polymq.Feature]polymq.Support{polymq.FeatureRouting: polymq.SupportNative, polymq.FeatureTTL: polymq.SupportRefused, polymq.FeatureDelay: polymq.SupportNative},
-			MaxMessageBytes: 16 << 20, HoldLimit: 30 * time.Minute, DelayPrecision: 100 * time.Millisecond, Requeue: "last", CountsReturned: true,
+			MaxMessageBytes: 16 << 20, HoldLimit: 30 * time.Minute, DelayPrecision: 100 * time.Millisecond, Requeue: "last", CountsReturned: true, PlainPriorities: true,
 		},
 		polymq.Features{
 			Backend:         "memory",
@@ -87,6 +87,9 @@ func TestFeatureTable(t *testing.T) {
 		"| redelivery after a crash | at once | within 1h |\n",
 		"| longest hold | 30m | no limit |\n",
 		"| delays are exact to | 100ms | none |\n",
+		"| a redelivered message comes | last | first |\n",
+		"| plain queues mind priorities | yes | no |\n",
+		"| attempts count what was only prefetched | yes | no |\n",
 	} {
 		if !strings.Contains(table.String(), line) {
 			t.Errorf("the table lacks %q:\n%s", line, &table)
