@@ -16,7 +16,7 @@ var operations = []string{
 }
 
 var features = []string{
-	"quorum queues", "classic queues", "durable", "transient exchange",
+	"quorum queues", "classic queues", "durable", "transient queue", "transient exchange",
 	"direct", "fanout", "topic", "headers", "amq.* exchange", "default exchange", "exchange to exchange", "alternate exchange",
 	"CC", "BCC", "header string", "header []uint8", "header bool", "header int64", "header float64", "header time.Time", "header <nil>",
 	"header map[string]interface {}", "header []interface {}", "properties", "user ID", "transient message", "batch", "drop unroutable",
@@ -121,6 +121,7 @@ func countTopology(t *tally, s Script, topology routing.Topology, queues map[str
 		is("classic queues", !quorum)
 		is("quorum queues", quorum)
 		is("durable", !q.Transient)
+		is("transient queue", q.Transient)
 		is("queue TTL", q.TTL > 0 && q.TTL < time.Hour)
 		is("max length", q.MaxLength > 0)
 		is("max bytes", q.MaxBytes > 0)

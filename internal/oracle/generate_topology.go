@@ -41,11 +41,7 @@ func (g *generator) queue(on int, change func(q *routing.Queue)) string {
 func (g *generator) plainQueue() string {
 	return g.queue(g.on(), func(q *routing.Queue) {
 		if g.chance(15) {
-			if g.o.from(4, 3) {
-				g.avoid(knownTransient)
-			} else {
-				q.Transient = true
-			}
+			q.Transient = true
 		}
 		if g.chance(10) {
 			q.Expires = 2 * time.Hour

@@ -38,7 +38,6 @@ const (
 	knownHeaderNumbers    = "headers exchange: numbers and times"
 	knownPartial          = "reading a part of what was returned"
 	knownRejectQuorum     = "reject-publish of quorum queues"
-	knownTransient        = "transient queues"
 	knownNowhere          = "dead letters with nowhere to go"
 	knownExclusiveAgain   = "declaring another's queue exclusive"
 )
@@ -67,7 +66,6 @@ var Known = []KnownDifference{
 	{knownHeaderNumbers, "a headers exchange of 3.10 to 3.12 takes the integer 1 for the float 1.0, and one of 4.x matches no time at all: promise 12 is that of 4.x for numbers", true},
 	{knownPartial, "which message is next after a return, or where dead letters arrive in any order, differs, so such a queue is read as a whole", true},
 	{knownRejectQuorum, "a quorum queue finds out that it is full after the message that filled it, so that it takes some more than its limit; classic queues keep it exactly", true},
-	{knownTransient, "RabbitMQ 4.3 has no transient queues that are not exclusive, unless a deprecated feature is permitted", true},
 	{knownNowhere, "RabbitMQ looks for a way for a kept dead letter every three minutes", true},
 	{knownExclusiveAgain, "RabbitMQ compares exclusiveness before the other fields and calls it a lock", true},
 }
