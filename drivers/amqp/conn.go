@@ -18,7 +18,8 @@ const maxMessageBytes = 16 << 20
 
 // Conn implements driver.Conn on two connections: one that publishes, and one
 // that consumes and declares, so that a broker which pushes back on publishers
-// does not hold up acknowledgements.
+// does not hold up acknowledgements. Where messages are delayed, its mover has a
+// third.
 type Conn struct {
 	settings   settings
 	management *management // nil without the URL option
@@ -173,8 +174,12 @@ func (ch *channel) reopen() error {
 // lost under it, until ctx ends; f must be idempotent. amqp091's calls know no
 // ctx, so f runs on a goroutine of its own and may outlive do.
 func (c *Conn) do(ctx context.Context, f func(*channel) error) error {
+	return c.doOn(ctx, c.consume, f)
+}
+
+func (c *Conn) doOn(ctx context.Context, l *link, f func(*channel) error) error {
 	for {
-		err := c.once(ctx, c.consume, f)
+		err := c.once(ctx, l, f)
 		if err == nil || !lost(err) || ctx.Err() != nil || errors.Is(err, driver.ErrClosed) {
 			return wrap(err)
 		}
@@ -263,6 +268,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		defer cancel()
 		ends.Go(func() { c.publish.close(half) })
 		ends.Go(func() { c.consume.close(half) })
+		ends.Go(func() { c.movers.close(half) })
 		ends.Wait()
 	}
 	ended := make(chan struct{})

@@ -27,13 +27,13 @@
 //
 // # Connections
 //
-// A Conn has two connections, one to publish and one to consume and declare.
-// Each is supervised by a goroutine of its own: lost, it is made again, over
-// all hosts in turn, with growing and random pauses of up to 5 s, for as long
-// as it takes. Beyond that a Conn has one goroutine for what could not be sent
+// A Conn has two connections, one to publish and one to consume and declare, and
+// where messages are delayed a third, which moves what is due. Each is supervised
+// by a goroutine of its own: lost, it is made again, over all hosts in turn, with
+// growing and random pauses of up to 5 s, for as long as it takes. Beyond that a Conn has one goroutine for what could not be sent
 // at once and one that looks for delayed messages, and each connection one that
 // writes and amqp091's two; each subscriber has one and amqp091's one. Where
-// messages are delayed, a Conn has two more and a subscriber that move what is
+// messages are delayed, a Conn has three more and a subscriber that move what is
 // due. Each call that waits for an answer of the broker runs on a goroutine for
 // its time, as does what looks up exchanges and levels for delayed messages.
 //
@@ -137,8 +137,10 @@
 // part in publishing from there to the messages' exchanges, confirmed, with the
 // rights of its own user; it notices within 30 s that others have begun to delay,
 // by publishing a message to that queue that comes back while there is none. What
-// a queue refuses, or does not confirm within 10 s, is put by for 1.3 s to 41 s,
-// again and again; queues that took it get another copy with each try. What is
+// a queue refuses, or does not confirm within 10 s, or the user may not publish, is
+// put by for 1.3 s to 41 s, again and again; queues that took it get another copy
+// with each try. Where one is not confirmed, or not allowed, the others for the
+// same exchange and key are put by without being tried, for 2 s to a minute. What is
 // unroutable comes to the queue polymq.unroutable, without its TTL; that queue
 // may be declared with any fields beforehand. As long as no Conn is open, what is
 // due waits. A user ID arrives only where the connection that moves the message

@@ -38,7 +38,7 @@ func (s *subscriber) open(ctx context.Context) (*life, error) {
 	var mu sync.Mutex
 	var first *life
 	abandoned := false
-	err := s.c.do(ctx, func(ch *channel) error {
+	err := s.c.doOn(ctx, s.link, func(ch *channel) error {
 		l, err := s.consume(ctx, ch.conn)
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func (s *subscriber) again() *life {
 		return nil
 	}
 	for {
-		conn, err := s.c.consume.get(s.ctx)
+		conn, err := s.link.get(s.ctx)
 		if err != nil {
 			return nil
 		}

@@ -11,19 +11,26 @@ import (
 	"github.com/polymq/polymq/driver"
 )
 
-// mover publishes what is due in dueQueue to its exchange. Each connection to a
-// vhost with that queue has one; the broker shares the messages out. A message
-// is acknowledged when every queue has it, or when a copy with a further delay
-// is stored: one that cannot be published now holds up no other.
+// mover publishes what is due in dueQueue to its exchange. Each Conn to a vhost
+// with that queue has one; the broker shares the messages out. A message is
+// acknowledged when every queue has it, or when a copy with a further delay is
+// stored: one that cannot be published now holds up no other.
+//
+// It consumes and publishes on a connection of its own. What others have delayed
+// can close a channel, or have the broker read no further, and must not do so to
+// the application's publishers.
 type mover struct {
 	c    *Conn
 	s    *subscriber
+	out  *outbox
 	wake chan struct{} // cap 1
 
 	mu   sync.Mutex
 	open map[*moving]struct{}
 	turn []*moving // resolved
-	end  bool      // nothing is taken any more
+	shut shut
+	late int  // what was not confirmed in time on this connection
+	end  bool // nothing is taken any more
 }
 
 const (
@@ -31,23 +38,55 @@ const (
 	// moverTime is how long the queues of a message may take to confirm it.
 	// One without a leader never does; a second copy is possible then.
 	moverTime = 10 * time.Second
+	// moverLate is how many such a connection outlives: with 32 unconfirmed for
+	// one queue, RabbitMQ begins to read no further from the connection.
+	moverLate = 16
 	// minTick is how often that is looked at.
 	minTick = time.Second
 	// A message that was refused is tried again after pauses of one level
-	// each, 1.28 s to 41 s.
+	// each, 1.28 s to 41 s, some times after each: where one mover may not
+	// publish it and another may, the broker gives it to either.
 	firstPause, lastPause = 7, 12
+	pauseTries            = 3
 	// dueLook is how often a connection without a mover looks whether others
 	// have begun to delay messages in its vhost.
 	dueLook = 30 * time.Second
 )
 
-// movers is a connection's mover.
+// movers is a Conn's mover, and the connection that was made with the first.
 type movers struct {
 	mu      sync.Mutex
 	now     *mover // nil while there is none
 	running bool   // there is one, or it is being started
 	refused bool   // the user may not
 	closed  bool
+	link    *link
+	out     *outbox
+}
+
+// moverLink is the movers' connection, which may be still to come about.
+func (c *Conn) moverLink() (*link, *outbox) {
+	x := &c.movers
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.link != nil {
+		return x.link, x.out
+	}
+	l, out := newLink(c, "delays"), newOutbox(c)
+	l.prepare = out.prepare
+	l.onUp = func(conn *amqp091.Connection, w *wire) {
+		x.mu.Lock()
+		m := x.now
+		x.mu.Unlock()
+		if m != nil {
+			m.lost()
+		}
+		out.connected(conn, w)
+	}
+	x.link, x.out = l, out
+	c.tasks.Go(out.run)
+	c.tasks.Go(func() { l.keepOpening() })
+	return l, out
 }
 
 // startMover starts the connection's mover unless it has one; it does not wait.
@@ -74,11 +113,12 @@ func (c *Conn) startMover() {
 
 // move is the mover's life; it returns why that ended.
 func (c *Conn) move() error {
-	s, err := c.subscriber(c.ctx, driver.SubscriberConfig{Queue: dueQueue, Prefetch: moverPrefetch}, true)
+	l, out := c.moverLink()
+	s, err := c.subscriber(c.ctx, l, driver.SubscriberConfig{Queue: dueQueue, Prefetch: moverPrefetch}, true)
 	if err != nil {
 		return err
 	}
-	m := &mover{c: c, s: s, wake: make(chan struct{}, 1), open: map[*moving]struct{}{}}
+	m := &mover{c: c, s: s, out: out, wake: make(chan struct{}, 1), open: map[*moving]struct{}{}, shut: shut{}}
 	c.movers.mu.Lock()
 	c.movers.now = m
 	c.movers.mu.Unlock()
@@ -115,7 +155,7 @@ func (c *Conn) stopMover(ctx context.Context) {
 	x.closed = true
 	m := x.now
 	x.mu.Unlock()
-	if m == nil {
+	if m == nil || m.s.link.state() == driver.Disconnected {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, share(ctx))
@@ -135,6 +175,17 @@ func (c *Conn) stopMover(ctx context.Context) {
 	}
 }
 
+// close ends the movers' connection.
+func (x *movers) close(ctx context.Context) {
+	x.mu.Lock()
+	l, out := x.link, x.out
+	x.mu.Unlock()
+	if l != nil {
+		out.fail(driver.ErrUnconfirmed)
+		l.close(ctx)
+	}
+}
+
 // finish takes the next step of what is resolved, and gives up what takes too
 // long, until the mover ends.
 func (m *mover) finish() {
@@ -148,30 +199,70 @@ func (m *mover) finish() {
 		case <-m.c.ctx.Done():
 			return
 		}
+		if !now.IsZero() {
+			m.giveUp(now)
+		}
 		m.mu.Lock()
 		turn := m.turn
 		m.turn = nil
-		var late []*moving
-		for x := range m.open {
-			if !now.IsZero() && now.After(x.late) {
-				late = append(late, x)
-			}
-		}
 		done := m.end && len(m.open) == 0
 		m.mu.Unlock()
-		for _, x := range late {
-			if x.p != nil {
-				x.p.Resolve(driver.ErrUnconfirmed)
-			} else {
-				x.settle(driver.Nack)
-			}
-		}
 		for _, x := range turn {
 			x.step(x, x.p.Err())
 		}
 		if done {
 			return
 		}
+	}
+}
+
+// giveUp ends the wait for what has taken too long. The connection goes when
+// that was too much.
+func (m *mover) giveUp(now time.Time) {
+	state := m.s.link.state()
+	var back, late []*moving
+	m.mu.Lock()
+	m.shut.prune(now)
+	for x := range m.open {
+		switch {
+		case now.Before(x.late):
+		case x.p == nil:
+			back = append(back, x)
+		case state != driver.Connected:
+			x.late = now.Add(moverTime)
+		default:
+			x.overdue = true
+			late = append(late, x)
+		}
+	}
+	m.late += len(late)
+	leave := m.late >= moverLate
+	m.mu.Unlock()
+	for _, x := range back {
+		x.settle(driver.Nack)
+	}
+	for _, x := range late {
+		x.p.Resolve(driver.ErrUnconfirmed)
+	}
+	if leave {
+		m.s.breakOff()
+	}
+}
+
+// lost forgets what came by a connection that has ended: it comes again.
+func (m *mover) lost() {
+	m.mu.Lock()
+	var pending []*driver.Publishing
+	for x := range m.open {
+		if x.p != nil {
+			pending = append(pending, x.p)
+		}
+	}
+	clear(m.open)
+	m.turn, m.late = nil, 0
+	m.mu.Unlock()
+	for _, p := range pending {
+		p.Resolve(driver.ErrUnconfirmed) // lest the outbox sends it again
 	}
 }
 

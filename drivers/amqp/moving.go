@@ -14,13 +14,19 @@ type moving struct {
 	d    *delivery
 	m    driver.Message
 	back bool // a nacked message, to its queue
-	step func(*moving, error)
-	p    *driver.Publishing
-	late time.Time // when its outcome is not waited for any longer
+	way  way
+	// The rest is guarded by the mover's mutex.
+	step    func(*moving, error)
+	p       *driver.Publishing
+	late    time.Time // when its outcome is not waited for any longer
+	overdue bool      // nor was it
 }
 
 // take begins to move a delivery.
 func (m *mover) take(d *delivery) {
+	if m.s.Extend(m.c.ctx, &d.Delivery) != nil {
+		return // its connection has ended
+	}
 	h := d.Message.Header
 	if d.Message.UserID != "" {
 		h[headerUser], d.Message.UserID = d.Message.UserID, "" // the broker takes only this connection's own
@@ -53,6 +59,7 @@ func (m *mover) take(d *delivery) {
 // route publishes the message as it was given.
 func (x *moving) route(exchange string) {
 	m := x.m
+	x.way.key = m.Key
 	h := make(driver.Header, len(m.Header))
 	for k, v := range m.Header {
 		if !strings.HasPrefix(k, prefixOwn) || strings.HasPrefix(k, prefixEscaped) || k == headerDeath || k == headerOwnCount || k == headerOwnAcquired {
@@ -65,7 +72,7 @@ func (x *moving) route(exchange string) {
 	m.Header = h
 	if queue, ok := x.m.Header[headerBack].(string); ok {
 		x.back = true
-		exchange = exchangeIn
+		exchange, x.way.key = exchangeIn, queue
 		for _, k := range [...]string{headerExchange, headerAttempts, headerUser, headerFirst, headerLast} {
 			if v, ok := x.m.Header[k]; ok {
 				h[k] = v
@@ -82,12 +89,30 @@ func (x *moving) route(exchange string) {
 			m.UserID = own
 		}
 	}
+	x.way.exchange = exchange
+	x.of.mu.Lock()
+	err := x.of.shut.closed(x.way, time.Now())
+	x.of.mu.Unlock()
+	if err != nil {
+		x.putBy()
+		return
+	}
 	x.publish(exchange, m, (*moving).routed)
 }
 
 // routed hears how that went.
 func (x *moving) routed(err error) {
 	nowhere := errors.Is(err, driver.ErrUnroutable) || errors.Is(err, driver.ErrNotFound)
+	tries, _ := x.m.Header[headerTry].(int64)
+	news := tries == 0
+	x.of.mu.Lock()
+	switch {
+	case err == nil || nowhere:
+		x.of.shut.worked(x.way)
+	case x.overdue || errors.Is(err, driver.ErrPermission):
+		news = x.of.shut.failed(x.way, err, time.Now())
+	}
+	x.of.mu.Unlock()
 	switch {
 	case err == nil:
 		x.settle(driver.Ack)
@@ -101,7 +126,10 @@ func (x *moving) routed(err error) {
 	case nowhere:
 		x.publish(exchangeLost, x.m, (*moving).lost)
 	default:
-		x.retry(err)
+		if news {
+			x.of.c.cfg.Logger.Warn("polymq: a delayed message could not be published and is tried again", "scheme", "amqp", "exchange", x.m.Header[headerExchange], "key", x.m.Key, "error", err)
+		}
+		x.putBy()
 	}
 }
 
@@ -114,21 +142,18 @@ func (x *moving) lost(err error) {
 	c := x.of.c
 	if err := c.ensureUnroutable(c.ctx); err != nil {
 		c.cfg.Logger.Warn("polymq: a delayed message that no queue takes has nowhere to go and is tried again", "scheme", "amqp", "queue", unroutable, "error", err)
-		x.retry(err)
+		x.putBy()
 		return
 	}
 	x.publish(exchangeLost, x.m, (*moving).stored)
 }
 
-// retry puts the message by.
-func (x *moving) retry(err error) {
+// putBy stores a copy that comes after a pause, which grows.
+func (x *moving) putBy() {
 	tries, _ := x.m.Header[headerTry].(int64)
-	if tries == 0 {
-		x.of.c.cfg.Logger.Warn("polymq: a delayed message could not be published and is tried again", "scheme", "amqp", "exchange", x.m.Header[headerExchange], "key", x.m.Key, "error", err)
-	}
 	x.m.Header = cloneWithout(x.m.Header)
 	x.m.Header[headerTry] = tries + 1
-	x.postpone(1 << min(firstPause+tries, lastPause))
+	x.postpone(1 << min(firstPause+tries/pauseTries, lastPause))
 }
 
 // postpone stores a copy that comes again.
@@ -177,16 +202,22 @@ func (x *moving) settle(o driver.Outcome) {
 func (x *moving) publish(exchange string, m driver.Message, then func(*moving, error)) {
 	p := &driver.Publishing{Message: &m, ID: m.ID, Owner: x}
 	x.of.mu.Lock()
-	x.step, x.p, x.late = then, p, time.Now().Add(moverTime)
+	_, open := x.of.open[x]
+	x.step, x.p, x.late, x.overdue = then, p, time.Now().Add(moverTime), false
 	x.of.mu.Unlock()
-	from := &publisher{out: x.of.c.out, own: true, exchange: exchange}
+	if !open {
+		return
+	}
+	from := &publisher{out: x.of.out, own: true, exchange: exchange}
 	from.Publish(x.of.c.ctx, []*driver.Publishing{p}, false)
 }
 
 // Resolved leaves the rest to the mover's goroutine.
 func (x *moving) Resolved(*driver.Publishing) {
 	x.of.mu.Lock()
-	x.of.turn = append(x.of.turn, x)
+	if _, open := x.of.open[x]; open {
+		x.of.turn = append(x.of.turn, x)
+	}
 	x.of.mu.Unlock()
 	signal(x.of.wake)
 }

@@ -19,6 +19,7 @@ const ackDelay = 2 * time.Millisecond
 // flushed, and consumes again after the connection was lost.
 type subscriber struct {
 	c        *Conn
+	link     *link // that it consumes on
 	queue    string
 	prefetch int
 	raw      bool // deliveries are the driver's own, and stay as they came
@@ -62,17 +63,18 @@ type delivery struct {
 
 // Subscriber implements driver.Conn.
 func (c *Conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (driver.Subscriber, error) {
-	s, err := c.subscriber(ctx, cfg, false)
+	s, err := c.subscriber(ctx, c.consume, cfg, false)
 	if err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (c *Conn) subscriber(ctx context.Context, cfg driver.SubscriberConfig, raw bool) (*subscriber, error) {
+func (c *Conn) subscriber(ctx context.Context, l *link, cfg driver.SubscriberConfig, raw bool) (*subscriber, error) {
 	s := &subscriber{
 		raw:      raw,
 		c:        c,
+		link:     l,
 		queue:    cfg.Queue,
 		prefetch: max(cfg.Prefetch, 1),
 		ready:    make(chan struct{}, 1),
@@ -82,17 +84,17 @@ func (c *Conn) subscriber(ctx context.Context, cfg driver.SubscriberConfig, raw 
 		timer:    time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
-	l, err := s.open(ctx)
+	first, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.life = l
+	s.life = first
 	s.exclusive = c.exclusives.joined(s.queue)
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	c.mu.Lock()
 	c.subscribers[s] = struct{}{}
 	c.mu.Unlock()
-	go s.run(l)
+	go s.run(first)
 	return s, nil
 }
 
@@ -331,7 +333,7 @@ func (s *subscriber) breakOff() {
 	s.mu.Lock()
 	conn := s.asked
 	s.mu.Unlock()
-	s.c.consume.breakOff(conn)
+	s.link.breakOff(conn)
 }
 
 // deliver is d as the application sees it.

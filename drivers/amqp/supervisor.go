@@ -130,21 +130,30 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 	if time.Since(began) >= lasting {
 		l.pause = 0
 	}
-	for {
+	if l.keepOpening() {
+		l.c.cfg.Logger.Info("polymq: connection is back", "scheme", "amqp", "role", l.role)
+		l.c.report(nil)
+	}
+}
+
+// keepOpening opens the connection, however long that takes; false after Close.
+func (l *link) keepOpening() bool {
+	for first := true; ; first = false {
 		select {
 		case <-time.After(l.pause/2 + rand.N(l.pause+1)):
 		case <-l.c.ctx.Done():
-			return
+			return false
 		}
 		l.pause = min(max(2*l.pause, minPause), maxPause)
 		err := l.open(l.c.ctx)
 		if err == nil {
-			l.c.cfg.Logger.Info("polymq: connection is back", "scheme", "amqp", "role", l.role)
-			l.c.report(nil)
-			return
+			return true
 		}
 		if l.c.ctx.Err() != nil {
-			return
+			return false
+		}
+		if first {
+			l.c.cfg.Logger.Warn("polymq: cannot connect yet", "scheme", "amqp", "role", l.role, "error", err)
 		}
 		l.c.report(err)
 	}

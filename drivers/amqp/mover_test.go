@@ -1,0 +1,129 @@
+package amqp
+
+import (
+	"fmt"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// limitedURL is the URL of a user with the permissions, in the API's form.
+func limitedURL(t *testing.T, raw, permissions string) string {
+	t.Helper()
+	u, err := url.Parse(raw)
+	check(t, err)
+	name := "limited-" + rndID()
+	manage(t, u, "/api/users/"+name, `{"password":"secret","tags":""}`)
+	manage(t, u, "/api/permissions/"+u.Path[1:]+"/"+name, permissions)
+	u.User, u.RawQuery = url.UserPassword(name, "secret"), ""
+	return u.String()
+}
+
+func moverOf(c *Conn) *mover {
+	c.movers.mu.Lock()
+	defer c.movers.mu.Unlock()
+	return c.movers.now
+}
+
+func sessionOf(o *outbox) *session {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.session
+}
+
+// TestMoverMayNot: others delay messages for an exchange that this Conn's user
+// may not write to. What it moves in vain comes by another, and its own
+// publishers do not notice.
+func TestMoverMayNot(t *testing.T) {
+	raw := testbroker.URL(t, "amqp")
+	admin := openURL(t, raw)
+	check(t, admin.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "secret", Kind: routing.Fanout}, {Name: "open", Kind: routing.Fanout}},
+		Queues:    []routing.Queue{{Name: "s"}, {Name: "o"}},
+		Bindings:  []routing.Binding{{Exchange: "secret", Queue: "s"}, {Exchange: "open", Queue: "o"}},
+	}))
+	limited := openURL(t, limitedURL(t, raw, `{"configure":"^polymq.*","write":"^(polymq.*|amq.default|open)$","read":".*"}`))
+	delayed := publisherOf(t, admin, "secret")
+	check(t, publish(t, delayed, driver.Message{ID: "first", Delay: 10 * time.Millisecond}))
+	until(t, "the limited one moves", func() bool { limited.startMover(); return moverOf(limited) != nil })
+	own := publisherOf(t, limited, "open")
+	check(t, publish(t, own, driver.Message{}))
+	session := sessionOf(limited.out)
+	stop := make(chan struct{})
+	confirmed, count, join := load(t, own, "", stop)
+	const n = 8
+	for i := range n {
+		check(t, publish(t, delayed, driver.Message{ID: fmt.Sprint(i), Delay: 10 * time.Millisecond}))
+	}
+	s := subscribe(t, admin, "s", 100)
+	for seen := map[string]bool{}; len(seen) < n+1; {
+		d := receive(t, s)
+		seen[d.Message.ID] = true
+		settle(t, s, d, driver.Ack)
+	}
+	before := count.Load()
+	until(t, "publishing goes on", func() bool { return count.Load() > before })
+	close(stop)
+	join()
+	if sessionOf(limited.out) != session {
+		t.Error("the channel of the application's publishers was closed")
+	}
+	if got, err := admin.Purge(ctxOf(t), "o"); err != nil || got != len(confirmed)+1 {
+		t.Errorf("%d messages confirmed, %d are there: %v", len(confirmed)+1, got, err)
+	}
+}
+
+// TestMoverOfQueueThatNeverAnswers: a queue never confirms what is delayed for
+// it. Neither is held up by that: what the Conn publishes itself, nor what is
+// delayed for others.
+func TestMoverOfQueueThatNeverAnswers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: starts a broker")
+	}
+	b := testbroker.Start(t, "amqp")
+	c := openURL(t, b.URL())
+	declare(t, c, routing.Queue{Name: "q"}, routing.Queue{Name: "plain"})
+	p := publisherOf(t, c, "")
+	check(t, publish(t, p, driver.Message{Key: "q", Delay: 10 * time.Millisecond}))
+	s := subscribe(t, c, "q", 100)
+	settle(t, s, receive(t, s), driver.Ack)
+	time.Sleep(declareSettles)
+	// The broker forgets the younger half of a queue that it was killed over.
+	declare(t, c, routing.Queue{Name: "dead"})
+	b.Kill()
+	b.Start()
+	check(t, publish(t, p, driver.Message{Key: "q", ID: "back"}))
+	settle(t, s, receive(t, s), driver.Ack)
+	x := publishing(driver.Message{Key: "dead"})
+	publisherOf(t, openURL(t, b.URL()), "").Publish(ctxOf(t), []*driver.Publishing{x}, false)
+	select {
+	case <-x.Owner.(*outcome).done:
+		t.Fatalf("the queue answers: %v", x.Err())
+	case <-time.After(3 * time.Second):
+	}
+	stop := make(chan struct{})
+	_, count, join := load(t, p, "plain", stop)
+	var xs []*driver.Publishing
+	for i := range 1500 {
+		xs = append(xs, publishing(driver.Message{ID: fmt.Sprint("dead", i), Key: "dead", Delay: 10 * time.Millisecond}))
+	}
+	publisherOf(t, c, "").Publish(ctxOf(t), xs, true)
+	for _, x := range xs {
+		check(t, wait(t, x))
+	}
+	for i := range 5 {
+		start := time.Now()
+		check(t, publish(t, p, driver.Message{ID: fmt.Sprint(i), Key: "q", Delay: 10 * time.Millisecond}))
+		d := receive(t, s)
+		t.Logf("%s after %v", d.Message.ID, time.Since(start))
+		settle(t, s, d, driver.Ack)
+		n := count.Load()
+		until(t, "publishing goes on", func() bool { return count.Load() > n+100 })
+	}
+	close(stop)
+	join()
+}
