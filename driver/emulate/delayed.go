@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +20,9 @@ import (
 const delayedQueue = "polymq.delayed"
 
 // headerHave is the header of a message in delayedQueue that some of its
-// targets did not take: the list of those that have it, and its delay is the
-// pause before the next try. It is not delivered.
+// targets did not take: a table of those that have it, "have", and of what it is
+// deduplicated by at the others, "id". Its delay is the pause before the next
+// try. It is not delivered.
 const headerHave = "polymq-delayed-have"
 
 // The most that the goroutine of delays asks of its queue and of its targets.
@@ -179,11 +179,10 @@ func due(d *Delivery) time.Time { return d.Stored.Add(d.Message.Delay) }
 
 // delayed is a message that is due and on its way.
 type delayed struct {
-	y       *delays
-	have    []string // targets that have it
-	rest    []string // targets to be tried one by one
-	refused bool     // by one of those
-	stage   delayedStage
+	y     *delays
+	own   string // what this copy of it is deduplicated by
+	known int    // targets that have it, as it says itself
+	stage delayedStage
 }
 
 // delayedStage is where the message was sent last.
@@ -191,30 +190,31 @@ type delayedStage uint8
 
 const (
 	toExchange   delayedStage = iota
-	toEach                    // of rest
 	toUnroutable              // the queue for what no other takes
 	toDelayed                 // back, under headerHave
 )
 
 func (y *delays) begin(s *subscriber, d *Delivery, to *publisher) {
-	x := &delayed{y: y}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %d %s", s.q.Incarnation, d.Seq, d.Message.ID)
+	x := &delayed{y: y, own: "delayed-" + hex.EncodeToString(h.Sum(nil)[:16])}
 	m := d.Message
 	m.Delay = 0
-	if list, ok := m.Header[headerHave].([]any); ok {
-		for _, v := range list {
-			if name, ok := v.(string); ok {
-				x.have = append(x.have, name)
+	v := &move{d: d, from: s.q, to: to, message: &m, judge: x.judge, id: x.own}
+	if back, ok := m.Header[headerHave].(map[string]any); ok {
+		if id, ok := back["id"].(string); ok {
+			v.id = id
+		}
+		names, _ := back["have"].([]any)
+		for _, name := range names {
+			if name, ok := name.(string); ok {
+				v.have = append(v.have, name)
 			}
 		}
 		m.Header = headerWithout(m.Header, headerHave)
 	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s %d %s", s.q.Incarnation, d.Seq, m.ID)
-	s.moves.begin(&move{
-		d: d, from: s.q, to: to, judge: x.judge,
-		id:    "delayed-" + hex.EncodeToString(h.Sum(nil)[:16]),
-		avoid: x.have,
-	}, &m)
+	x.known = len(v.have)
+	s.moves.begin(v)
 }
 
 // judge has a message wait that a target does not take, without keeping others
@@ -222,96 +222,53 @@ func (y *delays) begin(s *subscriber, d *Delivery, to *publisher) {
 // its queue with their names.
 func (x *delayed) judge(v *move, err error) verdict {
 	ack, now := verdict{settle: driver.Ack}, verdict{}
-	switch x.stage {
-	case toExchange:
-		switch {
-		case err == nil, errors.Is(err, errCircle):
-			return ack
-		case errors.Is(err, driver.ErrUnroutable), errors.Is(err, driver.ErrNotFound):
-			x.stage = toUnroutable
-			v.to = x.y.toQueue(v.d.Exchange, driver.UnroutableQueue)
-			return now
-		case errors.Is(err, driver.ErrRejected):
-			if x.rest = x.y.targets(v, x.have); len(x.rest) < 2 {
-				return x.back(v)
-			}
-			x.stage = toEach
-			v.to = x.y.toQueue(v.d.Exchange, x.rest[0])
+	unroutable := errors.Is(err, driver.ErrUnroutable)
+	switch {
+	case err == nil, errors.Is(err, errNoOther):
+		return ack
+	case x.stage == toExchange && (unroutable || errors.Is(err, driver.ErrNotFound)):
+		x.stage = toUnroutable
+		v.to = x.y.toQueue(v.d.Exchange, driver.UnroutableQueue)
+		return now
+	case x.stage == toExchange:
+		if have := v.taken(); len(have) > x.known {
+			x.back(v, have)
 			return now
 		}
-	case toEach:
-		switch {
-		case err == nil:
-			x.have = append(x.have, x.rest[0])
-		case !errors.Is(err, driver.ErrUnroutable): // else it is gone
-			x.refused = true
-		}
-		if x.rest = x.rest[1:]; len(x.rest) > 0 {
-			v.to = x.y.toQueue(v.d.Exchange, x.rest[0])
-			return now
-		}
-		if !x.refused {
-			return ack
-		}
-		return x.back(v)
-	case toUnroutable:
-		switch {
-		case err == nil:
-			return ack
-		case errors.Is(err, driver.ErrUnroutable):
-			ctx, cancel := context.WithTimeout(x.y.ctx, LeaseTime)
-			err = x.y.c.ensureQueue(ctx, driver.UnroutableQueue)
-			cancel()
-			if err == nil {
-				return verdict{again: backoff(v.tries)}
-			}
-		}
-	case toDelayed:
+	case x.stage == toUnroutable && unroutable:
+		ctx, cancel := context.WithTimeout(x.y.ctx, LeaseTime)
+		err = x.y.c.ensureQueue(ctx, driver.UnroutableQueue)
+		cancel()
 		if err == nil {
-			return ack
+			return verdict{again: backoff(v.tries)}
 		}
 	}
-	if x.y.ctx.Err() == nil {
+	if x.y.ctx.Err() == nil && !errors.Is(err, driver.ErrRejected) {
 		x.y.c.cfg.Logger.Warn("a delayed message could not be routed; trying again", "exchange", v.d.Exchange, "key", v.d.Message.Key, "id", v.d.Message.ID, "error", err)
 	}
 	late := x.y.c.store.Now().Sub(due(v.d))
 	return verdict{settle: driver.Nack, delay: min(max(late, time.Second), longestPause)}
 }
 
-// back stores the message once more, for after a pause.
-func (x *delayed) back(v *move) verdict {
+// back stores the message once more, for after a pause. What it is deduplicated
+// by at its targets stays, for those whose answer is late.
+func (x *delayed) back(v *move, have []string) {
 	m := v.d.Message
-	pause := time.Second
-	if _, again := m.Header[headerHave]; again {
-		pause = min(2*m.Delay, longestPause)
-	}
-	have := make([]any, len(x.have))
-	for i, name := range x.have {
-		have[i] = name
+	names := make([]any, len(have))
+	for i, name := range have {
+		names[i] = name
 	}
 	m.Header = maps.Clone(m.Header)
 	if m.Header == nil {
 		m.Header = driver.Header{}
 	}
-	m.Delay, m.Header[headerHave] = pause, have
+	m.Delay, m.Header[headerHave] = time.Second, map[string]any{"id": v.id, "have": names}
 	x.stage = toDelayed
-	v.to, v.pub.Message = x.y.toQueue(v.d.Exchange, delayedQueue), &m
-	return verdict{}
+	v.to, v.message, v.id = x.y.toQueue(v.d.Exchange, delayedQueue), &m, x.own
 }
 
 func (y *delays) toQueue(exchange, queue string) *publisher {
 	p := y.c.publisher(exchange, false)
 	p.queue = queue
 	return p
-}
-
-// targets are the queues of a message as the topology stands, but for those
-// that have it.
-func (y *delays) targets(v *move, have []string) []string {
-	m := v.pub.Message
-	names, err := y.c.topo.current().table.Route(nil, v.to.exchange, m.Key, m.Header)
-	if err != nil {
-		return nil
-	}
-	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(have, name) })
 }

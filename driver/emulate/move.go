@@ -40,13 +40,15 @@ type holder interface {
 	moved(v *move, o driver.Outcome, delay time.Duration)
 }
 
-// move is one message on its way; it owns its publishing.
+// move is one message on its way; it owns its publishings.
 type move struct {
-	d     *Delivery
-	from  *Queue
-	to    *publisher
-	id    string   // to deduplicate by: the same for every try, whoever makes it
-	avoid []string // queues
+	d       *Delivery
+	from    *Queue
+	to      *publisher
+	message *driver.Message // as it goes; another one where it changes
+	id      string          // to deduplicate by: the same for every try, whoever makes it
+	avoid   []string        // queues it must not go to
+	have    []string        // queues that have it; the mover's mutex guards it
 	// judge says what becomes of the move after a try, but for one that the end
 	// of the connection ended: nil has to be driver.Ack. It may change where the
 	// move goes. It is called on the mover's goroutine.
@@ -57,7 +59,9 @@ type move struct {
 	short bool      // a dead letter without the history that made it too large
 	tries int       // failed ones
 	at    time.Time // the next try
-	pub   driver.Publishing
+	// try is the last one. Each is a publishing of its own: one that was given up
+	// can be on its way still.
+	try *driver.Publishing
 }
 
 // verdict is what becomes of a move: another try after the time again, or the
@@ -76,10 +80,8 @@ func (x *mover) init(c *conn, ctx context.Context, h holder) {
 }
 
 // begin moves the message, which keeps its ID.
-func (x *mover) begin(v *move, m *driver.Message) {
+func (x *mover) begin(v *move) {
 	v.m = x
-	v.pub.Owner = v
-	v.pub.Reset(m, m.ID)
 	x.mu.Lock()
 	x.open[v] = struct{}{}
 	x.mu.Unlock()
@@ -91,6 +93,39 @@ func (x *mover) begin(v *move, m *driver.Message) {
 func (v *move) Resolved(*driver.Publishing) {
 	v.m.later(v)
 	signal(v.m.wake)
+}
+
+// took notes that a queue has the message: no later try goes there, however
+// long the other targets keep it waiting.
+func (v *move) took(queue string) {
+	v.m.mu.Lock()
+	defer v.m.mu.Unlock()
+	if !slices.Contains(v.have, queue) {
+		v.have = append(v.have, queue)
+	}
+}
+
+// taken are the queues that have the message.
+func (v *move) taken() []string {
+	v.m.mu.Lock()
+	defer v.m.mu.Unlock()
+	return slices.Clone(v.have)
+}
+
+// without leaves out the queues to which the message does not go: errNoOther
+// where there is none then.
+func (v *move) without(names []string) ([]string, error) {
+	have := v.taken()
+	if len(names) == 0 || len(v.avoid)+len(have) == 0 {
+		return names, nil
+	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return slices.Contains(v.avoid, name) || slices.Contains(have, name)
+	})
+	if len(names) == 0 {
+		return nil, errNoOther
+	}
+	return names, nil
 }
 
 // step does what there is to do and says how long until there is more.
@@ -106,7 +141,6 @@ func (x *mover) step() time.Duration {
 		case v.sent:
 			if again, ok := x.outcome(v); ok {
 				v.sent, v.at = false, now.Add(again)
-				v.pub.Reset(v.pub.Message, v.pub.ID)
 				wait = min(wait, again)
 				x.mu.Lock()
 				v.tries++
@@ -125,7 +159,8 @@ func (x *mover) step() time.Duration {
 				x.send(send)
 				send = nil
 			}
-			send = append(send, sending{pub: v.to, publishing: &v.pub, dedupID: v.id, avoid: v.avoid})
+			v.try = &driver.Publishing{Message: v.message, ID: v.message.ID, Owner: v}
+			send = append(send, sending{pub: v.to, publishing: v.try, dedupID: v.id, move: v})
 		}
 	}
 	x.send(send)
@@ -152,7 +187,7 @@ func (x *mover) hurry() time.Duration {
 	}
 	x.mu.Unlock()
 	for _, v := range late {
-		v.pub.Resolve(driver.ErrUnconfirmed)
+		v.try.Resolve(driver.ErrUnconfirmed)
 	}
 	return wait
 }
@@ -160,7 +195,7 @@ func (x *mover) hurry() time.Duration {
 // outcome reports whether, and when, a move is to be tried again; otherwise it
 // is done with.
 func (x *mover) outcome(v *move) (again time.Duration, ok bool) {
-	err := v.pub.Err()
+	err := v.try.Err()
 	if !errors.Is(err, driver.ErrClosed) && (x.patience > 0 || !errors.Is(err, driver.ErrUnconfirmed)) {
 		o := v.judge(v, err)
 		if o.settle == 0 {
@@ -233,7 +268,9 @@ func (x *mover) end() {
 	open := slices.Collect(maps.Keys(x.open))
 	x.mu.Unlock()
 	for _, v := range open {
-		v.pub.Resolve(driver.ErrClosed)
+		if v.try != nil {
+			v.try.Resolve(driver.ErrClosed)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func (r *retrier) park(ss []sending) {
 // anew parks a publishing whose parcel has no way any more.
 func (r *retrier) anew(s *sending) {
 	if s.over.CompareAndSwap(false, true) {
-		r.park([]sending{{pub: s.pub, publishing: s.publishing, dedupID: s.dedupID, avoid: s.avoid}})
+		r.park([]sending{{pub: s.pub, publishing: s.publishing, dedupID: s.dedupID, move: s.move}})
 	}
 }
 

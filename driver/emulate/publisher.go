@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,9 +85,9 @@ func (p *publisher) Close(context.Context) error {
 type sending struct {
 	pub        *publisher
 	publishing *driver.Publishing
-	dedupID    string   // where it is not the publishing's
-	avoid      []string // queues it must not go to (a dead letter in a circle)
-	delayed    bool     // it goes to the queue for delayed messages
+	dedupID    string // where it is not the publishing's
+	move       *move  // where it is a try of one
+	delayed    bool   // it goes to the queue for delayed messages
 	over       atomic.Bool
 
 	one Parcel // the parcel, where there is one
@@ -164,11 +163,8 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 		}
 		return append(dst[:0], delayedQueue), nil
 	}
-	if err == nil && s.avoid != nil && len(dst) > 0 {
-		dst = slices.DeleteFunc(dst, func(name string) bool { return slices.Contains(s.avoid, name) })
-		if len(dst) == 0 {
-			return nil, errCircle
-		}
+	if err == nil && s.move != nil {
+		return s.move.without(dst)
 	}
 	return dst, err
 }
@@ -295,8 +291,13 @@ func (s *sending) parcelDone(p *Parcel, err error) {
 		}
 		err = fmt.Errorf("%w: closed", driver.ErrUnconfirmed)
 	}
-	if err == nil && p.Queue.pushesOut() {
-		s.pub.c.janitor.hint(p.Queue, 0)
+	if err == nil {
+		if s.move != nil {
+			s.move.took(p.Queue.Name)
+		}
+		if p.Queue.pushesOut() {
+			s.pub.c.janitor.hint(p.Queue, 0)
+		}
 	}
 	s.finish(err)
 }

@@ -32,8 +32,10 @@ func (b *bench) publish(key string, bodies ...string) {
 
 func (b *bench) receive(s driver.Subscriber) *driver.Delivery {
 	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 3*time.Hour)
+	defer cancel()
 	var buf [1]*driver.Delivery
-	if _, err := s.Receive(b.t.Context(), buf[:]); err != nil {
+	if _, err := s.Receive(ctx, buf[:]); err != nil {
 		b.t.Fatal(err)
 	}
 	return buf[0]
