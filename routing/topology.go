@@ -67,6 +67,8 @@ type Queue struct {
 	// While no queue takes one there, or the exchange is missing, it is kept
 	// until one does, and subscribers may take further messages meanwhile;
 	// where RabbitMQ keeps it itself, it looks for a way every three minutes.
+	// What a limit pushed out is kept for a queue that refuses it, but dropped
+	// where none is bound or the exchange is missing.
 	// Default: none, such messages are dropped.
 	DeadLetterExchange string
 	// DeadLetterKey replaces the routing keys of a dead-lettered message.
