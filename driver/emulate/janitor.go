@@ -2,6 +2,8 @@ package emulate
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +40,8 @@ type janitor struct {
 	life     time.Time         // the next lifecycle
 	rest     time.Time         // no sweeps before
 	dropping []*round          // where something was moved and is to be dropped
+	unable   int               // in a row, to drop
+	redrop   time.Time         // the next try
 }
 
 const (
@@ -115,6 +119,7 @@ func (j *janitor) run() {
 		timer.Reset(j.step())
 		select {
 		case <-j.ctx.Done():
+			j.dropLast()
 			j.resign()
 			return
 		case <-j.kick:
@@ -127,7 +132,7 @@ func (j *janitor) run() {
 // step does what there is to do and says how long until there is more.
 func (j *janitor) step() time.Duration {
 	wait := j.moves.step()
-	j.drop()
+	wait = min(wait, j.dropDue())
 	j.mu.Lock()
 	ended := j.ended
 	j.mu.Unlock()
@@ -246,17 +251,50 @@ func (j *janitor) left(v *move) {
 	}
 }
 
-// drop removes what was moved.
-func (j *janitor) drop() {
-	for _, r := range j.dropping {
-		ctx, cancel := j.call()
-		err := j.c.store.Drop(ctx, r.q, r.dropped)
-		cancel()
-		if err != nil && j.ctx.Err() == nil {
-			j.c.cfg.Logger.Warn("dead-lettered messages could not be removed; they come again", "queue", r.q.Name, "error", err)
+// drop removes what was moved. What it cannot remove stays for another time: when
+// its hold is over it would be moved again.
+func (j *janitor) drop(ctx context.Context) (err error) {
+	j.dropping = slices.DeleteFunc(j.dropping, func(r *round) bool {
+		if e := j.c.store.Drop(ctx, r.q, r.dropped); e != nil {
+			err = fmt.Errorf("queue %q: %w", r.q.Name, e)
+			return false
 		}
-		clear(r.dropped)
-		r.dropped = r.dropped[:0]
+		r.removed()
+		return true
+	})
+	return err
+}
+
+// dropDue is drop when its time has come, and says how long until the next try.
+func (j *janitor) dropDue() time.Duration {
+	if now := time.Now(); len(j.dropping) > 0 && !now.Before(j.redrop) {
+		ctx, cancel := j.call()
+		err := j.drop(ctx)
+		cancel()
+		if err == nil {
+			j.unable = 0
+			return maxWait
+		}
+		if j.unable == 0 && j.ctx.Err() == nil {
+			j.c.cfg.Logger.Warn("dead-lettered messages could not be removed; trying again", "error", err)
+		}
+		j.redrop = now.Add(backoff(j.unable))
+		j.unable++
 	}
-	j.dropping = j.dropping[:0]
+	if len(j.dropping) > 0 {
+		return time.Until(j.redrop)
+	}
+	return maxWait
+}
+
+// dropLast removes at the end what the end cut short.
+func (j *janitor) dropLast() {
+	if len(j.dropping) == 0 {
+		return
+	}
+	ctx, cancel := within(j.ctx, endTime)
+	defer cancel()
+	if err := j.drop(ctx); err != nil {
+		j.c.cfg.Logger.Warn("dead-lettered messages could not be removed; they come again", "error", err)
+	}
 }

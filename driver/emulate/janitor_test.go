@@ -325,3 +325,49 @@ func TestCloseLookingAfter(t *testing.T) {
 		t.Errorf("%d messages were confirmed in all", total)
 	}
 }
+
+// TestMovedOnce: what was moved is removed, also where the connection closes
+// meanwhile or the broker does not answer for longer than a hold lasts: it is
+// not moved again.
+func TestMovedOnce(t *testing.T) {
+	for _, how := range []string{"Close", "no answer"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				b, next := w.bench(t, 2*fakeWindow), w.bench(t, 2*fakeWindow)
+				defer next.close()
+				var down atomic.Bool
+				down.Store(how == "no answer")
+				b.f.trouble = func(ctx context.Context, call string, _ bool) error {
+					if call != "drop" && call != "sweep" {
+						return nil
+					}
+					if call == "drop" && down.Load() {
+						return errors.New("no answer")
+					}
+					return sleep(ctx, ctx, time.Millisecond/2)
+				}
+				b.declare(graveyard(routing.Queue{TTL: time.Second}))
+				next.publisher("")
+				var want []string
+				for i := range 50 {
+					want = append(want, fmt.Sprint(i))
+				}
+				b.publish("q", want...)
+				for len(b.bodies("grave")) == 0 {
+					time.Sleep(time.Millisecond / 10)
+				}
+				if how == "no answer" {
+					time.Sleep(5 * fakeWindow)
+					down.Store(false)
+					time.Sleep(time.Second)
+				}
+				b.close()
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				next.want("grave", want...)
+				next.nothing("q")
+			})
+		})
+	}
+}

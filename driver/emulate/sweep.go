@@ -3,6 +3,7 @@ package emulate
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -15,8 +16,8 @@ type round struct {
 	empty   int       // sweeps in a row that found nothing ready
 	failed  int       // in a row
 	open    map[uint64]*move
-	bytes   int // of the bodies in open
-	dropped []*Delivery
+	bytes   int         // of the bodies in open
+	dropped []*Delivery // moved, and yet to be removed
 }
 
 // The bounds of sweeping, and how often it is done. Where only the queue's TTL
@@ -126,6 +127,10 @@ func (j *janitor) sweepQueue(r *round) {
 			v.d = d // it is held anew
 			continue
 		}
+		if i := slices.IndexFunc(r.dropped, func(moved *Delivery) bool { return moved.Seq == d.Seq }); i >= 0 {
+			r.dropped[i] = d
+			continue
+		}
 		r.bytes += len(d.Message.Body)
 		r.open[d.Seq] = r.dead.move(&j.moves, d, d.Reason)
 	}
@@ -172,7 +177,7 @@ func (r *round) room() int {
 	if r.bytes >= maxAsideBytes {
 		return 0
 	}
-	return min(maxAside-len(r.open), sweepMax)
+	return min(maxAside-len(r.open)-len(r.dropped), sweepMax)
 }
 
 // left hears that a move has ended.
@@ -181,6 +186,18 @@ func (r *round) left(v *move) {
 		delete(r.open, v.d.Seq)
 		r.bytes -= len(v.d.Message.Body)
 	}
+	r.more()
+}
+
+// removed hears that what was moved is gone.
+func (r *round) removed() {
+	clear(r.dropped)
+	r.dropped = r.dropped[:0]
+	r.more()
+}
+
+// more has the queue swept again once there is room.
+func (r *round) more() {
 	if r.full && r.room() > 0 {
 		r.full, r.next = false, time.Time{}
 	}
