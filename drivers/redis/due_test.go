@@ -112,7 +112,6 @@ func TestDueAtOnce(t *testing.T) {
 			}
 		}
 		take(1, driver.Nack, 500*time.Millisecond)
-		info(t, conn, "q", driver.QueueInfo{Ready: n, Consumers: 1})
 		take(2, driver.Ack, 0)
 		info(t, conn, "q", driver.QueueInfo{Consumers: 1})
 	}

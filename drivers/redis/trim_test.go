@@ -34,7 +34,7 @@ func (x *script) commands() int {
 // grow with what is promised, nor is a level that is empty looked at.
 func TestTrimInOnePass(t *testing.T) {
 	for _, rq := range []routing.Queue{
-		{MaxLength: 10}, {MaxLength: 10, DeadLetterExchange: "dead"}, {MaxLength: 10, MaxPriority: 255},
+		{MaxLength: 10}, {MaxLength: 10, DeadLetterExchange: "dead"}, {MaxLength: 10, MaxPriority: 255}, {MaxBytes: 40},
 	} {
 		x := newScript(t, rq)
 		const held, promised = 3000, 500
@@ -43,7 +43,7 @@ func TestTrimInOnePass(t *testing.T) {
 		for i := 0; i < held; i += 500 {
 			var ms []string
 			for j := range 500 {
-				ms = append(ms, fmt.Sprint(i+j))
+				ms = append(ms, fmt.Sprintf("%04d", i+j))
 			}
 			x.publish(ms...)
 		}
@@ -53,17 +53,18 @@ func TestTrimInOnePass(t *testing.T) {
 		x.fetch("two", promised)
 		before := x.commands()
 		x.call(x.h.fns.leave, "one")
-		// One for each that comes back, where its level has to be read.
-		most := 200 + held*boolInt(rq.MaxPriority > 0)
+		// One for each whose level or size has to be read.
+		level, size := boolInt(rq.MaxPriority > 0), boolInt(rq.MaxBytes > 0)
+		most := 200 + level*held + size*2*held
 		if n := x.commands() - before; n > most {
 			t.Errorf("%+v: %d commands", rq, n)
 		}
 		var want []string
 		for i := range promised {
-			want = append(want, fmt.Sprintf("%d:1", i))
+			want = append(want, fmt.Sprintf("%04d:1", i))
 		}
 		for i := held - 10; i < held; i++ {
-			want = append(want, fmt.Sprintf("%d:1", i))
+			want = append(want, fmt.Sprintf("%04d:1", i))
 		}
 		x.expect("what is left", x.fetch("two", held), strings.Join(want, " "))
 
@@ -73,12 +74,12 @@ func TestTrimInOnePass(t *testing.T) {
 		x.fetch("one", promised)
 		var ms []string
 		for i := range promised + 10 {
-			ms = append(ms, fmt.Sprint(i))
+			ms = append(ms, fmt.Sprintf("%04d", i))
 		}
 		x.publish(ms...)
 		before = x.commands()
 		x.publish(ms...)
-		if n := x.commands() - before; n > 3*len(ms)+200 {
+		if n := x.commands() - before; n > (3+2*size)*len(ms)+200 {
 			t.Errorf("%+v: %d commands for a batch of %d", rq, n, len(ms))
 		}
 		if n := x.ready(); n != promised+10 {
