@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -138,8 +139,8 @@ func (m *member) lost() {
 	signal(m.more)
 }
 
-// reconcile brings the member in line with another book. The caller holds the
-// mutex.
+// reconcile brings the member in line with another book; what it has there and
+// did not know of comes in the order of the queue. The caller holds the mutex.
 func (m *member) reconcile(r *reader) {
 	if r == nil {
 		if m.joined {
@@ -152,8 +153,9 @@ func (m *member) reconcile(r *reader) {
 			delete(m.holds, seq) // settled, and the deed is on its way, or not the member's any more
 		}
 	}
-	for seq, e := range r.holds {
-		if m.holds[seq] == nil && !m.settling(seq) {
+	inOrder := func(x, y *entry) int { return cmp.Or(cmp.Compare(y.level, x.level), cmp.Compare(x.seq, y.seq)) }
+	for _, e := range slices.SortedFunc(maps.Values(r.holds), inOrder) {
+		if m.holds[e.seq] == nil && !m.settling(e.seq) {
 			m.give(e)
 		}
 	}

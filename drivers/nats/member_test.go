@@ -43,3 +43,37 @@ func TestHoldsLapse(t *testing.T) {
 	signal(l.relink)
 	expect(t, sub, ids...)
 }
+
+// TestOrderOfAnotherBook: what a subscriber was given while its process did not
+// read the log comes in order, though the log was cut short meanwhile.
+func TestOrderOfAnotherBook(t *testing.T) {
+	url := testbroker.URL(t, "nats")
+	s, other := openRaw(t, url), openRaw(t, url)
+	c, oc := emulated(t, s), emulated(t, other)
+	q := routing.Queue{Name: "q", SingleActiveConsumer: true}
+	declare(t, c, q)
+	p := publisherOf(t, c)
+	const n = 50
+	sub := subscribe(t, c, "q", n)
+	l, err := s.ledger(stored2queue(t, s, q))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	l.trail.dead = true // paused
+	l.mu.Unlock()
+	ids := numbered("m", 0, n)
+	mustPublish(t, p, "q", ids...)
+	if info := inspect(t, oc, "q"); info.Unsettled != n {
+		t.Fatalf("%+v", info)
+	}
+	ol, err := other.ledger(stored2queue(t, s, q))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ol.settleUp(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	signal(l.relink)
+	expect(t, sub, ids...)
+}
