@@ -44,7 +44,7 @@ func (b *Broker) Kill() { b.server.kill() }
 // when it serves.
 func (b *Broker) Start() {
 	b.t.Helper()
-	if len(b.server.processes) > 0 {
+	if b.server.running() {
 		return
 	}
 	if err := b.server.start(); err != nil {

@@ -30,6 +30,9 @@ func (nats) launch(s *server) error {
 authorization { user: polymq, password: "%s" }
 jetstream { store_dir: %q }
 `, s.address(0), s.password, filepath.Join(home, "data"))
+	if s.peers != nil {
+		conf += clusterConf(s)
+	}
 	if s.tls != nil {
 		if err := s.tls.copy(s.dir); err != nil {
 			return err

@@ -3,6 +3,7 @@ package testbroker
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -29,7 +30,7 @@ func (rabbitMQ) scheme() string { return "amqp" }
 func (rabbitMQ) title() string  { return "RabbitMQ" }
 
 func (rabbitMQ) launch(s *server) error {
-	script, epmd, err := findRabbitMQ()
+	script, _, err := findRabbitMQ()
 	if err != nil {
 		return err
 	}
@@ -46,6 +47,12 @@ management.sample_retention_policies.global.minute = 1
 management.sample_retention_policies.basic.minute = 1
 management.sample_retention_policies.detailed.minute = 1
 `, s.address(amqpPort), s.ports[managementPort], s.password)
+	if s.peers != nil {
+		conf += "cluster_formation.peer_discovery_backend = classic_config\ncluster_partition_handling = pause_minority\n"
+		for i, node := range s.peers.nodes {
+			conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodeName(node))
+		}
+	}
 	plugins := "rabbitmq_management"
 	home := script.home(s.dir)
 	if s.tls != nil {
@@ -80,13 +87,11 @@ ssl_cert_login_from = common_name
 			return err
 		}
 	}
-	// The first Erlang node would start a port mapper that outlives it.
-	mapper := epmd.command("-address", "127.0.0.1", "-port", strconv.Itoa(s.ports[epmdPort]))
-	if err := s.run(mapper); err != nil {
+	mapper := s
+	if s.peers != nil {
+		mapper = s.peers.servers[0]
+	} else if err := (portMapper{}).launch(s); err != nil {
 		return err
-	}
-	if err := awaitPort(s.address(epmdPort), 10*time.Second); err != nil {
-		return fmt.Errorf("epmd: %w", err)
 	}
 	const loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
 	// How often it looks for a way for dead letters that have none: three
@@ -99,11 +104,10 @@ ssl_cert_login_from = common_name
 	cmd.Env = append(os.Environ(),
 		"HOME="+home,
 		"ERL_EPMD_ADDRESS=127.0.0.1",
-		"ERL_EPMD_PORT="+strconv.Itoa(s.ports[epmdPort]),
+		"ERL_EPMD_PORT="+strconv.Itoa(mapper.ports[epmdPort]),
 		"ERL_CRASH_DUMP="+filepath.Join(home, "crash"),
-		// An address needs no name service; only long names may be one.
 		"RABBITMQ_USE_LONGNAME=true",
-		"RABBITMQ_NODENAME=polymq"+strconv.Itoa(s.ports[amqpPort])+"@127.0.0.1",
+		"RABBITMQ_NODENAME="+nodeName(s),
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
 		"RABBITMQ_NODE_PORT="+strconv.Itoa(s.ports[amqpPort]),
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.ports[distributionPort]),
@@ -121,6 +125,9 @@ ssl_cert_login_from = common_name
 	)
 	return s.run(cmd)
 }
+
+// nodeName needs no name service: an address may be a long name.
+func nodeName(s *server) string { return fmt.Sprintf("polymq%d@127.0.0.1", s.ports[amqpPort]) }
 
 func (rabbitMQ) ready(ctx context.Context, s *server) error {
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", s.address(amqpPort))
@@ -172,8 +179,17 @@ func managementURL(u *url.URL) string {
 	return "http://" + net.JoinHostPort(u.Hostname(), "15672")
 }
 
-// manage calls the management API of the broker at base.
+// manage changes something by the management API of the broker at base; ask
+// reads.
 func manage(ctx context.Context, base, method, path, body string) error {
+	return callManagement(ctx, base, method, path, body, nil)
+}
+
+func ask(ctx context.Context, base, path string, into any) error {
+	return callManagement(ctx, base, http.MethodGet, path, "", into)
+}
+
+func callManagement(ctx context.Context, base, method, path, body string, into any) error {
 	u, err := url.Parse(base)
 	if err != nil {
 		return err
@@ -194,11 +210,14 @@ func manage(ctx context.Context, base, method, path, body string) error {
 		return err
 	}
 	defer res.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
 	if res.StatusCode >= 300 {
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
 		return fmt.Errorf("management API: %s %s: %s: %s", method, path, res.Status, bytes.TrimSpace(text))
 	}
-	return nil
+	if into == nil {
+		return nil
+	}
+	return json.NewDecoder(res.Body).Decode(into)
 }
 
 // Idle connections would look like leaks to tests that count goroutines.

@@ -19,33 +19,35 @@ func (redis) scheme() string { return "redis" }
 func (redis) title() string  { return "Redis" }
 
 func (redis) launch(s *server) error {
+	if s.tls == nil {
+		return redis{}.run(s)
+	}
 	program, err := findRedis()
 	if err != nil {
 		return err
 	}
+	if err := s.tls.copy(s.dir); err != nil {
+		return err
+	}
 	home := program.home(s.dir)
-	args := []string{
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.ports[0]), "--requirepass", s.password,
-		"--dir", home, "--appendonly", "yes", "--save", "", "--daemonize", "no",
-	}
-	if s.tls != nil {
-		if err := s.tls.copy(s.dir); err != nil {
-			return err
-		}
-		args = append(args, "--tls-port", strconv.Itoa(s.ports[1]), "--tls-auth-clients", "yes",
-			"--tls-ca-cert-file", filepath.Join(home, "ca.crt"), "--tls-cert-file", filepath.Join(home, "server.crt"), "--tls-key-file", filepath.Join(home, "server.key"))
-	}
-	return s.run(program.command(args...))
+	return redis{}.run(s, "--tls-port", strconv.Itoa(s.ports[1]), "--tls-auth-clients", "yes",
+		"--tls-ca-cert-file", filepath.Join(home, "ca.crt"), "--tls-cert-file", filepath.Join(home, "server.crt"), "--tls-key-file", filepath.Join(home, "server.key"))
 }
 
-func (redis) ready(ctx context.Context, s *server) error {
-	c, err := dialRedis(ctx, redis{}.url(s))
+// run starts the server with further arguments.
+func (redis) run(s *server, args ...string) error {
+	program, err := findRedis()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	_, err = c.do("PING")
-	return err
+	return s.run(program.command(append([]string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.ports[0]), "--requirepass", s.password,
+		"--dir", program.home(s.dir), "--appendonly", "yes", "--save", "", "--daemonize", "no",
+	}, args...)...))
+}
+
+func (redis) ready(ctx context.Context, s *server) error {
+	return tell(ctx, s, "PING")
 }
 
 func (redis) url(s *server) string {

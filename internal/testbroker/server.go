@@ -28,6 +28,7 @@ type server struct {
 	ports     []int
 	password  string
 	tls       *certificates // nil: in clear only
+	peers     *peers        // nil: it is alone
 	processes []*process
 }
 
@@ -38,14 +39,13 @@ func startServer(k kind, tls *certificates) (*server, error) {
 	// A port that was free a moment ago can be taken by now; then the broker
 	// ends at once, and other ports will do.
 	for range 3 {
-		s := &server{kind: k, password: rand.Text(), tls: tls}
-		if s.dir, err = scratch(); err != nil {
+		var s *server
+		if s, err = newServer(k); err != nil {
 			return nil, err
 		}
-		if s.ports, err = freePorts(5); err == nil {
-			if err = s.start(); err == nil {
-				return s, nil
-			}
+		s.tls = tls
+		if err = s.start(); err == nil {
+			return s, nil
 		}
 		s.remove()
 		if !errors.Is(err, errEnded) {
@@ -53,6 +53,20 @@ func startServer(k kind, tls *certificates) (*server, error) {
 		}
 	}
 	return nil, err
+}
+
+// newServer is a server that has not been started.
+func newServer(k kind) (*server, error) {
+	s := &server{kind: k, password: rand.Text()}
+	var err error
+	if s.dir, err = scratch(); err != nil {
+		return nil, err
+	}
+	if s.ports, err = freePorts(5); err != nil {
+		s.remove()
+		return nil, err
+	}
+	return s, nil
 }
 
 var errEnded = errors.New("it ended at once")
@@ -63,6 +77,11 @@ func (s *server) start() error {
 		s.kill()
 		return err
 	}
+	return s.await()
+}
+
+// await waits until s, just launched, serves.
+func (s *server) await() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
@@ -114,6 +133,9 @@ func (s *server) kill() {
 	}
 	s.processes = nil
 }
+
+// running is whether s was started and not killed since.
+func (s *server) running() bool { return len(s.processes) > 0 }
 
 func (s *server) remove() {
 	s.kill()
