@@ -55,8 +55,8 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 		management:  m,
 		cfg:         cfg,
 		subscribers: map[*subscriber]struct{}{},
-		delays:      newDelays(),
 	}
+	c.delays.turn = make(chan struct{}, 1)
 	c.exclusives.queues = map[string]*exclusive{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.consume = newLink(c, "consume")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -54,19 +55,29 @@ func levelQueue(k int) string { return delayPrefix + "q" + strconv.Itoa(k) }
 // delays is what a connection knows to stand of it. What leads back to a queue
 // is known by each life of a subscriber, since it goes with the queue.
 type delays struct {
-	turn      chan struct{} // cap 1: held while declaring
-	levels    uint64        // bit k: queue k
-	exchanges int           // exchanges 0 to exchanges-1
-	ends      bool          // what declareEnds makes
-	due       bool          // what ensureDue makes
+	// epoch counts what may have undone what stands: a connection that was lost,
+	// with a broker that was killed and has forgotten it, or somebody's deletion.
+	epoch atomic.Int64
+	turn  chan struct{} // cap 1: held while declaring
+	used  atomic.Bool   // this connection has delayed messages to be published
+	// The rest is as it was in one epoch, and of whoever has the turn.
+	known     int64
+	levels    uint64 // bit k: queue k
+	exchanges int    // exchanges 0 to exchanges-1
+	ends      bool   // what declareEnds makes
+	due       bool   // what ensureDue makes
 }
 
-func newDelays() delays { return delays{turn: make(chan struct{}, 1)} }
+// forget has whatever is needed next declared anew.
+func (d *delays) forget() { d.epoch.Add(1) }
 
 // lock waits for the turn to declare; the caller ends it with the function.
 func (d *delays) lock(ctx context.Context) (unlock func(), err error) {
 	select {
 	case d.turn <- struct{}{}:
+		if epoch := d.epoch.Load(); epoch != d.known {
+			d.known, d.levels, d.exchanges, d.ends, d.due = epoch, 0, 0, false, false
+		}
 		return func() { <-d.turn }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -74,17 +85,13 @@ func (d *delays) lock(ctx context.Context) (unlock func(), err error) {
 }
 
 // ensureLevels declares what a delay of so many units passes, and its ends.
-// anew forgets what is known to stand.
-func (c *Conn) ensureLevels(ctx context.Context, units uint64, anew bool) error {
+func (c *Conn) ensureLevels(ctx context.Context, units uint64) error {
 	d := &c.delays
 	unlock, err := d.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if anew {
-		d.levels, d.exchanges, d.ends = 0, 0, false
-	}
 	count := bits.Len64(units)
 	if d.ends && d.levels&units == units && d.exchanges >= count {
 		return nil

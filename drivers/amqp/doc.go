@@ -130,7 +130,8 @@
 // polymq.delay.*, made when first needed and shared by everybody: one for each
 // power of two of 10 ms, so that delays are exact to 10 ms and the steps between
 // them. The user needs the permissions configure, write and read on them: the
-// broker refuses the delay otherwise (ErrPermission).
+// broker refuses the delay otherwise (ErrPermission). What somebody deletes of it
+// is made anew, without what was in it.
 //
 // A message with a Delay is confirmed when the first of them has it. Due, it
 // comes to the queue polymq.delay.due. Each Conn to a vhost with that queue takes

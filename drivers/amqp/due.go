@@ -32,6 +32,7 @@ type scheduled struct {
 	m     driver.Message     // the copy
 	units uint64             // of the levels it passes first; 0: straight to from.queue
 	again bool               // the way was not there
+	tried bool               // an earlier try had an unknown outcome
 	waits bool               // nobody has its outcome in hand; guarded by schedule.mu
 }
 
@@ -193,16 +194,17 @@ func (c *Conn) dispatchEnd(err error) {
 func (c *Conn) dispatch() {
 	for batch := c.scheduled.take(); len(batch) > 0; batch = c.scheduled.take() {
 		var units uint64
-		anew := false
 		for _, s := range batch {
 			units |= s.units
-			anew = anew || s.again && s.units > 0
+			if s.again {
+				c.delays.forget()
+			}
 		}
 		missing := map[target]error{}
 		var err error
 		if units > 0 {
-			if err = c.ensureLevels(c.ctx, units, anew); err == nil {
-				err = c.ensureDue(c.ctx, anew)
+			if err = c.ensureLevels(c.ctx, units); err == nil {
+				err = c.ensureDue(c.ctx)
 			}
 		}
 		for _, s := range batch {
@@ -268,7 +270,7 @@ func (s *scheduled) look() error {
 // bindTarget makes a queue reachable whatever the bindings, as delayed copies
 // reach it.
 func (c *Conn) bindTarget(queue string) error {
-	if err := c.ensureLevels(c.ctx, 0, false); err != nil {
+	if err := c.ensureLevels(c.ctx, 0); err != nil {
 		return err
 	}
 	err := c.doWith(c.ctx, []string{queue}, func(ch *channel) error { return bindReturn(ch, queue) })
@@ -310,14 +312,15 @@ func (s *scheduled) Resolved(p *driver.Publishing) {
 
 // ensureDue declares where delayed messages come to when they are due, and sees
 // to it that this connection moves them on.
-func (c *Conn) ensureDue(ctx context.Context, anew bool) error {
+func (c *Conn) ensureDue(ctx context.Context) error {
 	d := &c.delays
 	unlock, err := d.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if anew || !d.due {
+	d.used.Store(true)
+	if !d.due {
 		err := c.do(ctx, func(ch *channel) error {
 			form, err := formOf(routing.Queue{Name: dueQueue, Type: typeQuorum}, c.version)
 			if err != nil {
@@ -335,6 +338,13 @@ func (c *Conn) ensureDue(ctx context.Context, anew bool) error {
 	}
 	c.startMover()
 	return nil
+}
+
+// ensureDueAgain makes what a mover has found to be gone stand again, where this
+// connection has delayed messages: what was confirmed comes there.
+func (c *Conn) ensureDueAgain() bool {
+	c.delays.forget()
+	return c.delays.used.Load() && c.ensureLevels(c.ctx, 0) == nil && c.ensureDue(c.ctx) == nil
 }
 
 // ensureUnroutable declares where messages go that nothing takes when they are

@@ -222,8 +222,8 @@ func TestMoverDies(t *testing.T) {
 	for range 5 {
 		link := testbroker.Proxy(t, url)
 		c := openURL(t, link.URL())
-		check(t, c.ensureLevels(ctxOf(t), 8, false))
-		check(t, c.ensureDue(ctxOf(t), false))
+		check(t, c.ensureLevels(ctxOf(t), 8))
+		check(t, c.ensureDue(ctxOf(t)))
 		links = append(links, link)
 	}
 	s := subscribe(t, last, "q", 100)

@@ -24,8 +24,10 @@ type life struct {
 	// another process may have made anew since the last one.
 	kind queueKind
 	// relayed is when the way of a delayed copy back to that queue was
-	// declared; guarded by the turn of Conn.delays.
-	relayed time.Time
+	// declared, and relayedIn the epoch; both are of whoever has the turn of
+	// Conn.delays.
+	relayed   time.Time
+	relayedIn int64
 }
 
 // consumerTag can be the same for all: each has its channel to itself.

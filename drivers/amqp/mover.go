@@ -101,6 +101,9 @@ func (c *Conn) startMover() {
 	go func() {
 		defer c.tasks.Done()
 		err := c.move()
+		for errors.Is(err, driver.ErrNotFound) && c.ensureDueAgain() {
+			err = c.move()
+		}
 		x.mu.Lock()
 		x.now, x.running = nil, false
 		x.refused = errors.Is(err, driver.ErrPermission)

@@ -127,3 +127,71 @@ func TestMoverOfQueueThatNeverAnswers(t *testing.T) {
 	close(stop)
 	join()
 }
+
+// TestDueDeleted: what delayed messages need is deleted. It is made anew for
+// what is delayed later.
+func TestDueDeleted(t *testing.T) {
+	url := testbroker.URL(t, "amqp")
+	c, other := openURL(t, url), openURL(t, url)
+	declare(t, c, routing.Queue{Name: "q"})
+	p := publisherOf(t, c, "")
+	s := subscribe(t, c, "q", 1)
+	for _, queue := range []string{"", dueQueue, levelQueue(2), dueQueue} {
+		if queue != "" {
+			old := moverOf(c)
+			check(t, other.do(ctxOf(t), func(ch *channel) error {
+				_, err := ch.QueueDelete(queue, false, false, false)
+				return err
+			}))
+			if queue == dueQueue {
+				until(t, "another mover", func() bool { m := moverOf(c); return m != nil && m != old })
+			}
+		}
+		check(t, publish(t, p, driver.Message{Key: "q", ID: queue, Delay: 50 * time.Millisecond}))
+		settle(t, s, receive(t, s), driver.Ack)
+	}
+}
+
+// TestDelayedWhileAway: what waits for its way is gone when the connection is
+// back, as after a broker was killed that had not yet written it down.
+func TestDelayedWhileAway(t *testing.T) {
+	raw := testbroker.URL(t, "amqp")
+	link := testbroker.Proxy(t, raw)
+	c, other := openURL(t, link.URL()), openURL(t, raw)
+	declare(t, c, routing.Queue{Name: "q"})
+	p := publisherOf(t, c, "")
+	s := subscribe(t, other, "q", 1)
+	delayed := driver.Message{Key: "q", ID: "before", Delay: 40 * time.Millisecond}
+	check(t, publish(t, p, delayed))
+	settle(t, s, receive(t, s), driver.Ack)
+	link.Stall(true)
+	delayed.ID = "flying"
+	flying := publishing(delayed)
+	p.Publish(ctxOf(t), []*driver.Publishing{flying}, true)
+	until(t, "it is in flight", func() bool {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		return len(c.out.flight) == 1
+	})
+	link.Refuse(true)
+	link.Cut()
+	link.Stall(false)
+	until(t, "the connections are lost", func() bool {
+		return c.publish.state() == driver.Disconnected && c.consume.state() == driver.Disconnected
+	})
+	check(t, other.do(ctxOf(t), func(ch *channel) error {
+		_, err := ch.QueueDelete(dueQueue, false, false, false)
+		return err
+	}))
+	delayed.ID = "later"
+	later := publishing(delayed)
+	p.Publish(ctxOf(t), []*driver.Publishing{later}, true)
+	link.Refuse(false)
+	check(t, wait(t, flying))
+	check(t, wait(t, later))
+	for seen := map[string]bool{}; len(seen) < 2; {
+		d := receive(t, s)
+		seen[d.Message.ID] = true
+		settle(t, s, d, driver.Ack)
+	}
+}

@@ -162,7 +162,7 @@ func (x *moving) postpone(units uint64) {
 	s.m.Header = cloneWithout(x.m.Header)
 	s.limit()
 	c := x.of.c
-	if err := c.ensureLevels(c.ctx, s.units, false); err != nil {
+	if err := c.ensureLevels(c.ctx, s.units); err != nil {
 		x.stored(err)
 		return
 	}
@@ -179,8 +179,9 @@ func (x *moving) stored(err error) {
 	if errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrUnroutable) {
 		// The levels were deleted.
 		c := x.of.c
-		if c.ensureLevels(c.ctx, 1<<firstPause, true) == nil {
-			c.ensureDue(c.ctx, true)
+		c.delays.forget()
+		if c.ensureLevels(c.ctx, 1<<firstPause) == nil {
+			c.ensureDue(c.ctx)
 		}
 	}
 	// Not at once, lest it comes again at once.

@@ -75,7 +75,9 @@ func (o *outbox) item(from *publisher, p *driver.Publishing) item {
 		it.slot = int32(maphash.String(o.seed, it.id) % uint64(len(o.ids)))
 	}
 	if from.own {
-		it.later, _ = p.Owner.(*scheduled)
+		if it.later, _ = p.Owner.(*scheduled); it.later != nil {
+			it.tried = it.later.tried
+		}
 	}
 	return it
 }
@@ -163,6 +165,26 @@ func (o *outbox) push(it item) {
 		o.pruned = len(o.queue)
 	}
 	o.queue = append(o.queue, it)
+}
+
+// delayed takes the delayed messages out of the queue that wait for a new
+// session: a broker that was killed may have forgotten their way. Where one of
+// all ended the connection, they stay, to be found out.
+func (o *outbox) delayed() []*scheduled {
+	if o.careful > 0 {
+		return nil
+	}
+	var found []*scheduled
+	o.filter(func(it *item) bool {
+		s := it.later
+		if s == nil || s.units == 0 || it.forsaken() {
+			return true
+		}
+		s.tried = it.tried || it.partly
+		found = append(found, s)
+		return false
+	})
+	return found
 }
 
 // filter keeps in the queue what is to be kept.

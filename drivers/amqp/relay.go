@@ -32,13 +32,14 @@ func relayQueue(queue string) string {
 
 // ensureRelay declares the way of a delayed copy back to the queue that a life
 // consumes.
-func (c *Conn) ensureRelay(ctx context.Context, queue string, l *life, anew bool) error {
+func (c *Conn) ensureRelay(ctx context.Context, queue string, l *life) error {
 	unlock, err := c.delays.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if !anew && time.Since(l.relayed) < relayTime {
+	epoch := c.delays.known
+	if l.relayedIn == epoch && time.Since(l.relayed) < relayTime {
 		return nil
 	}
 	temporary := l.kind.temporary
@@ -46,7 +47,7 @@ func (c *Conn) ensureRelay(ctx context.Context, queue string, l *life, anew bool
 	if err != nil {
 		return delayError(err)
 	}
-	l.relayed = time.Now()
+	l.relayed, l.relayedIn = time.Now(), epoch
 	return nil
 }
 
@@ -157,12 +158,14 @@ func (s *subscriber) settleLater(ctx context.Context, in *delivery, delay time.D
 	units := unitsOf(delay)
 	var err error
 	for try := range 2 {
-		anew := try > 0 // somebody deleted the levels since they were declared
-		if err = s.c.ensureLevels(ctx, units, anew); err == nil {
-			err = s.c.ensureRelay(ctx, s.queue, in.life, anew)
+		if try > 0 {
+			s.c.delays.forget() // somebody deleted the levels since they were declared
+		}
+		if err = s.c.ensureLevels(ctx, units); err == nil {
+			err = s.c.ensureRelay(ctx, s.queue, in.life)
 		}
 		if err == nil && in.sent.TTL > 0 {
-			err = s.c.ensureDue(ctx, anew)
+			err = s.c.ensureDue(ctx)
 		}
 		if err != nil {
 			return err

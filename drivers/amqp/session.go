@@ -120,7 +120,11 @@ func (o *outbox) run() {
 			o.mu.Lock()
 			o.session = next
 			o.nacks.row, o.nacks.drain = 0, time.Time{}
+			delayed := o.delayed()
 			o.mu.Unlock()
+			for _, s := range delayed {
+				o.c.schedule(s)
+			}
 		}
 		o.hurry(now)
 		o.pump()
