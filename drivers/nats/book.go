@@ -82,15 +82,15 @@ func newBook(q *emulate.Queue) *book {
 	return &book{q: q, entries: map[uint64]*entry{}, levels: make([]level, q.MaxPriority+1)}
 }
 
-// over is when the time of a message is over.
-func (b *book) over(stored int64, ttl time.Duration) int64 {
-	if b.q.TTL > 0 && (ttl <= 0 || b.q.TTL < ttl) {
-		ttl = b.q.TTL
+func newEntry(q *emulate.Queue, seq uint64, at int64, priority, size int, ttl time.Duration) *entry {
+	e := &entry{seq: seq, level: min(priority, q.MaxPriority), size: size, stored: at}
+	if q.TTL > 0 && (ttl <= 0 || q.TTL < ttl) {
+		ttl = q.TTL
 	}
-	if ttl <= 0 {
-		return 0
+	if ttl > 0 {
+		e.over = at + int64(ttl)
 	}
-	return stored + int64(ttl)
+	return e
 }
 
 // message enters a message, unless the queue is full and refuses.
@@ -102,8 +102,7 @@ func (b *book) message(seq uint64, at int64, priority, size int, ttl time.Durati
 		return
 	}
 	b.taken = seq
-	e := &entry{seq: seq, level: min(priority, b.q.MaxPriority), size: size, stored: at}
-	e.over = b.over(at, ttl)
+	e := newEntry(b.q, seq, at, priority, size, ttl)
 	b.entries[seq] = e
 	b.enqueue(e)
 	b.run()
@@ -375,16 +374,6 @@ func (b *book) due() int64 {
 		sooner(b.delayed[0].due)
 	}
 	return due
-}
-
-// first is the lowest sequence in the book; 0: it is empty.
-func (b *book) first() (first uint64) {
-	for seq := range b.entries {
-		if first == 0 || seq < first {
-			first = seq
-		}
-	}
-	return first
 }
 
 // bySeq and byDue are heaps.

@@ -118,20 +118,20 @@ func TestBookFromSnapshot(t *testing.T) {
 					t.Fatal(err)
 				}
 				stream = slices.DeleteFunc(stream, func(l line) bool {
-					return l.deeds != nil || l.seq < snap.From
+					return l.deeds != nil || l.seq < snap.from()
 				})
 			}
 		}
 		if snap == nil {
 			continue
 		}
-		load := newLoading(q, snap, 0)
+		load := &loading{q: q, until: snap.At}
 		for _, l := range stream {
 			if l.seq <= snap.At {
 				load.message(l.seq, l.at, l.priority, l.size, l.ttl)
 			}
 		}
-		other := load.done()
+		other := load.book(snap)
 		for _, l := range stream {
 			if l.seq > snap.At {
 				other.line(l)

@@ -64,6 +64,11 @@ const headerRoom = 64 << 10
 // default of two minutes would be gigabytes of ids at full rate.
 const dedupWindow = 20 * time.Second
 
+// roomForBody is how large a message's body may be.
+func (s *store) roomForBody() int {
+	return min(16<<20, s.maxPayload-min(headerRoom, s.maxPayload/4))
+}
+
 func (s *store) Features() driver.Features {
 	return driver.Features{
 		Backend: "NATS " + s.version,
@@ -82,7 +87,7 @@ func (s *store) Features() driver.Features {
 			driver.Exclusive:    driver.Emulated,
 			driver.AutoDelete:   driver.Emulated,
 		},
-		MaxMessageBytes: min(16<<20, s.maxPayload-min(headerRoom, s.maxPayload/4)),
+		MaxMessageBytes: s.roomForBody(),
 		DedupWindow:     dedupWindow,
 		Lease:           s.opt.lease,
 		Requeue:         "first",

@@ -55,8 +55,8 @@
 //     the queue (without the bodies), until it has had nothing to do with it for
 //     30 s. It holds some 150 bytes there for each message that waits. Whatever
 //     several processes do at once, they see one order of it; a connection that
-//     is behind only learns later. Two goroutines run for each such queue, and
-//     one for each of its subscribers.
+//     is behind only learns later. Two goroutines run for each such queue, now
+//     and then a third, and one for each of its subscribers.
 //   - In the other queues a message of which the time is over is found by looking
 //     at the head of the queue. Where messages were given back, the oldest of
 //     them is taken for the head.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	crand "crypto/rand"
@@ -184,82 +183,4 @@ func (l *ledger) stored(id string, seq uint64) {
 		return
 	}
 	batch[0].seq = seq
-}
-
-// settleUp writes the book down and deletes from the stream what led to it:
-// deeds, and messages that are gone. Whoever reads the stream begins with what
-// is written down, so nothing is deleted before. What is written down never
-// gets older: it is on condition that the snapshot before is the one that this
-// book has seen.
-func (l *ledger) settleUp(ctx context.Context) error {
-	l.mu.Lock()
-	snap, before := l.book.snapshot(l.at), l.snapshot
-	l.mu.Unlock()
-	body, err := snap.encode()
-	if err != nil {
-		return err
-	}
-	m := &natsgo.Msg{Subject: l.h.prefix + ".s", Data: body, Header: natsgo.Header{
-		"Nats-Rollup":                         {"sub"},
-		"Nats-Expected-Last-Subject-Sequence": {strconv.FormatUint(before, 10)},
-		headerFrom:                            {strconv.FormatUint(snap.From, 10)},
-	}}
-	err = l.s.once(ctx, func(ctx context.Context) error {
-		_, err := l.s.publishOne(ctx, m)
-		return err
-	})
-	if hasCode(err, codeWrongLastSequence, codeBusy) {
-		l.mu.Lock()
-		l.snapped = time.Now().Add(100 * time.Millisecond) // another was faster, and is heard of
-		l.mu.Unlock()
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	err = l.s.once(ctx, func(ctx context.Context) error {
-		if err := l.s.purgeBefore(ctx, l.h.stream, l.h.prefix+".e", snap.At+1); err != nil {
-			return err
-		}
-		return l.s.purgeBefore(ctx, l.h.stream, l.h.subject, snap.From)
-	})
-	if err != nil {
-		return err
-	}
-	deleted := map[uint64]bool{}
-	for _, run := range snap.Gone {
-		for seq := run[0]; seq <= run[1]; seq++ {
-			err := l.s.once(ctx, func(ctx context.Context) error { return l.s.deleteMessage(ctx, l.h, seq) })
-			if err != nil && !isMessageGone(err) {
-				return err
-			}
-			deleted[seq] = true
-		}
-	}
-	l.mu.Lock()
-	if l.book != nil {
-		l.book.gone = slices.DeleteFunc(l.book.gone, func(seq uint64) bool { return seq < snap.From || deleted[seq] })
-	}
-	l.mu.Unlock()
-	return nil
-}
-
-// purgeBefore removes a subject's messages before a sequence.
-func (s *store) purgeBefore(ctx context.Context, stream, subject string, seq uint64) error {
-	if seq <= 1 {
-		return nil // 2.12.9, 2.14.1 and older remove all of them
-	}
-	var reply struct{}
-	return s.call(ctx, "$JS.API.STREAM.PURGE."+stream, struct {
-		Filter string `json:"filter"`
-		Seq    uint64 `json:"seq"`
-	}{subject, seq}, &reply)
-}
-
-// deleteMessage removes one message of a queue.
-func (s *store) deleteMessage(ctx context.Context, h *handle, seq uint64) error {
-	return s.call(ctx, "$JS.API.STREAM.MSG.DELETE."+h.stream, struct {
-		Seq     uint64 `json:"seq"`
-		NoErase bool   `json:"no_erase"`
-	}{seq, true}, &struct{}{})
 }

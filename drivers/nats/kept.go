@@ -95,7 +95,7 @@ func (s *store) sweepKept(ctx context.Context, q *emulate.Queue, n int) (emulate
 	now := s.Now().UnixNano()
 	l.mu.Lock()
 	b := l.book
-	due := b == nil || b.unswept(now) > 0
+	due := b == nil || !l.caught || b.unswept(now) > 0
 	if b != nil {
 		e := b.head()
 		due = due || e != nil && e.over > 0 && e.over <= now

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -35,16 +34,21 @@ type ledger struct {
 	mu       sync.Mutex
 	book     *book
 	at       uint64   // the last message in the book
+	stamp    int64    // when that was stored; 0: unknown
 	load     *loading // until it is the book
 	safe     uint64   // what is missing up to here does not matter
 	trail    *trail
 	live     chan struct{} // closed while the book is there
+	caught   bool          // the book has what was in the stream when the trail began
 	created  int64         // when the queue was made
 	seen     uint64        // the last message that this process knows to be stored
 	snapshot uint64        // the last one's own sequence
 	dueSeen  int64         // what run was woken for
 	since    int           // what came since the snapshot
 	snapped  time.Time     // not to make one before
+	settling bool          // one is being made
+	unread   error         // why the snapshot cannot be read
+	unreadAt time.Time
 	members  map[string]*member
 	errands  []*errand
 	sent     map[string][]*errand // by the id of their message
@@ -66,6 +70,9 @@ const (
 	// snapshotEvery is after how many changes the book is written down and
 	// what led to it is deleted.
 	snapshotEvery = 2000
+	// snapshotPace is how long to wait between two for each message in the book,
+	// which takes so long to write down, and to read.
+	snapshotPace = 10 * time.Microsecond
 )
 
 // ledger is that of a queue, made where there is none.
@@ -265,10 +272,6 @@ func (l *ledger) chores() time.Duration {
 	if t != nil && l.s.isLive() && now.Sub(t.heard) > 3*trailHeartbeat {
 		signal(l.relink)
 	}
-	if l.book == nil || l.load != nil {
-		l.mu.Unlock()
-		return next
-	}
 	for id, m := range l.members {
 		if m.joined {
 			if age := now.Sub(m.sign); age >= m.lease()/3 {
@@ -280,6 +283,10 @@ func (l *ledger) chores() time.Duration {
 			next = min(next, m.lapsed(now).Sub(now))
 		}
 	}
+	if l.book == nil || l.load != nil {
+		l.mu.Unlock()
+		return next
+	}
 	if due := l.book.due(); due > 0 {
 		if left := time.Duration(due - clock); left > 0 {
 			next = min(next, left)
@@ -290,22 +297,48 @@ func (l *ledger) chores() time.Duration {
 			next = min(next, 20*time.Millisecond) // the server's clock may be behind
 		}
 	}
-	snap := l.since >= snapshotEvery || len(l.book.gone) >= snapshotEvery
-	if snap && l.snapped.IsZero() {
-		l.snapped = now.Add(rand.N(50 * time.Millisecond)) // one of many may do it
-	}
-	if left := l.snapped.Sub(now); snap && left > 0 {
-		next = min(next, left)
-		snap = false
-	}
-	l.mu.Unlock()
-	if snap {
-		if err := l.settleUp(l.ctx); err != nil && l.ctx.Err() == nil {
-			l.s.cfg.Logger.Warn("nats: the queue's log could not be cut short; trying again", "queue", l.q.Name, "error", err)
-			l.mu.Lock()
-			l.snapped = now.Add(time.Second)
-			l.mu.Unlock()
+	l.miss()
+	if !l.settling && (l.since >= snapshotEvery || len(l.book.gone) >= snapshotEvery) {
+		if left := l.snapped.Sub(now); left > 0 {
+			next = min(next, left)
+		} else {
+			l.settling = true
+			l.s.ledgersDone.Go(l.settle)
 		}
 	}
+	l.mu.Unlock()
 	return max(next, time.Millisecond)
+}
+
+// miss sends deeds again that are not in the stream any more, where they were
+// stored: the server lost them. The caller holds the mutex.
+func (l *ledger) miss() {
+	for id, es := range l.sent {
+		if es[0].seq == 0 || es[0].seq > l.at {
+			continue
+		}
+		delete(l.sent, id)
+		for _, e := range es {
+			if e.seq = 0; e.done != nil {
+				e.finish(errSkipped)
+			} else {
+				l.give(e)
+			}
+		}
+	}
+}
+
+// settle is the goroutine that settles up once.
+func (l *ledger) settle() {
+	err := l.settleUp(l.ctx)
+	l.mu.Lock()
+	l.settling = false
+	if err != nil {
+		l.snapped = time.Now().Add(time.Second)
+	}
+	l.mu.Unlock()
+	if err != nil && l.ctx.Err() == nil {
+		l.s.cfg.Logger.Warn("nats: the queue's log could not be cut short; trying again", "queue", l.q.Name, "error", err)
+	}
+	signal(l.wake)
 }

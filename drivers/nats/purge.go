@@ -150,12 +150,10 @@ func (s *store) deleteDelayed(ctx context.Context, h *handle, incarnation string
 		}
 		more = more && from <= state.Delivered.Stream
 	}
-	for _, seq := range left {
-		err := s.deleteMessage(ctx, h, seq)
-		switch {
-		case err == nil:
-			deleted = append(deleted, seq)
-		case !isMessageGone(err):
+	for batch := range slices.Chunk(left, atOnce) {
+		there, err := s.deleteMessages(ctx, h, batch)
+		deleted = append(deleted, there...)
+		if err != nil {
 			return deleted, err
 		}
 	}

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -17,7 +16,7 @@ type stored struct {
 	seq     uint64
 	at      time.Time
 	data    []byte
-	header  natsgo.Header // not from leaderGet
+	header  natsgo.Header
 }
 
 // call sends a request to JetStream's API and decodes the reply into v.
@@ -58,7 +57,8 @@ func (s *store) leaderGet(ctx context.Context, stream string, req getRequest) (m
 		Message struct {
 			Subject string    `json:"subject"`
 			Seq     uint64    `json:"seq"`
-			Data    string    `json:"data"`
+			Data    []byte    `json:"data"`
+			Header  []byte    `json:"hdrs"`
 			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
@@ -70,9 +70,11 @@ func (s *store) leaderGet(ctx context.Context, stream string, req getRequest) (m
 		return stored{}, false, err
 	}
 	r := reply.Message
-	m = stored{subject: r.Subject, seq: r.Seq, at: r.Time}
-	m.data, err = base64.StdEncoding.DecodeString(r.Data)
-	return m, err == nil, err
+	m = stored{subject: r.Subject, seq: r.Seq, at: r.Time, data: r.Data}
+	if len(r.Header) > 0 {
+		m.header, _ = natsgo.DecodeHeadersMsg(r.Header) // of another program, perhaps
+	}
+	return m, true, nil
 }
 
 const (

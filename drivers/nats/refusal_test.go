@@ -27,13 +27,12 @@ func TestVerdicts(t *testing.T) {
 	}
 	expect := func(when string, want ...verdict) {
 		t.Helper()
-		loaded := newLoading(b.q, b.snapshot(10), 0)
-		loaded.message(8, 0, 0, 1, 0)
+		loaded := (&loading{q: b.q}).book(b.snapshot(10))
 		for i, seq := range []uint64{2, 3, 6, 8, 9} {
 			if v := b.verdict(seq); v != want[i] {
 				t.Errorf("%s: of %d: %v, not %v", when, seq, v, want[i])
 			}
-			if v := loaded.done().verdict(seq); v != want[i] {
+			if v := loaded.verdict(seq); v != want[i] {
 				t.Errorf("%s, from the snapshot: of %d: %v, not %v", when, seq, v, want[i])
 			}
 		}
@@ -97,7 +96,7 @@ func TestRefusalForgotten(t *testing.T) {
 	b.message(seq, b.now, 0, 1, 0)
 	b.deed(&deed{Do: doTick}, b.now+int64(2*time.Minute))
 	l.unlive()
-	l.become(newLoading(l.q, b.snapshot(seq+1), 1).done(), seq+1)
+	l.become((&loading{q: l.q}).book(b.snapshot(seq+1)), seq+1)
 	l.mu.Unlock()
 	if err := c.Close(ctx); err != nil { // and the retry's attempts end
 		t.Fatal(err)

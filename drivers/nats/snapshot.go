@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
-	"container/heap"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
-	"time"
 
 	"github.com/polymq/polymq/driver/emulate"
 )
@@ -18,8 +17,7 @@ import (
 // before can go. What a message says of itself is read from the stream again:
 // here is what became of it.
 type snapshot struct {
-	At      uint64           `json:"at"`   // the last message in the book
-	From    uint64           `json:"from"` // the first that is in it still
+	At      uint64           `json:"at"` // the last message in the book
 	Now     int64            `json:"now"`
 	Used    bool             `json:"used,omitempty"`
 	Idle    int64            `json:"idle,omitempty"`
@@ -29,11 +27,14 @@ type snapshot struct {
 	// reader in Readers counted from 1, and when it is due.
 	Touched [][5]int64     `json:"touched,omitempty"`
 	Left    []leftSnapshot `json:"left,omitempty"`
+	// Live are the messages that are in the book, in runs without another
+	// sequence between: how many sequences each begins after the end of the one
+	// before, and how many it has.
+	Live []uint64 `json:"live,omitempty"`
 	// Refused are the first message, the last, and the time of that.
-	Refused   [][3]int64  `json:"refused,omitempty"`
-	Forgotten uint64      `json:"forgotten,omitempty"` // refusals up to here may be missing
-	Taken     uint64      `json:"taken,omitempty"`     // the last message that was not refused
-	Gone      [][2]uint64 `json:"gone,omitempty"`      // from, to; where they are not yet deleted
+	Refused   [][3]int64 `json:"refused,omitempty"`
+	Forgotten uint64     `json:"forgotten,omitempty"` // refusals up to here may be missing
+	Taken     uint64     `json:"taken,omitempty"`     // the last message that was not refused
 }
 
 type readerSnapshot struct {
@@ -49,20 +50,14 @@ type leftSnapshot struct {
 	Swept  int64          `json:"swept,omitempty"`
 }
 
-// headerFrom is the header of a snapshot's message that has its From too.
-const headerFrom = "Polymq-from"
-
 // maxSnapshot bounds what a snapshot unfolds to.
 const maxSnapshot = 256 << 20
 
 // snapshot is the book after the message at; what is in it stays the book's.
 func (b *book) snapshot(at uint64) *snapshot {
-	s := &snapshot{At: at, From: at + 1, Now: b.now, Used: b.used, Idle: b.idle, Forgotten: b.forgotten, Taken: b.taken}
+	s := &snapshot{At: at, Now: b.now, Used: b.used, Idle: b.idle, Forgotten: b.forgotten, Taken: b.taken}
 	for _, r := range b.refused {
 		s.Refused = append(s.Refused, [3]int64{int64(r.first), int64(r.last), r.at})
-	}
-	if first := b.first(); first > 0 {
-		s.From = first
 	}
 	places := make(map[*reader]int64, len(b.readers))
 	for i, r := range b.readers {
@@ -81,17 +76,36 @@ func (b *book) snapshot(at uint64) *snapshot {
 	for _, e := range b.left {
 		s.Left = append(s.Left, leftSnapshot{e.seq, e.reason, e.swept})
 	}
-	slices.Sort(b.gone)
-	for _, seq := range b.gone {
-		if last := len(s.Gone) - 1; seq < s.From {
-			continue
-		} else if last >= 0 && s.Gone[last][1] >= seq-1 {
-			s.Gone[last][1] = seq
+	var end uint64
+	for _, seq := range slices.Sorted(maps.Keys(b.entries)) {
+		if n := len(s.Live); n > 0 && seq == end {
+			s.Live[n-1]++
 		} else {
-			s.Gone = append(s.Gone, [2]uint64{seq, seq})
+			s.Live = append(s.Live, seq-end, 1)
 		}
+		end = seq + 1
 	}
 	return s
+}
+
+// from is the first message that is in the book.
+func (s *snapshot) from() uint64 {
+	if len(s.Live) > 0 {
+		return s.Live[0]
+	}
+	return s.At + 1
+}
+
+// live calls f for each message that is in the book, in order.
+func (s *snapshot) live(f func(seq uint64)) {
+	var seq uint64
+	for run := range slices.Chunk(s.Live, 2) {
+		seq += run[0]
+		for range run[1] {
+			f(seq)
+			seq++
+		}
+	}
 }
 
 func (s *snapshot) encode() ([]byte, error) {
@@ -107,86 +121,27 @@ func (s *snapshot) encode() ([]byte, error) {
 func decodeSnapshot(data []byte) (*snapshot, error) {
 	z, err := gzip.NewReader(bytes.NewReader(data))
 	if err != nil {
-		return nil, fmt.Errorf("nats: a queue's snapshot cannot be read: %w", err)
+		return nil, unreadable(err)
 	}
 	s := &snapshot{}
 	if err := json.NewDecoder(io.LimitReader(z, maxSnapshot)).Decode(s); err != nil {
-		return nil, fmt.Errorf("nats: a queue's snapshot cannot be read: %w", err)
+		return nil, unreadable(err)
 	}
 	for _, i := range s.Turn {
 		if i < 0 || i >= len(s.Readers) {
-			return nil, fmt.Errorf("nats: a queue's snapshot cannot be read: a reader %d", i)
+			return nil, unreadable(fmt.Errorf("a reader %d", i))
 		}
+	}
+	var end uint64
+	for run := range slices.Chunk(s.Live, 2) {
+		if len(run) < 2 || run[0] > s.At || run[1] > s.At || end+run[0]+run[1] > s.At+1 {
+			return nil, unreadable(fmt.Errorf("messages %v after %d", run, end))
+		}
+		end += run[0] + run[1]
 	}
 	return s, nil
 }
 
-// loading is a book on its way out of a snapshot and the messages that are in
-// the stream still.
-type loading struct {
-	*snapshot
-	seq     uint64 // of the snapshot's own message
-	book    *book
-	touched map[uint64][5]int64
-	left    map[uint64]leftSnapshot
-}
-
-func newLoading(q *emulate.Queue, s *snapshot, seq uint64) *loading {
-	b := newBook(q)
-	b.now, b.used, b.idle, b.forgotten, b.taken = s.Now, s.Used, s.Idle, s.Forgotten, s.Taken
-	for _, r := range s.Refused {
-		b.refused = append(b.refused, refusal{uint64(r[0]), uint64(r[1]), r[2]})
-	}
-	l := &loading{snapshot: s, seq: seq, book: b, touched: map[uint64][5]int64{}, left: map[uint64]leftSnapshot{}}
-	for _, r := range s.Readers {
-		b.readers = append(b.readers, &reader{id: r.ID, limit: r.Limit, lease: ms(r.MS), until: r.Until, holds: map[uint64]*entry{}})
-	}
-	for _, i := range s.Turn {
-		b.turn = append(b.turn, b.readers[i])
-	}
-	for _, t := range s.Touched {
-		l.touched[uint64(t[0])] = t
-	}
-	for _, x := range s.Left {
-		l.left[x.Seq] = x
-	}
-	return l
-}
-
-// message enters one of the messages that the snapshot speaks of.
-func (l *loading) message(seq uint64, at int64, priority, size int, ttl time.Duration) {
-	b := l.book
-	for _, run := range l.Gone {
-		if run[0] <= seq && seq <= run[1] {
-			b.gone = append(b.gone, seq)
-			return
-		}
-	}
-	e := &entry{seq: seq, level: min(priority, b.q.MaxPriority), size: size, stored: at, over: b.over(at, ttl)}
-	b.entries[seq] = e
-	t := l.touched[seq]
-	e.failed, e.gen = int(t[1]), uint64(t[2])
-	x, left := l.left[seq]
-	switch {
-	case left:
-		e.reason, e.swept = x.Reason, x.Swept
-	case 0 < t[3] && t[3] <= int64(len(b.readers)):
-		e.reader = b.readers[t[3]-1]
-		e.reader.holds[seq] = e
-	case t[4] > 0:
-		e.due = t[4]
-		heap.Push(&b.delayed, e)
-	default:
-		b.enqueue(e)
-	}
-}
-
-// done is the book, once all messages are in it.
-func (l *loading) done() *book {
-	for _, x := range l.Left {
-		if e := l.book.entries[x.Seq]; e != nil {
-			l.book.left = append(l.book.left, e)
-		}
-	}
-	return l.book
+func unreadable(err error) error {
+	return fmt.Errorf("nats: a queue's snapshot cannot be read: %w", err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +24,9 @@ import (
 // trail is dead as soon as something was lost on the way, before the book goes
 // on without it.
 type trail struct {
-	l   *ledger
-	sub *natsgo.Subscription
+	l     *ledger
+	sub   *natsgo.Subscription
+	began time.Time
 
 	// Guarded by the ledger's mutex.
 	dead  bool
@@ -34,10 +36,21 @@ type trail struct {
 
 const trailHeartbeat = 2 * time.Second
 
-// attach begins to read where the book ends. Where the stream has forgotten
-// what comes next, or there is no book yet, it begins with the snapshot.
+// attach begins to read where the book ends. It begins with the snapshot where
+// the stream has forgotten what comes next, where there is no book yet, and
+// where the stream may not be what the book was made of: a server that lost its
+// last writes, and has given their sequences to others.
 func (l *ledger) attach(ctx context.Context) error {
 	l.detach()
+	l.mu.Lock()
+	err := l.unread
+	if time.Since(l.unreadAt) > time.Second {
+		err = nil
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	sent := time.Now()
 	stream, err := l.s.js.Stream(ctx, l.h.stream)
 	if err != nil {
@@ -48,41 +61,43 @@ func (l *ledger) attach(ctx context.Context) error {
 	if have := info.Config.Metadata[metaBook]; have != bookRules {
 		return fmt.Errorf("stream %s goes by rules %q, of another version of polymq: this one knows %s; update it", l.h.stream, have, bookRules)
 	}
-	m, ok, err := l.s.leaderGet(ctx, l.h.stream, getRequest{LastFor: l.h.prefix + ".s"})
+	m, err := l.newest(ctx)
 	if err != nil {
 		return err
 	}
-	var snap *snapshot
-	if ok {
-		if snap, err = decodeSnapshot(m.data); err != nil {
+	l.mu.Lock()
+	at, stamp := l.at, l.stamp
+	l.mu.Unlock()
+	var last stored
+	var there bool
+	if at > 0 {
+		if last, there, err = l.get(ctx, getRequest{Seq: at}); err != nil {
 			return err
 		}
 	}
+	same := there && last.at.UnixNano() == stamp
+	other := there && stamp > 0 && !same
 	l.mu.Lock()
 	l.created = info.Created.UnixNano()
-	lost := l.book != nil && info.State.LastSeq < l.at // the server forgot what it had confirmed
-	if lost {
-		l.seen = 0
-	}
+	l.caught = false
+	from := l.at + 1
 	switch {
-	case snap != nil && (l.book == nil || l.load != nil || lost || snap.At > l.at):
+	case same && (m == nil && l.snapshot == 0 || m != nil && m.at <= l.at):
+	case m != nil:
 		l.unlive()
-		l.load = newLoading(l.q, snap, m.seq)
-		l.at = 0
-	case snap == nil && (l.book == nil || l.load != nil || lost):
+		l.load = &loading{q: l.q, until: m.at}
+		l.at, from = 0, m.from
+	default:
 		l.unlive()
-		l.load, l.snapshot = nil, 0
+		l.snapshot, from = 0, 1
 		l.become(newBook(l.q), 0)
 	}
-	from := l.at + 1
-	if l.load != nil {
-		from = l.load.From
-	}
-	t := &trail{l: l, heard: time.Now()}
+	l.seen = min(l.seen, info.State.LastSeq) // what it forgot does not come any more
+	t := &trail{l: l, began: time.Now(), heard: time.Now()}
 	l.trail = t
 	var open []waiting
 	for seq, ws := range l.verdicts {
-		if seq > info.State.LastSeq {
+		if seq > info.State.LastSeq || other {
 			open = append(open, ws...)
 			delete(l.verdicts, seq)
 		}
@@ -137,7 +152,7 @@ func (l *ledger) unlive() {
 // become makes a book the ledger's own. What this process waited for may have
 // come about between the old one and this. The caller holds the mutex.
 func (l *ledger) become(b *book, at uint64) {
-	l.book, l.at, l.load = b, at, nil
+	l.book, l.at, l.stamp, l.load = b, at, 0, nil
 	b.given, b.ended = l.given, l.readerEnded
 	for id, es := range l.sent {
 		if es[0].seq > 0 && es[0].seq <= at {
@@ -193,20 +208,17 @@ func (t *trail) receive(m *natsgo.Msg) {
 		return
 	}
 	seq, at := a.seq, a.stored
-	if l.load != nil {
-		if seq <= l.load.At {
+	for l.load != nil {
+		if seq <= l.load.until {
 			if m.Subject == l.h.subject {
 				priority, size, ttl := outside(m)
 				l.load.message(seq, at, priority, size, ttl)
 			}
 			return
 		}
-		load := l.load
-		if !t.check(func(snap uint64, _ *snapshot) bool { return snap == load.seq }) {
+		if !t.loaded(seq) {
 			return
 		}
-		l.snapshot = load.seq
-		l.become(load.done(), load.At)
 	}
 	if seq <= l.at {
 		return
@@ -214,40 +226,53 @@ func (t *trail) receive(m *natsgo.Msg) {
 	if seq > l.at+1 && seq-1 > l.safe {
 		// Something is not there any more. Unless that was after a snapshot, it
 		// was not in any book.
-		if !t.check(func(_ uint64, snap *snapshot) bool { return snap == nil || snap.At <= l.at }) {
+		if !t.check() {
 			return
 		}
 		l.safe = seq - 1
 	}
-	l.at = seq
+	l.at, l.stamp = seq, at
 	l.enter(m, seq, at)
 }
 
-// check reads the newest snapshot; where it does not suit, or cannot be read,
-// the trail is dead. The mutex is held, and let go meanwhile.
-func (t *trail) check(suits func(seq uint64, s *snapshot) bool) bool {
+// loaded makes a book of what came before a message, unless there is a newer
+// snapshot by now, which speaks of more. It reports whether the trail goes on.
+// The mutex is held, and let go meanwhile.
+func (t *trail) loaded(seq uint64) bool {
 	l := t.l
 	l.mu.Unlock()
-	var snap *snapshot
-	var m stored
-	err := l.s.once(l.ctx, func(ctx context.Context) error {
-		var ok bool
-		var err error
-		m, ok, err = l.s.leaderGet(ctx, l.h.stream, getRequest{LastFor: l.h.prefix + ".s"})
-		if err == nil && ok {
-			snap, err = decodeSnapshot(m.data)
-		}
-		return err
-	})
+	m, snap, err := l.readSnapshot(l.ctx)
 	l.mu.Lock()
-	if t.dead {
+	switch {
+	case t.dead:
 		return false
-	}
-	if err != nil || !suits(m.seq, snap) {
+	case err != nil && !passing(err):
+		l.unread, l.unreadAt = err, time.Now()
 		t.die()
 		return false
+	case err != nil || m == nil || snap.At < l.load.until:
+		t.die()
+		return false
+	case snap.At >= seq:
+		l.load.until = snap.At
+		return true
 	}
+	l.snapshot, l.safe = m.seq, seq-1
+	l.become(l.load.book(snap), snap.At)
 	return true
+}
+
+// check reads the newest snapshot; where the book is not past it, the trail is
+// dead. The mutex is held, and let go meanwhile.
+func (t *trail) check() bool {
+	l := t.l
+	l.mu.Unlock()
+	m, err := l.newest(l.ctx)
+	l.mu.Lock()
+	if !t.dead && (err != nil || m == nil && l.snapshot > 0 || m != nil && m.at > l.at) {
+		t.die()
+	}
+	return !t.dead
 }
 
 // die has another trail take over. The caller holds the mutex.
@@ -265,7 +290,7 @@ func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
 		priority, size, ttl := outside(m)
 		l.book.message(seq, at, priority, size, ttl)
 		l.judge(seq)
-	case strings.HasSuffix(m.Subject, ".e"):
+	case strings.HasSuffix(m.Subject, ".e") && m.Header.Get(headerBefore) == "":
 		l.since++
 		deeds, err := parseDeeds(m.Header.Get(headerDeeds))
 		if err != nil {
@@ -274,6 +299,9 @@ func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
 		id := m.Header.Get(headerMsgID)
 		es := l.sent[id]
 		delete(l.sent, id)
+		if len(es) > 0 && es[0].at.After(l.trail.began) {
+			l.caught = true
+		}
 		for i := range deeds {
 			res := l.book.deed(&deeds[i], at)
 			if i < len(es) {
@@ -284,13 +312,15 @@ func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
 			e.finish(nil)
 		}
 	case strings.HasSuffix(m.Subject, ".s"):
-		l.snapshot, l.since, l.snapped = seq, 0, time.Time{}
-		if from, err := strconv.ParseUint(m.Header.Get(headerFrom), 10, 64); err == nil {
-			l.book.gone = slices.DeleteFunc(l.book.gone, func(seq uint64) bool { return seq < from })
+		l.snapshot, l.since = seq, 0
+		// Not all of them write the next one, and not all the time.
+		l.snapped = time.Now().Add(time.Duration(len(l.book.entries))*snapshotPace + rand.N(50*time.Millisecond))
+		if last, err := strconv.ParseUint(m.Header.Get(headerAt), 10, 64); err == nil { // who wrote it deletes them
+			l.book.gone = slices.DeleteFunc(l.book.gone, func(seq uint64) bool { return seq <= last })
 		}
 	}
-	if l.since >= snapshotEvery || len(l.book.gone) >= snapshotEvery || l.book.due() > 0 && l.book.due() != l.dueSeen {
-		l.dueSeen = l.book.due()
+	if due := l.book.due(); due > 0 && due != l.dueSeen {
+		l.dueSeen = due
 		signal(l.wake)
 	}
 }
