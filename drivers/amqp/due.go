@@ -239,23 +239,31 @@ func unknownWhenClosed(err error) error {
 }
 
 // target is what must be there for a publishing to be sent.
-type target struct{ exchange, queue string }
+type target struct {
+	exchange, queue string
+	delayed         bool
+}
 
 func (s *scheduled) target() target {
 	if s.units == 0 {
 		return target{queue: s.from.queue}
 	}
-	if s.from.queue != "" {
-		return target{} // the mover finds out
-	}
-	return target{exchange: s.from.exchange}
+	return target{exchange: s.from.exchange, queue: s.from.queue, delayed: true}
 }
 
-// look asks whether the target is there; a queue it makes reachable.
+// look asks whether the target is there; a queue it makes reachable, with a relay
+// where it may be gone when the message is due.
 func (s *scheduled) look() error {
 	t := s.target()
 	if t.queue != "" {
-		err := s.c.bindTarget(t.queue)
+		bind := bindReturn
+		if t.delayed {
+			if err := s.from.learn(s.c.ctx); err != nil {
+				return err
+			}
+			bind = func(ch *channel, queue string) error { return declareRelay(ch, queue, s.from.kind.temporary) }
+		}
+		err := s.c.bindTarget(t.queue, bind)
 		s.from.bound.Store(err == nil)
 		return err
 	}
@@ -269,15 +277,32 @@ func (s *scheduled) look() error {
 
 // bindTarget makes a queue reachable whatever the bindings, as delayed copies
 // reach it.
-func (c *Conn) bindTarget(queue string) error {
+func (c *Conn) bindTarget(queue string, bind func(*channel, string) error) error {
 	if err := c.ensureLevels(c.ctx, 0); err != nil {
 		return err
 	}
-	err := c.doWith(c.ctx, []string{queue}, func(ch *channel) error { return bindReturn(ch, queue) })
+	return noQueue(queue, c.doWith(c.ctx, []string{queue}, func(ch *channel) error { return bind(ch, queue) }))
+}
+
+// noQueue is err as the outcome of a publishing to the queue.
+func noQueue(queue string, err error) error {
 	if errors.Is(err, driver.ErrNotFound) {
 		return fmt.Errorf("%w: queue %q: %v", driver.ErrUnroutable, queue, err)
 	}
 	return err
+}
+
+// learn asks once what decides how long the queue's relay stands.
+func (p *publisher) learn(ctx context.Context) error {
+	if p.learned {
+		return nil
+	}
+	kind, err := p.out.c.kindOf(ctx, p.queue)
+	if err != nil && !errors.Is(err, driver.ErrPermission) {
+		return noQueue(p.queue, err)
+	}
+	p.learned, p.kind = true, kind
+	return nil
 }
 
 // send puts the copy into the outbox.

@@ -355,3 +355,66 @@ func TestLongDelay(t *testing.T) {
 		t.Errorf("came after %v", took)
 	}
 }
+
+// TestDelayedToQueue: a publisher to a queue delays; the queue is found whatever
+// the bindings, also when it was made anew meanwhile, or later.
+func TestDelayedToQueue(t *testing.T) {
+	c := open(t)
+	declare(t, c, routing.Queue{Name: "q"})
+	to := func(queue string) driver.Publisher {
+		p, err := c.Publisher(ctxOf(t), driver.PublisherConfig{Exchange: "amq.topic", Queue: queue})
+		check(t, err)
+		return p
+	}
+	p := to("q")
+	if err := publish(t, to("missing"), driver.Message{Delay: time.Hour}); !errors.Is(err, driver.ErrUnroutable) {
+		t.Errorf("a missing queue: %v", err)
+	}
+	arrives := func(id string) {
+		t.Helper()
+		s := subscribe(t, c, "q", 1)
+		if d := receive(t, s); d.Message.ID != id || d.Message.Key != "k" || d.Exchange != "amq.topic" || d.Message.Header != nil {
+			t.Errorf("got %+v", d)
+		} else {
+			settle(t, s, d, driver.Ack)
+		}
+		check(t, s.Close(ctxOf(t)))
+	}
+	check(t, publish(t, p, driver.Message{ID: "direct", Key: "k", Delay: 50 * time.Millisecond}))
+	arrives("direct")
+	// Deleted by other means than DeleteQueue, which takes what is under way.
+	drop := func() {
+		t.Helper()
+		check(t, c.do(ctxOf(t), func(ch *channel) error { _, err := ch.QueueDelete("q", false, false, false); return err }))
+	}
+	check(t, publish(t, p, driver.Message{ID: "anew", Key: "k", Delay: 400 * time.Millisecond}))
+	drop()
+	declare(t, c, routing.Queue{Name: "q"})
+	until(t, "it is there though nobody consumed", func() bool {
+		n := 0
+		check(t, c.do(ctxOf(t), func(ch *channel) error {
+			q, err := ch.QueueDeclarePassive("q", true, false, false, false, nil)
+			n = q.Messages
+			return err
+		}))
+		return n == 1
+	})
+	arrives("anew")
+	check(t, publish(t, p, driver.Message{ID: "later", Key: "k", Delay: 100 * time.Millisecond}))
+	drop()
+	until(t, "it waits in the relay", func() bool {
+		n := 0
+		check(t, c.do(ctxOf(t), func(ch *channel) error {
+			q, err := ch.QueueDeclarePassive(relayQueue("q"), true, false, false, false, nil)
+			n = q.Messages
+			return err
+		}))
+		return n == 1
+	})
+	declare(t, c, routing.Queue{Name: "q"})
+	arrives("later")
+	drop()
+	if err := publish(t, p, driver.Message{Delay: time.Hour}); !errors.Is(err, driver.ErrUnroutable) {
+		t.Errorf("gone since: %v", err)
+	}
+}

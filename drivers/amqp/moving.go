@@ -13,8 +13,10 @@ type moving struct {
 	of   *mover
 	d    *delivery
 	m    driver.Message
-	back bool // a nacked message, to its queue
+	back bool // to a queue, whatever the bindings
 	way  way
+	// bound says that the queue was bound again.
+	bound bool
 	// The rest is guarded by the mover's mutex.
 	step    func(*moving, error)
 	p       *driver.Publishing
@@ -117,11 +119,17 @@ func (x *moving) routed(err error) {
 	case err == nil:
 		x.settle(driver.Ack)
 	case nowhere && x.back:
-		// Its queue is gone: the relay keeps it until it is there again, without
-		// its TTL, or it goes where what has no relay goes.
+		queue, c := x.way.key, x.of.c
+		if !x.bound && c.bindTarget(queue, bindReturn) == nil {
+			x.bound = true // it had been made anew
+			x.route(exchangeIn)
+			return
+		}
+		// It is gone: its relay keeps the message until it is there again, without
+		// its TTL, or that goes where what has no relay goes.
 		m := x.m
 		m.Header = cloneWithout(x.m.Header, headerDue, headerBack, headerTTL)
-		m.Header[headerQueue] = x.m.Header[headerBack]
+		m.Header[headerQueue] = queue
 		x.publish(exchangeOut, m, (*moving).stored)
 	case nowhere:
 		x.publish(exchangeLost, x.m, (*moving).lost)

@@ -18,6 +18,9 @@ type publisher struct {
 	// seen to be reachable.
 	queue string
 	bound atomic.Bool
+	// What queue is, once learned; of the goroutine that dispatches.
+	learned bool
+	kind    queueKind
 	// parent is the application's publisher, of one that sends delayed copies.
 	parent *publisher
 }
