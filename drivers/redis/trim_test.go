@@ -33,11 +33,19 @@ func (x *script) commands() int {
 // TestTrimInOnePass: what it takes to bring a queue back to its limits does not
 // grow with what is promised, nor is a level that is empty looked at.
 func TestTrimInOnePass(t *testing.T) {
-	for _, rq := range []routing.Queue{
-		{MaxLength: 10}, {MaxLength: 10, DeadLetterExchange: "dead"}, {MaxLength: 10, MaxPriority: 255}, {MaxBytes: 40},
+	for _, c := range []struct {
+		rq       routing.Queue
+		promised int
+	}{
+		{routing.Queue{MaxLength: 10}, 500},
+		{routing.Queue{MaxLength: 10, DeadLetterExchange: "dead"}, 500},
+		{routing.Queue{MaxLength: 10, MaxPriority: 255}, 500},
+		{routing.Queue{MaxBytes: 40}, 500},
+		{routing.Queue{MaxBytes: 40}, 1},
 	} {
+		rq, promised := c.rq, c.promised
 		x := newScript(t, rq)
-		const held, promised = 3000, 500
+		const held = 3000
 		x.join("one")
 		x.fetch("one", held)
 		for i := 0; i < held; i += 500 {
