@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -211,10 +212,13 @@ var faults = []struct {
 }
 
 // TestCatches plays scripts on mem with each fault: the oracle must see it in
-// a script that mem itself plays as it should.
+// a script that mem itself plays as it should. Some such scripts are made
+// smaller and printed as those that make oracle finds, and must compile.
 func TestCatches(t *testing.T) {
 	const tries = 25
 	var caught, next atomic.Int64
+	var mu sync.Mutex
+	var printed []string
 	var wg sync.WaitGroup
 	for _, w := range openWorkers(t, workers, []string{"amqp", "mem"}) {
 		wg.Go(func() {
@@ -234,10 +238,20 @@ func TestCatches(t *testing.T) {
 						t.Errorf("%s: %v", fault.name, err)
 						return
 					}
-					if d != nil {
-						how = fmt.Sprintf("script %d: %v", seed, d)
-						break
+					if d == nil {
+						continue
 					}
+					how = fmt.Sprintf("script %d: %v", seed, d)
+					if n%16 == 0 {
+						small := shrink(s, time.Now().Add(shrinking/4), func(try Script) bool {
+							d, err := w.playFaulty(t.Context(), try, &f)
+							return d != nil && err == nil
+						})
+						mu.Lock()
+						printed = append(printed, goTest(fmt.Sprintf("Fault%d", n), "mem", small))
+						mu.Unlock()
+					}
+					break
 				}
 				if how == "" {
 					t.Errorf("the oracle does not see that a driver %s", fault.name)
@@ -250,6 +264,8 @@ func TestCatches(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("caught %d of %d", caught.Load(), len(faults))
+	vet(t, printed)
+	t.Logf("made smaller and printed:\n%s", strings.Join(printed, "\n"))
 }
 
 // playFaulty plays a script on mem and then on a faulty client, and returns

@@ -60,7 +60,12 @@ func goValue(v reflect.Value) string {
 			} else if i > 0 {
 				b.WriteString(", ")
 			}
-			b.WriteString(goValue(v.Index(i)))
+			e := v.Index(i)
+			text := goValue(e)
+			if e.Kind() == reflect.Struct {
+				text = strings.TrimPrefix(text, typeName(e.Type())) // as gofmt -s does
+			}
+			b.WriteString(text)
 			if ops {
 				b.WriteString(",")
 			}
