@@ -36,8 +36,9 @@ type scheduled struct {
 	waits bool               // nobody has its outcome in hand; guarded by schedule.mu
 }
 
-func (p *publisher) schedule(x *driver.Publishing) {
-	s := &scheduled{c: p.out.c, from: p, p: x, m: travelling(x.Message, p.exchange), units: unitsOf(x.Message.Delay)}
+// schedule sends x, published to an exchange, as a copy.
+func (p *publisher) schedule(x *driver.Publishing, exchange string) {
+	s := &scheduled{c: p.out.c, from: p, p: x, m: travelling(x.Message, exchange), units: unitsOf(x.Message.Delay)}
 	h := s.m.Header
 	if p.queue != "" && s.m.UserID != "" {
 		h[headerUser], s.m.UserID = s.m.UserID, "" // the broker takes only this connection's own

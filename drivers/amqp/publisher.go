@@ -45,7 +45,7 @@ func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wai
 		} else if m.Message.Delay > 0 || p.queue != "" {
 			p.out.publish(p, batch[fit:i])
 			fit = i + 1
-			p.schedule(m)
+			p.schedule(m, p.exchange)
 		}
 	}
 	p.out.publish(p, batch[fit:])

@@ -25,6 +25,7 @@ type subscriber struct {
 	raw      bool // deliveries are the driver's own, and stay as they came
 
 	exclusive *exclusive // its queue, where that is one
+	renewals  renewals
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -84,6 +85,7 @@ func (c *Conn) subscriber(ctx context.Context, l *link, cfg driver.SubscriberCon
 		timer:    time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
+	s.renewals.to = &publisher{out: c.out, queue: cfg.Queue}
 	first, err := s.open(ctx)
 	if err != nil {
 		return nil, err
@@ -158,7 +160,7 @@ func (s *subscriber) put(l *life, d *amqp091.Delivery) {
 		s.mu.Unlock()
 		return
 	}
-	renew := in.carried > 0 && in.Attempt == 1 && l.kind.limit > 0
+	renew := in.carried > 0 && in.Attempt == 1 && l.kind.limit > 0 && !s.renewals.forbidden.Load()
 	s.mu.Lock()
 	l.acks.add()
 	l.held[in.tag] = in
