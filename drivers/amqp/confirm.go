@@ -49,14 +49,17 @@ func (o *outbox) sweep() {
 			it := &o.flight[i]
 			acked := it.confirm.Acked()
 			o.nacks.count(it.from.exchange, acked)
-			if it.p != nil && (acked || !o.nacks.again(*it, s.young(o))) {
-				outcome[n].p, outcome[n].err = it.p, o.outcome(it, acked)
-				n++
+			if it.p != nil {
+				var known bool
+				if known, outcome[n].err = o.outcome(it, s, acked); known {
+					outcome[n].p = it.p
+					n++
+				}
 			}
 			o.land(it)
 		}
 		o.trim()
-		wake := len(o.queue) > 0 && len(o.flight) == 0 || len(o.nacks.later) > 0 || o.nacks.row >= maxNacks
+		wake := len(o.queue) > 0 && len(o.flight) == 0 || len(o.nacks.later)+len(o.nacks.doubts) > 0 || o.nacks.row >= maxNacks
 		o.mu.Unlock()
 		for i := range n {
 			outcome[i].p.Resolve(outcome[i].err)
@@ -70,16 +73,17 @@ func (o *outbox) sweep() {
 	}
 }
 
-func (o *outbox) outcome(it *item, acked bool) error {
+// outcome is how it went with an item; false where that is not known yet.
+func (o *outbox) outcome(it *item, s *session, acked bool) (known bool, err error) {
 	switch {
 	case !acked:
-		return refused(*it, driver.ErrRejected)
+		return o.nacked(it, s)
 	case it.returned && !it.from.drop:
 		err := fmt.Errorf("%w: exchange %q, key %q", driver.ErrUnroutable, it.from.exchange, it.key)
 		it.tried = it.tried || it.partly
-		return refused(*it, err)
+		return true, refused(*it, err)
 	}
-	return nil
+	return true, nil
 }
 
 // land takes an item out of flight.

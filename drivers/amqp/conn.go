@@ -36,6 +36,7 @@ type Conn struct {
 	delays  delays
 
 	exclusives exclusives
+	refusals   refusals
 	scheduled  schedule
 	movers     movers
 

@@ -19,6 +19,8 @@ type queueKind struct {
 	limit int    // MaxAttempts; 0: none
 	// temporary says that it ends with its connection or its last subscriber.
 	temporary bool
+	// refuses says that it refuses what is beyond its limit.
+	refuses bool
 }
 
 // managementTime is how long a subscriber waits for a management API that does
@@ -103,9 +105,10 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 			if set {
 				k.kind, _ = value.(string)
 			}
+			k.refuses = refusesBy(args, nil)
 			return k, nil
 		case argDeliveryLimit:
-			k.kind = typeQuorum
+			k.kind, k.refuses = typeQuorum, refusesBy(args, nil)
 			if n, ok := number(value).(int64); ok && set && n >= 0 {
 				k.limit = int(n) + 1
 			}

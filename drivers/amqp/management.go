@@ -101,6 +101,7 @@ type (
 		Exclusive bool           `json:"exclusive"`
 		Deleted   bool           `json:"auto_delete"`
 		Arguments map[string]any `json:"arguments"`
+		Policy    any            `json:"effective_policy_definition"` // a list where there is none, of some versions
 		Unsettled int            `json:"messages_unacknowledged"`
 	}
 	bindingRow struct {
@@ -142,11 +143,16 @@ func (q queueRow) typeName() string {
 }
 
 func (q queueRow) kind() queueKind {
-	k := queueKind{kind: q.typeName(), temporary: q.Exclusive || q.Deleted}
+	k := queueKind{kind: q.typeName(), temporary: q.Exclusive || q.Deleted, refuses: q.refuses()}
 	if n, ok := jsonValue(q.Arguments[argDeliveryLimit]).(int64); ok && n >= 0 {
 		k.limit = int(n) + 1
 	}
 	return k
+}
+
+func (q queueRow) refuses() bool {
+	policy, _ := q.Policy.(map[string]any)
+	return refusesBy(q.Arguments, policy)
 }
 
 func (e exchangeRow) exchange() routing.Exchange {

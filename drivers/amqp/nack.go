@@ -6,8 +6,8 @@ import "time"
 // queue's limit (x-overflow=reject-publish), and a refusal. But a quorum queue
 // nacks as well while it has no leader, which after a restart of the broker is
 // so for a moment: on a connection that is not older than settling, a nacked
-// message is tried again before it counts as refused. Queues that have taken
-// the message, of several, get a copy with each try.
+// message is tried again before it is judged what the nack means. Queues that
+// have taken the message, of several, get a copy with each try.
 const (
 	settling  = 10 * time.Second
 	maxTries  = 4
@@ -29,6 +29,8 @@ const (
 // nacks is what an outbox knows of nacks; its mutex guards it.
 type nacks struct {
 	later    []item          // nacked, to be sent again when due
+	doubts   []doubt         // nacked for good, to be judged
+	judging  bool            // somebody does
 	refusing map[string]bool // exchanges whose messages were nacked to the last try
 	row      int             // nacks in a row
 	since    time.Time       // the first of them

@@ -26,9 +26,6 @@ type outbox struct {
 	wake chan struct{} // cap 1
 	// frame is the frame size of the last connection.
 	frame atomic.Int64
-	// refusals says that this connection has declared a queue that refuses
-	// what is beyond its limits.
-	refusals atomic.Bool
 
 	mu       sync.Mutex
 	connects bool      // there was a connection
@@ -64,6 +61,7 @@ type item struct {
 	later    *scheduled                    // whose copy it is
 	deaths   uint8                         // connections that ended on it
 	nacked   uint8                         // tries that ended in a nack
+	young    bool                          // the last of them, while its connection was
 	partly   bool                          // which may have left it in some queues
 	due      time.Time                     // of the next try, after a nack
 	confirm  *amqp091.DeferredConfirmation // nil unless in flight
@@ -368,6 +366,7 @@ func (o *outbox) abandon(from *publisher, err error) {
 	}
 	o.filter(func(it *item) bool { return !take(it) })
 	o.nacks.later = slices.DeleteFunc(o.nacks.later, func(it item) bool { return take(&it) })
+	o.nacks.doubts = slices.DeleteFunc(o.nacks.doubts, func(d doubt) bool { return take(&d.item) })
 	for i := range o.flight {
 		take(&o.flight[i]) // in flight it stays: what comes back may be about it
 	}

@@ -91,17 +91,26 @@ func TestGivenUpIsNotRead(t *testing.T) {
 func TestRetriedIsUnknown(t *testing.T) {
 	c := open(t)
 	from := &publisher{out: c.out, exchange: "x"}
+	c.refusals.declared("q", true)
+	outcome := func(it *item, acked bool) error {
+		it.p = publishing(driver.Message{})
+		known, err := c.out.outcome(it, &session{}, acked)
+		if !known {
+			t.Error("the outcome is not known")
+		}
+		return err
+	}
 	for _, acked := range []bool{false, true} {
 		want := driver.ErrRejected
 		if acked {
 			want = driver.ErrUnroutable
 		}
 		it := item{from: from, returned: true}
-		if err := c.out.outcome(&it, acked); !errors.Is(err, want) || errors.Is(err, driver.ErrUnconfirmed) {
+		if err := outcome(&it, acked); !errors.Is(err, want) || errors.Is(err, driver.ErrUnconfirmed) {
 			t.Errorf("refused on the first try: %v", err)
 		}
 		it.tried = true
-		if err := c.out.outcome(&it, acked); errors.Is(err, want) || !errors.Is(err, driver.ErrUnconfirmed) {
+		if err := outcome(&it, acked); errors.Is(err, want) || !errors.Is(err, driver.ErrUnconfirmed) {
 			t.Errorf("refused on a second try: %v", err)
 		}
 	}

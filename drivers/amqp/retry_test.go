@@ -187,7 +187,7 @@ func TestLearnKind(t *testing.T) {
 	}))
 	for name, want := range map[string]queueKind{
 		"classic": {kind: typeClassic}, "priorities": {kind: typeClassic}, "transient": {kind: typeClassic}, "old": {kind: typeClassic},
-		"full": {kind: typeQuorum, limit: 7}, "bounded": {kind: typeClassic},
+		"full": {kind: typeQuorum, limit: 7, refuses: true}, "bounded": {kind: typeClassic, refuses: true},
 		"mine": {kind: typeClassic, temporary: true}, "passing": {kind: typeClassic, temporary: true},
 	} {
 		if k, err := c.kindOf(ctxOf(t), name); k != want || err != nil {

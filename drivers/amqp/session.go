@@ -39,14 +39,6 @@ func (s *session) open() error {
 	return nil
 }
 
-// young reports that a nack may mean no more than a queue without a leader, as
-// after a restart of the broker. A connection that has declared a queue which
-// refuses, and has lost none yet, rather believes that one: other queues would
-// get a copy with each try.
-func (s *session) young(o *outbox) bool {
-	return time.Since(s.connected) <= settling && !(s.first && o.refusals.Load())
-}
-
 func (o *outbox) prepare(w *wire) {
 	w.onRead = o.sweep
 	w.onRoom = func() { signal(o.wake) }
@@ -84,6 +76,7 @@ func (o *outbox) run() {
 		for _, it := range due {
 			o.push(it)
 		}
+		judge := len(o.nacks.doubts) > 0 && !o.nacks.judging
 		stuck := s != nil && o.nacks.stuck()
 		switch {
 		case !stuck:
@@ -95,6 +88,15 @@ func (o *outbox) run() {
 		o.mu.Unlock()
 		if !later.IsZero() {
 			again = time.After(later.Sub(now))
+		}
+		if judge && o.c.begin() == nil { // else they are about to be resolved
+			o.mu.Lock()
+			o.nacks.judging = true
+			o.mu.Unlock()
+			go func() {
+				defer o.c.tasks.Done()
+				o.judge()
+			}()
 		}
 		if stuck {
 			if drained {

@@ -54,9 +54,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 			if q.Exclusive {
 				c.exclusives.add(ch.conn, q.Name, queues[i])
 			}
-			if q.Rejects() {
-				c.out.refusals.Store(true)
-			}
+			c.refusals.declared(q.Name, q.Rejects())
 		}
 		return c.bindAll(ch, t.Bindings)
 	})
@@ -186,6 +184,7 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 		return err
 	})
 	release(err == nil)
+	c.refusals.declared(name, false)
 	if err == nil {
 		err = c.forgetDelay(ctx, name)
 	}

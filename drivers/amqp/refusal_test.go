@@ -1,0 +1,204 @@
+package amqp
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// nacking is the way to a broker whose queues have no leader while it is set:
+// the broker's acks arrive as nacks.
+type nacking struct {
+	atomic.Bool
+	acks atomic.Int64 // that became nacks
+	url  string
+}
+
+func nackingProxy(t *testing.T, broker string) *nacking {
+	u, err := url.Parse(broker)
+	check(t, err)
+	target := u.Host
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	u.Host = listener.Addr().String()
+	n := &nacking{url: u.String()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", target)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			wg.Go(func() {
+				io.Copy(far, near)
+				far.Close()
+			})
+			wg.Go(func() {
+				n.frames(near, far)
+				near.Close()
+			})
+		}
+	})
+	t.Cleanup(func() { listener.Close(); wg.Wait() })
+	return n
+}
+
+// frames copies AMQP's frames.
+func (n *nacking) frames(to io.Writer, from io.Reader) {
+	const (
+		header          = 7 // type, channel, size
+		method          = 1
+		basicAck, after = 60<<16 | 80, 60<<16 | 120
+	)
+	for {
+		frame := make([]byte, header)
+		if _, err := io.ReadFull(from, frame); err != nil {
+			return
+		}
+		frame = append(frame, make([]byte, binary.BigEndian.Uint32(frame[3:])+1)...)
+		if _, err := io.ReadFull(from, frame[header:]); err != nil {
+			return
+		}
+		if frame[0] == method && n.Load() && binary.BigEndian.Uint32(frame[header:]) == basicAck {
+			binary.BigEndian.PutUint32(frame[header:], after)
+			n.acks.Add(1)
+		}
+		if _, err := to.Write(frame); err != nil {
+			return
+		}
+	}
+}
+
+// age makes the publishing connection older than a queue without a leader is
+// likely on.
+func age(c *Conn) {
+	c.out.mu.Lock()
+	c.out.session.connected = time.Now().Add(-time.Hour)
+	c.out.mu.Unlock()
+}
+
+// TestNackWithoutLeader: a nack is a refusal only where the queue refuses.
+func TestNackWithoutLeader(t *testing.T) {
+	broker := testbroker.URL(t, "amqp")
+	other := openURL(t, broker)
+	check(t, other.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Fanout}},
+		Queues: []routing.Queue{
+			{Name: "q"}, {Name: "classic", Type: typeClassic}, {Name: "safe", DeadLetterExchange: "x"}, {Name: "drops", MaxLength: 100},
+			{Name: "bounded", MaxLength: 100, Overflow: routing.RejectPublish}, {Name: "quorum", MaxBytes: 1e6, Type: typeQuorum, Overflow: routing.RejectPublish},
+		},
+		Bindings: []routing.Binding{{Exchange: "x", Queue: "q"}},
+	}))
+	n := nackingProxy(t, broker)
+	fresh := func(managed bool) *Conn {
+		t.Helper()
+		c := openURL(t, n.url)
+		check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "q", Delay: time.Millisecond})) // the levels stand
+		if !managed {
+			c.management = nil
+		}
+		age(c)
+		return c
+	}
+	nacked := func(c *Conn, exchange, queue string, m driver.Message, want error) {
+		t.Helper()
+		p, err := c.Publisher(ctxOf(t), driver.PublisherConfig{Exchange: exchange, Queue: queue})
+		check(t, err)
+		if queue != "" {
+			check(t, publish(t, p, m))
+		}
+		n.Store(true)
+		defer n.Store(false)
+		before := n.acks.Load()
+		err = publish(t, p, m)
+		if !errors.Is(err, want) || errors.Is(err, driver.ErrRejected) && errors.Is(err, driver.ErrUnconfirmed) {
+			t.Errorf("%q, %q, %q: %v, want %v", exchange, m.Key, queue, err, want)
+		}
+		if n.acks.Load() == before {
+			t.Errorf("%q, %q, %q: nothing was nacked", exchange, m.Key, queue)
+		}
+	}
+	for _, managed := range []bool{true, false} {
+		c := fresh(managed)
+		for range 2 {
+			for _, key := range []string{"q", "classic", "safe", "drops"} {
+				nacked(c, "", "", driver.Message{Key: key}, driver.ErrUnconfirmed)
+			}
+			for _, key := range []string{"bounded", "quorum"} {
+				nacked(c, "", "", driver.Message{Key: key}, driver.ErrRejected)
+			}
+		}
+		nacked(c, "", "q", driver.Message{}, driver.ErrUnconfirmed)
+		nacked(c, "", "bounded", driver.Message{}, driver.ErrRejected)
+		// The levels refuse nothing.
+		nacked(c, "", "", driver.Message{Key: "bounded", Delay: time.Millisecond}, driver.ErrUnconfirmed)
+		nacked(c, "x", "", driver.Message{}, driver.ErrRejected) // a queue that refuses may be bound to it
+	}
+	// A queue by itself, seen by its own declaration.
+	c := fresh(false)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "bounded", MaxLength: 100, Overflow: routing.RejectPublish}}}))
+	nacked(c, "", "", driver.Message{Key: "bounded"}, driver.ErrRejected)
+	check(t, c.DeleteQueue(ctxOf(t), "bounded", driver.DeleteOptions{}))
+	declare(t, c, routing.Queue{Name: "bounded"})
+	nacked(c, "", "", driver.Message{Key: "bounded"}, driver.ErrUnconfirmed)
+	// What leads from the exchange is known by the management API only.
+	check(t, c.DeleteQueue(ctxOf(t), "quorum", driver.DeleteOptions{}))
+	nacked(fresh(true), "x", "", driver.Message{}, driver.ErrUnconfirmed)
+	nacked(fresh(false), "x", "", driver.Message{}, driver.ErrRejected)
+	young := openURL(t, n.url)
+	young.management = nil
+	nacked(young, "x", "", driver.Message{}, driver.ErrUnconfirmed)
+	u, err := url.Parse(broker)
+	check(t, err)
+	manage(t, u, "/api/policies/"+u.Path[1:]+"/p", `{"pattern":"^q$","definition":{"max-length":100,"overflow":"reject-publish"},"apply-to":"queues"}`)
+	c = fresh(true)
+	until(t, "the policy is in force", func() bool {
+		k, err := c.kindOf(ctxOf(t), "q")
+		return err == nil && k.refuses
+	})
+	nacked(c, "", "", driver.Message{Key: "q"}, driver.ErrRejected)
+	nacked(c, "x", "", driver.Message{}, driver.ErrRejected)
+}
+
+// TestCloseEndsDoubts: Close leaves nothing pending of which it is still being
+// asked whether it was refused.
+func TestCloseEndsDoubts(t *testing.T) {
+	broker := testbroker.URL(t, "amqp")
+	declare(t, openURL(t, broker), routing.Queue{Name: "q"})
+	n := nackingProxy(t, broker)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer silent.Close()
+	c := openURL(t, n.url)
+	c.management.base = "http://" + silent.Addr().String()
+	p := publisherOf(t, c, "")
+	check(t, publish(t, p, driver.Message{Key: "q"}))
+	age(c)
+	n.Store(true)
+	x := publishing(driver.Message{Key: "q"})
+	p.Publish(ctxOf(t), []*driver.Publishing{x}, false)
+	until(t, "it is in doubt", func() bool {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		return len(c.out.nacks.doubts) == 1
+	})
+	check(t, p.Close(ctxOf(t)))
+	if !x.Resolved() || !errors.Is(x.Err(), driver.ErrUnconfirmed) {
+		t.Errorf("after Close: resolved %v, %v", x.Resolved(), x.Err())
+	}
+}
