@@ -134,9 +134,9 @@
 // is made anew, without what was in it.
 //
 // A message with a Delay is confirmed when the first of them has it. Due, it
-// comes to the queue polymq.delay.due. Each Conn to a vhost with that queue takes
-// part in publishing from there to the messages' exchanges, confirmed, with the
-// rights of its own user; it notices within 30 s that others have begun to delay,
+// comes to the queue polymq.delay.due. Each Conn to a vhost with that queue,
+// whose user may delay messages, takes part in publishing from there to the messages'
+// exchanges, confirmed, with the rights of its own user; it notices within 30 s that others have begun to delay,
 // by publishing a message to that queue that comes back while there is none. What
 // a queue refuses, or does not confirm within 10 s, or the user may not publish, is
 // put by for 1.3 s to 41 s, again and again; queues that took it get another copy

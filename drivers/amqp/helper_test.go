@@ -21,11 +21,16 @@ func ctxOf(t testing.TB) context.Context {
 
 func openURL(t testing.TB, url string) *Conn {
 	t.Helper()
+	return openLogged(t, url, slog.NewTextHandler(io.Discard, nil))
+}
+
+func openLogged(t testing.TB, url string, log slog.Handler) *Conn {
+	t.Helper()
 	u, err := driver.ParseURL(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dc, err := Driver{}.Open(ctxOf(t), u, driver.Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), OnState: func(driver.State, error) {}})
+	dc, err := Driver{}.Open(ctxOf(t), u, driver.Config{Logger: slog.New(log), OnState: func(driver.State, error) {}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,7 @@ const (
 	// publish it and another may, the broker gives it to either.
 	firstPause, lastPause = 7, 12
 	pauseTries            = 3
+	pauseLevels           = 1<<(lastPause+1) - 1<<firstPause
 	// dueLook is how often a connection without a mover looks whether others
 	// have begun to delay messages in its vhost.
 	dueLook = 30 * time.Second
@@ -114,8 +115,12 @@ func (c *Conn) startMover() {
 	}()
 }
 
-// move is the mover's life; it returns why that ended.
+// move is the mover's life; it returns why that ended. A user who may not make
+// what a message is put by in is no mover: it would have to keep the message.
 func (c *Conn) move() error {
+	if err := c.ensureLevels(c.ctx, pauseLevels); err != nil {
+		return err
+	}
 	l, out := c.moverLink()
 	s, err := c.subscriber(c.ctx, l, driver.SubscriberConfig{Queue: dueQueue, Prefetch: moverPrefetch}, true)
 	if err != nil {

@@ -1,8 +1,11 @@
 package amqp
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,4 +197,51 @@ func TestDelayedWhileAway(t *testing.T) {
 		seen[d.Message.ID] = true
 		settle(t, s, d, driver.Ack)
 	}
+}
+
+// TestMoverMayNotConfigure: a user who may not make the levels in which messages
+// are put by leaves what is due to others, and says so once.
+func TestMoverMayNotConfigure(t *testing.T) {
+	raw := testbroker.URL(t, "amqp")
+	admin := openURL(t, raw)
+	declare(t, admin, routing.Queue{Name: "full", MaxLength: 1, Overflow: routing.RejectPublish}, routing.Queue{Name: "q"})
+	p := publisherOf(t, admin, "")
+	check(t, publish(t, p, driver.Message{Key: "full"}))
+	check(t, publish(t, p, driver.Message{Key: "q", ID: "first", Delay: 10 * time.Millisecond}))
+	s := subscribe(t, admin, "q", 1)
+	settle(t, s, receive(t, s), driver.Ack)
+	log := &countingLog{}
+	limited := openLogged(t, limitedURL(t, raw, `{"configure":"","write":".*","read":".*"}`), log)
+	until(t, "it has found that it may not", func() bool { limited.startMover(); return log.warnings.Load() > 0 })
+	var xs []*driver.Publishing
+	for i := range 2 * moverPrefetch {
+		xs = append(xs, publishing(driver.Message{ID: fmt.Sprint(i), Key: "full", Delay: 10 * time.Millisecond}))
+	}
+	p.Publish(ctxOf(t), xs, true)
+	for _, x := range xs {
+		check(t, wait(t, x))
+	}
+	check(t, publish(t, p, driver.Message{Key: "q", ID: "behind", Delay: 10 * time.Millisecond}))
+	start := time.Now()
+	receive(t, s)
+	t.Logf("came after %v", time.Since(start))
+	limited.startMover()
+	if n := log.warnings.Load(); n != 1 || moverOf(limited) != nil {
+		t.Errorf("%d warnings", n)
+	}
+}
+
+// countingLog counts warnings.
+type countingLog struct {
+	slog.Handler
+	warnings atomic.Int64
+}
+
+func (*countingLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *countingLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		l.warnings.Add(1)
+	}
+	return nil
 }

@@ -188,7 +188,7 @@ func (x *moving) stored(err error) {
 		// The levels were deleted.
 		c := x.of.c
 		c.delays.forget()
-		if c.ensureLevels(c.ctx, 1<<firstPause) == nil {
+		if c.ensureLevels(c.ctx, pauseLevels) == nil {
 			c.ensureDue(c.ctx)
 		}
 	}
