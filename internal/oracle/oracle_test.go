@@ -87,7 +87,8 @@ func openWorkers(t *testing.T, n int, backends []string) []*worker {
 // TestOracle plays random scripts: ORACLE_SCRIPTS of them, or as many as fit
 // into ORACLE_SECONDS, from the seed ORACLE_SEED on. ORACLE_THEMES and
 // ORACLE_BACKENDS select, ORACLE_WORKERS says how many at a time. A Report goes
-// into the file ORACLE_REPORT.
+// into the file ORACLE_REPORT. As many scripts as make test plays, or more, must
+// have had every operation and feature.
 func TestOracle(t *testing.T) {
 	limit := number(t, "ORACLE_SCRIPTS", scripts)
 	seed := number(t, "ORACLE_SEED", 1)
@@ -164,7 +165,7 @@ func TestOracle(t *testing.T) {
 	printCounts(os.Stdout, all)
 	fmt.Println("known differences:")
 	printKnown(os.Stdout, all)
-	if names := missing(all); len(names) > 0 && setting("ORACLE_THEMES") == nil {
+	if names := missing(all); len(names) > 0 && setting("ORACLE_THEMES") == nil && played.Load() >= scripts {
 		t.Errorf("in %d scripts there was none of %s", played.Load(), strings.Join(names, ", "))
 	}
 }

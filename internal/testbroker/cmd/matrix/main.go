@@ -7,7 +7,8 @@
 // rabbitmq. Rows that are not named stay as the page has them, so that a run that
 // was interrupted is continued by naming those that are left. It installs what
 // is missing by matrix.sh, and exits with 1 when a row fails or could not run.
-// The oracle plays the scripts of make test, or random ones for ORACLE_SECONDS.
+// The oracle plays the scripts of make test, on some brokers a part of them, or
+// ORACLE_SCRIPTS of them, or random ones for ORACLE_SECONDS.
 package main
 
 import (
@@ -99,8 +100,9 @@ func choose(names []string) ([]entry, error) {
 	return chosen, nil
 }
 
-// runAll runs what is installed, as many at a time as there are processors, and
-// hands what is done to save after each.
+// runAll runs what is installed, twice as many at a time as there are processors,
+// since the suite waits more than it works, and hands what is done to save after
+// each.
 func runAll(ctx context.Context, s suites, ready []installed, save func([]result) error) []result {
 	var mu sync.Mutex
 	var done []result
@@ -113,7 +115,7 @@ func runAll(ctx context.Context, s suites, ready []installed, save func([]result
 		}
 	}
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, runtime.NumCPU())
+	slots := make(chan struct{}, 2*runtime.NumCPU())
 	for _, i := range ready {
 		slots <- struct{}{}
 		wg.Go(func() {
