@@ -88,19 +88,19 @@ func (l *ledger) send() {
 		case <-l.post:
 		}
 		for {
-			batch := l.batch()
+			id, batch := l.batch()
 			if len(batch) == 0 {
 				break
 			}
-			if err := l.sendBatch(batch); err != nil {
+			if l.sendBatch(id, batch) != nil {
 				return
 			}
 		}
 	}
 }
 
-// batch takes from the line what fits into one message.
-func (l *ledger) batch() []*errand {
+// batch takes from the line what fits into one message, and gives that an id.
+func (l *ledger) batch() (id string, batch []*errand) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n, size := 0, 0
@@ -111,36 +111,30 @@ func (l *ledger) batch() []*errand {
 		}
 		n++
 	}
-	batch := l.errands[:n:n]
+	if n == 0 {
+		return "", nil
+	}
+	id, batch = crand.Text(), l.errands[:n:n]
 	l.errands = slices.Clone(l.errands[n:])
-	return batch
+	l.sent[id] = batch
+	now := time.Now()
+	for _, e := range batch {
+		e.at = now
+	}
+	return id, batch
 }
 
 // sendBatch sends until the server has stored it; under one id, so that it does
 // so once. It gives up with the ledger only.
-func (l *ledger) sendBatch(batch []*errand) error {
+func (l *ledger) sendBatch(id string, batch []*errand) error {
 	deeds := make([]deed, len(batch))
-	now := time.Now()
 	for i, e := range batch {
 		deeds[i] = e.deed
-		e.at = now
 	}
 	body, err := json.Marshal(deeds)
 	if err != nil {
 		return err // it has no such types
 	}
-	id := crand.Text()
-	l.mu.Lock()
-	if l.err != nil {
-		err := l.err
-		l.mu.Unlock()
-		for _, e := range batch {
-			e.finish(err)
-		}
-		return err
-	}
-	l.sent[id] = batch
-	l.mu.Unlock()
 	m := &natsgo.Msg{Subject: l.h.prefix + ".e", Header: natsgo.Header{headerDeeds: {string(body)}, headerMsgID: {id}}}
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		var seq uint64

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -34,7 +35,8 @@ type ledger struct {
 	mu       sync.Mutex
 	book     *book
 	at       uint64   // the last message in the book
-	stamp    int64    // when that was stored; 0: unknown
+	lasting  uint64   // the last that only a snapshot removes; 0: unknown
+	stamp    int64    // when that was stored
 	load     *loading // until it is the book
 	safe     uint64   // what is missing up to here does not matter
 	trail    *trail
@@ -297,7 +299,7 @@ func (l *ledger) chores() time.Duration {
 			next = min(next, 20*time.Millisecond) // the server's clock may be behind
 		}
 	}
-	l.miss()
+	l.miss(math.MaxUint64)
 	if !l.settling && (l.since >= snapshotEvery || len(l.book.gone) >= snapshotEvery) {
 		if left := l.snapped.Sub(now); left > 0 {
 			next = min(next, left)
@@ -310,11 +312,12 @@ func (l *ledger) chores() time.Duration {
 	return max(next, time.Millisecond)
 }
 
-// miss sends deeds again that are not in the stream any more, where they were
-// stored: the server lost them. The caller holds the mutex.
-func (l *ledger) miss() {
+// miss sends deeds again that are not where they were stored, which the book has
+// seen, or behind the stream's last message: the server lost them. The caller
+// holds the mutex.
+func (l *ledger) miss(last uint64) {
 	for id, es := range l.sent {
-		if es[0].seq == 0 || es[0].seq > l.at {
+		if es[0].seq == 0 || l.at < es[0].seq && es[0].seq <= last {
 			continue
 		}
 		delete(l.sent, id)

@@ -78,6 +78,8 @@ func (m *member) join(ctx context.Context) error {
 		return l.err
 	}
 	delete(l.members, m.id)
+	clear(m.holds) // a book that was read anew may have given some to the reader that was
+	m.due = nil
 	m.id, m.limit, m.sign, m.joined = crand.Text(), m.in.Prefetch(), time.Now(), false
 	l.members[m.id] = m
 	d := deed{Do: doJoin, By: m.id, N: m.limit, MS: wholeMS(m.lease())}
@@ -191,6 +193,13 @@ func (m *member) bring() {
 	for m.ctx.Err() == nil {
 		l.mu.Lock()
 		n := min(len(m.due), atOnce)
+		if late := m.joined && time.Now().After(m.until); n > 0 && late { // others may have it by now
+			l.mu.Unlock()
+			if wait(m.ctx, 20*time.Millisecond) != nil {
+				return
+			}
+			continue
+		}
 		batch := m.due[:n:n]
 		m.due = m.due[n:]
 		l.mu.Unlock()

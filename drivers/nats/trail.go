@@ -61,22 +61,21 @@ func (l *ledger) attach(ctx context.Context) error {
 	if have := info.Config.Metadata[metaBook]; have != bookRules {
 		return fmt.Errorf("stream %s goes by rules %q, of another version of polymq: this one knows %s; update it", l.h.stream, have, bookRules)
 	}
-	m, err := l.newest(ctx)
-	if err != nil {
-		return err
-	}
 	l.mu.Lock()
-	at, stamp := l.at, l.stamp
+	lasting, stamp := l.lasting, l.stamp
 	l.mu.Unlock()
 	var last stored
 	var there bool
-	if at > 0 {
-		if last, there, err = l.get(ctx, getRequest{Seq: at}); err != nil {
+	if lasting > 0 {
+		if last, there, err = l.get(ctx, getRequest{Seq: lasting}); err != nil {
 			return err
 		}
 	}
 	same := there && last.at.UnixNano() == stamp
-	other := there && stamp > 0 && !same
+	m, err := l.newest(ctx) // after it: where that is deleted, there is a newer one
+	if err != nil {
+		return err
+	}
 	l.mu.Lock()
 	l.created = info.Created.UnixNano()
 	l.caught = false
@@ -86,18 +85,21 @@ func (l *ledger) attach(ctx context.Context) error {
 	case m != nil:
 		l.unlive()
 		l.load = &loading{q: l.q, until: m.at}
-		l.at, from = 0, m.from
+		l.at, l.lasting, l.safe, from = 0, 0, 0, m.from
 	default:
 		l.unlive()
-		l.snapshot, from = 0, 1
+		l.snapshot, l.safe, from = 0, 0, 1
 		l.become(newBook(l.q), 0)
 	}
-	l.seen = min(l.seen, info.State.LastSeq) // what it forgot does not come any more
+	if !same { // what the server forgot does not come any more
+		l.seen = min(l.seen, info.State.LastSeq)
+		l.miss(info.State.LastSeq)
+	}
 	t := &trail{l: l, began: time.Now(), heard: time.Now()}
 	l.trail = t
 	var open []waiting
 	for seq, ws := range l.verdicts {
-		if seq > info.State.LastSeq || other {
+		if seq > info.State.LastSeq || there && !same {
 			open = append(open, ws...)
 			delete(l.verdicts, seq)
 		}
@@ -152,7 +154,7 @@ func (l *ledger) unlive() {
 // become makes a book the ledger's own. What this process waited for may have
 // come about between the old one and this. The caller holds the mutex.
 func (l *ledger) become(b *book, at uint64) {
-	l.book, l.at, l.stamp, l.load = b, at, 0, nil
+	l.book, l.at, l.lasting, l.load = b, at, 0, nil
 	b.given, b.ended = l.given, l.readerEnded
 	for id, es := range l.sent {
 		if es[0].seq > 0 && es[0].seq <= at {
@@ -231,7 +233,10 @@ func (t *trail) receive(m *natsgo.Msg) {
 		}
 		l.safe = seq - 1
 	}
-	l.at, l.stamp = seq, at
+	l.at = seq
+	if !strings.HasPrefix(m.Subject, l.h.prefix+".r.") {
+		l.lasting, l.stamp = seq, at
+	}
 	l.enter(m, seq, at)
 }
 

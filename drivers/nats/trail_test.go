@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
 	"github.com/polymq/polymq/internal/testbroker"
 	"github.com/polymq/polymq/routing"
 )
@@ -57,5 +59,77 @@ func TestLostOnTheWay(t *testing.T) {
 				t.Error("the book does not have a message that the stream has")
 			}
 		})
+	}
+}
+
+// TestNothingComesTwice: a process whose connection is back does not get again
+// what it has settled, though the last message that it read is gone, as those
+// with a time to live are.
+func TestNothingComesTwice(t *testing.T) {
+	url := testbroker.URL(t, "nats")
+	link := testbroker.Proxy(t, url)
+	s, direct := openRaw(t, link.URL()), openRaw(t, url)
+	c := emulated(t, s)
+	q := routing.Queue{Name: "q", MaxPriority: 1}
+	declare(t, c, q)
+	p, sub := publisherOf(t, c), subscribe(t, c, "q", 2)
+	mustPublish(t, p, "q", "m0", "m1")
+	ds := receive(t, sub, 2)
+	settle(t, sub, ds[0], driver.Ack, 0)
+	inspect(t, c, "q")
+	h := queueOf(t, s, "q")
+	seq, err := direct.publishOne(within(t), h.record(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := ledgerOf(t, s, q)
+	for ctx := within(t); ; {
+		_, there, err := direct.leaderGet(ctx, h.stream, getRequest{Seq: seq})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !there {
+			break
+		}
+		if err := wait(ctx, 20*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.mu.Lock()
+	if l.at != seq {
+		t.Fatalf("it is at %d, not %d", l.at, seq)
+	}
+	l.mu.Unlock()
+	link.Cut()
+	settle(t, sub, ds[1], driver.Ack, 0)
+	inspect(t, c, "q")
+	mustPublish(t, p, "q", "m2", "m3")
+	expect(t, sub, "m2", "m3")
+}
+
+// TestDeedsLost: what a subscriber did comes about also if the server lost it
+// again, and gave its place to something else.
+func TestDeedsLost(t *testing.T) {
+	s := openRaw(t, testbroker.URL(t, "nats"))
+	c := emulated(t, s)
+	q := routing.Queue{Name: "q", MaxPriority: 1}
+	declare(t, c, q)
+	sub := subscribe(t, c, "q", 1)
+	mustPublish(t, publisherOf(t, c), "q", "m0", "m1")
+	k := receive(t, sub, 1)[0].Tag.(*emulate.Delivery).Ref.(*kept)
+	l := ledgerOf(t, s, q)
+	l.mu.Lock()
+	ack := &errand{deed: deed{Do: doAck, By: l.book.readers[0].id, List: [][]int64{{int64(k.Seq), int64(k.Gen)}}}, seq: l.at}
+	asked := &errand{deed: deed{Do: doTick}, done: make(chan error, 1)}
+	l.sent["lost"] = []*errand{ack, asked}
+	l.mu.Unlock()
+	signal(l.wake)
+	if err := <-asked.done; !errors.Is(err, errSkipped) {
+		t.Error(err)
+	}
+	for ctx := within(t); inspect(t, c, "q") != (driver.QueueInfo{Unsettled: 1, Consumers: 1}); { // m1
+		if err := wait(ctx, time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -131,8 +131,8 @@ func (l *ledger) settleUp(ctx context.Context) error {
 	if l.book == b {
 		b.gone = append(b.gone, gone...)
 	}
-	if err == nil && !written { // another was faster, and is heard of
-		l.snapped = time.Now().Add(100 * time.Millisecond)
+	if soon := time.Now().Add(100 * time.Millisecond); err == nil && l.snapped.Before(soon) {
+		l.snapped = soon // this snapshot, or that of another who was faster, is heard of by then
 	}
 	return err
 }
