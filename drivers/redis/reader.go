@@ -16,6 +16,10 @@ func (c *consumer) read() {
 	defer close(c.ended)
 	defer c.disconnect()
 	beat := c.s.cfg.lease / 3
+	rest := beat // the longest without a call
+	if c.q.MaxLength > 0 || c.q.MaxBytes > 0 {
+		rest = min(beat, maxBlock) // the limits count what it has room for and is silent about
+	}
 	timer := time.NewTimer(beat)
 	defer timer.Stop()
 	var r fetch
@@ -25,7 +29,7 @@ func (c *consumer) read() {
 		room := c.in.Room()
 		if room == 0 || r.full {
 			r.full = false
-			timer.Reset(beat)
+			timer.Reset(rest)
 			select {
 			case <-c.in.More():
 			case <-timer.C: // the fetch is then a sign of life

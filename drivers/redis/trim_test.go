@@ -185,11 +185,49 @@ func TestPromiseLapses(t *testing.T) {
 	silent(x, "one", 1)
 	x.publish("k")
 	x.expect("of a publish", x.fetch("one", 5), "j:1 k:1")
+	// What it acknowledges is room all the same, if it takes messages still.
+	silent(x, "one", 0)
+	x.call(x.h.fns.inspect)
+	x.call(x.h.fns.settle, append([]any{"one", "60000", 2}, anys(x.held("one")[:2])...)...)
+	x.publish("l", "m", "n", "o", "p")
+	if n := x.ready(); n != 4 {
+		t.Fatalf("%d ready after two were acknowledged", n)
+	}
+	x.call(x.h.fns.withdraw, "one")
+	x.call(x.h.fns.settle, append([]any{"one", "60000", 2}, anys(x.held("one")[:2])...)...)
+	if n := x.ready(); n != 2 {
+		t.Fatalf("%d ready after it withdrew", n)
+	}
 	y := newScript(t, routing.Queue{MaxLength: 2, Overflow: routing.RejectPublish})
 	y.join("one")
 	y.fetch("one", 3)
 	silent(y, "one", 3)
 	y.expect("refused", y.publish("a", "b", "c"), "c")
+}
+
+// TestRoomOfAFewIsHeardOf: who has room for less than is worth a fetch of a plain
+// queue does not keep silent about it for long.
+func TestRoomOfAFewIsHeardOf(t *testing.T) {
+	conn, _ := dial(t, testbroker.URL(t, "redis"))
+	declareQueues(t, conn, routing.Queue{Name: "q", MaxLength: 100})
+	var ms []*driver.Message
+	var want []string
+	for i := range 20 {
+		want = append(want, fmt.Sprint(i))
+		ms = append(ms, text(want[i]))
+	}
+	if err := publish(t, conn, "q", ms...); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 10)
+	ds := expect(t, sub, want[:5]...)
+	info(t, conn, "q", driver.QueueInfo{Ready: 10, Unsettled: 10, Consumers: 1})
+	begin := time.Now()
+	settle(t, sub, driver.Ack, ds[0])
+	info(t, conn, "q", driver.QueueInfo{Ready: 9, Unsettled: 10, Consumers: 1})
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("the next came after %v", took)
+	}
 }
 
 // TestWhoWaitsIsHeardOf: a subscriber that waits renews what is promised to it.

@@ -42,8 +42,7 @@ local function over(e, ttl, own)
   return ttl and tonumber(string.match(e[1], '^%d+')) + ttl
 end
 
--- Bodies are read into memory, and held twice on their way out, so a sweep is bounded
--- by their bytes too.
+-- A sweep reads the bodies of what it gives up, so their bytes bound it too.
 local SWEPT = 4 * 1024 * 1024
 
 -- sweep: most, the queue's TTL in ms or 0, 1 where messages' own count, 1 where

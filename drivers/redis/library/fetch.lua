@@ -24,7 +24,7 @@ local function attend(p, args, i, t)
     absorb(p)
     if rules.changed then trim(p) end
   end
-  -- Who takes nothing takes none of it, so others are to hear of it.
+  -- A consumer that takes nothing leaves it to others, who are to hear of it.
   if any and args[5] == '0' then wake(p) end
   local wait = 1000
   local next = redis.call('ZRANGE', p .. ':delayed', 0, 0, 'WITHSCORES')[2]

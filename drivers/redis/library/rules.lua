@@ -133,7 +133,7 @@ end
 -- active is the single active consumer.
 local function active(p) return redis.call('ZRANGE', p .. ':turns', 0, 0)[1] end
 
--- A consumer that waits calls each second. One that did not for so long is not
+-- A consumer with room calls each second. One that did not for so long is not
 -- waited for, though its lease may be long: what is ready counts in the limits.
 local PROMISE = 3000
 
@@ -143,11 +143,10 @@ local function promise(p, consumer, n)
   redis.call('HSET', p .. ':rooms', consumer, n .. ' ' .. ms(now()))
 end
 
--- waits_for is how many entries a consumer waits for, by its room; nil: that has
--- lapsed.
+-- waits_for is how many entries a consumer waits for, by its room.
 local function waits_for(room, t)
   local n, at = string.match(room, '^(%d+) (%d+)$')
-  return n and tonumber(at) + PROMISE >= t and tonumber(n) or nil
+  return n and tonumber(at) + PROMISE >= t and tonumber(n) or 0
 end
 
 -- lapse takes away what was promised to consumers of which nothing was heard.
@@ -155,9 +154,9 @@ local function lapse(p, t)
   if not rules.limited then return end
   local rooms = redis.call('HGETALL', p .. ':rooms')
   for i = 1, #rooms, 2 do
-    if not waits_for(rooms[i + 1], t) then
-      redis.call('HDEL', p .. ':rooms', rooms[i])
-      rules.promised, rules.changed = nil, true
+    if string.sub(rooms[i + 1], 1, 2) ~= '0 ' and waits_for(rooms[i + 1], t) == 0 then
+      promise(p, rooms[i], 0)
+      rules.changed = true
     end
   end
 end
@@ -174,17 +173,16 @@ local function promised(p)
     rooms = redis.call('HVALS', p .. ':rooms')
   end
   local n, t = 0, now()
-  for _, room in ipairs(rooms) do n = n + (waits_for(room, t) or 0) end
+  for _, room in ipairs(rooms) do n = n + waits_for(room, t) end
   rules.promised = n
   return n
 end
 
--- widen notes that a consumer waits for so many more, if it waits at all.
+-- widen notes that a consumer has settled so many, which is room, if it takes
+-- messages still.
 local function widen(p, consumer, n)
-  if not rules.limited then return end
-  local room = redis.call('HGET', p .. ':rooms', consumer)
-  local had = room and waits_for(room, now())
-  if had then promise(p, consumer, had + n) end
+  local room = rules.limited and redis.call('HGET', p .. ':rooms', consumer)
+  if room then promise(p, consumer, waits_for(room, now()) + n) end
 end
 
 local function size_at(p, id)
