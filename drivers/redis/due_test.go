@@ -94,20 +94,20 @@ func TestDueAtOnce(t *testing.T) {
 		sub := subscribe(t, conn, "q", n)
 		take := func(attempt int, o driver.Outcome, delay time.Duration) {
 			t.Helper()
-			buf := make([]*driver.Delivery, n)
-			for got := 0; got < n; {
+			var ds []*driver.Delivery
+			for buf := make([]*driver.Delivery, n); len(ds) < n; {
 				k, err := sub.Receive(ctxT(t), buf)
 				if err != nil {
 					t.Fatal(err)
 				}
-				got += k
-				for _, d := range buf[:k] {
-					if d.Attempt != attempt {
-						t.Fatalf("attempt %d, want %d", d.Attempt, attempt)
-					}
-					if err := sub.Settle(ctxT(t), d, o, delay); err != nil {
-						t.Fatal(err)
-					}
+				ds = append(ds, buf[:k]...)
+			}
+			for _, d := range ds {
+				if d.Attempt != attempt {
+					t.Fatalf("attempt %d, want %d", d.Attempt, attempt)
+				}
+				if err := sub.Settle(ctxT(t), d, o, delay); err != nil {
+					t.Fatal(err)
 				}
 			}
 		}
