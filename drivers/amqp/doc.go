@@ -50,13 +50,21 @@
 // Where such a second try is refused, the error is ErrUnconfirmed and wraps why,
 // since the first may have been stored.
 //
-// A queue that is full and refuses is ErrRejected. RabbitMQ answers the same
-// while a quorum queue has no leader, which is so for a moment after a restart:
-// within 10 s of connecting, a refused message is sent up to four times, over
-// 0.7 s, before it is ErrRejected, unless its exchange was seen to refuse to the
-// last try, or this is a Conn's first connection and it has declared a queue with
-// Overflow RejectPublish. Other queues that the message goes to get a copy each
-// time, and its order is lost.
+// A queue that is full and refuses is ErrRejected. RabbitMQ answers the same (a
+// nack) while a quorum queue that the channel is new to has no leader, which is
+// so for a moment after a restart: within 10 s of connecting, such a message is
+// sent up to four times, over 0.7 s, unless its exchange was seen to refuse to
+// the last try, or this is a Conn's first connection and it has declared the
+// queue with Overflow RejectPublish. Other queues that the message goes to get a
+// copy each time, and its order is lost.
+//
+// What is nacked in the end is ErrRejected where a queue that it may have gone to
+// refuses what is beyond its limits, and else ErrUnconfirmed. Of queues that this
+// Conn has not declared so the driver asks the management API, or the broker as
+// a subscriber does (see below; limits that a policy sets it does not see). Of
+// what goes to an exchange only the management API tells, and of all queues of the
+// vhost; without it, a nack from an exchange counts as a refusal unless a queue
+// without a leader is likely, within 10 s of connecting.
 //
 // The header and properties of a message travel in one frame, 128 KiB unless
 // the broker asks for less: a larger header is ErrTooLarge, as are lists and
