@@ -37,8 +37,10 @@ const (
 	headerBack = "polymq-back" // headerQueue
 	headerTTL  = "polymq-ttl"  // in milliseconds
 	headerBCC  = "polymq-bcc"
-	headerRest = "polymq-rest"  // units of its delay beyond the longest
-	headerTry  = "polymq-tries" // to publish it, in vain
+	// The priority of what must not have one in the levels and in dueQueue.
+	headerPriority = "polymq-priority"
+	headerRest     = "polymq-rest"  // units of its delay beyond the longest
+	headerTry      = "polymq-tries" // to publish it, in vain
 
 	headerDelivered = "x-delivery-count"
 	headerAcquired  = "x-acquired-count"

@@ -136,24 +136,26 @@
 //
 // What is delayed waits in durable quorum queues of the vhost named
 // polymq.delay.*, made when first needed and shared by everybody: one for each
-// power of two of 10 ms, so that delays are exact to 10 ms and the steps between
-// them. The user needs the permissions configure, write and read on them: the
-// broker refuses the delay otherwise (ErrPermission). What somebody deletes of it
-// is made anew, without what was in it.
+// power of two of 10 ms, so that delays are exact to 10 ms and the steps
+// between them. The user needs the permissions configure, write and read on
+// them: the broker refuses the delay otherwise (ErrPermission). What somebody
+// deletes of it is made anew, without what was in it.
 //
 // A message with a Delay is confirmed when the first of them has it. Due, it
-// comes to the queue polymq.delay.due. Each Conn to a vhost with that queue,
-// whose user may delay messages, takes part in publishing from there to the messages'
-// exchanges, confirmed, with the rights of its own user; it notices within 30 s that others have begun to delay,
-// by publishing a message to that queue that comes back while there is none. What
-// a queue refuses, or does not confirm within 10 s, or the user may not publish, is
-// put by for 1.3 s to 41 s, again and again; queues that took it get another copy
-// with each try. Where one is not confirmed, or not allowed, the others for the
-// same exchange and key are put by without being tried, for 2 s to a minute. What is
-// unroutable comes to the queue polymq.unroutable, without its TTL; that queue
-// may be declared with any fields beforehand. As long as no Conn is open, what is
-// due waits. A user ID arrives only where the connection that moves the message
-// has the same user. DropUnroutable means nothing to a delayed message.
+// comes to the queue polymq.delay.due; on the way priorities count for nothing.
+// Each Conn to a vhost with that queue, whose user may delay messages, takes
+// part in publishing from there to the messages' exchanges, confirmed, with the
+// rights of its own user; it notices within 30 s that others have begun to
+// delay, by publishing a message to that queue that comes back while there is
+// none. What a queue refuses, or does not confirm within 10 s, or the user may
+// not publish, is put by for 1.3 s to 41 s, again and again; queues that took
+// it get another copy with each try. Where one is not confirmed, or not
+// allowed, the others for the same exchange and key are put by without being
+// tried, for 2 s to a minute. What is unroutable comes to the queue
+// polymq.unroutable, without its TTL; that queue may be declared with any
+// fields beforehand. As long as no Conn is open, what is due waits. A user ID
+// arrives only where the connection that moves the message has the same user.
+// DropUnroutable means nothing to a delayed message.
 //
 // Nack with a delay stores a copy, confirmed, before the original is
 // acknowledged; its longest delay is 31 days. The user needs the permission to

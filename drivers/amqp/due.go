@@ -52,7 +52,7 @@ func (p *publisher) schedule(x *driver.Publishing, exchange string) {
 		s.c.schedule(s)
 		return
 	}
-	if h[headerDue] = true; p.queue != "" {
+	if toMover(&s.m); p.queue != "" {
 		h[headerBack] = p.queue
 	}
 	s.limit()
@@ -91,6 +91,14 @@ func travelling(m *driver.Message, exchange string) driver.Message {
 	h[headerExchange] = exchange
 	t.Header, t.TTL, t.Delay = h, 0, 0
 	return t
+}
+
+// toMover marks a copy that a mover is to get. On the way to it all are equal: one
+// with a higher priority would hold up, or pass, another.
+func toMover(m *driver.Message) {
+	if m.Header[headerDue] = true; m.Priority > 0 {
+		m.Header[headerPriority], m.Priority = int64(m.Priority), 0
+	}
 }
 
 // schedule is what waits for its exchange and the levels to be looked at.

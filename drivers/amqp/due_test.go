@@ -418,3 +418,54 @@ func TestDelayedToQueue(t *testing.T) {
 		t.Errorf("gone since: %v", err)
 	}
 }
+
+// TestDelayedPriorities: of two messages in one level neither waits for the
+// other, whatever their priorities, which they keep.
+func TestDelayedPriorities(t *testing.T) {
+	c := open(t)
+	declare(t, c, routing.Queue{Name: "q"})
+	p := publisherOf(t, c, "")
+	s := subscribe(t, c, "q", 10)
+	const delay, later = 128 * delayUnit, time.Second
+	low, high := driver.Message{Key: "q", ID: "low", Body: []byte("b"), Priority: 4}, driver.Message{Key: "q", ID: "high", Body: []byte("b"), Priority: 9}
+	arrive := func(start time.Time, attempt int) (ds [2]*driver.Delivery) {
+		t.Helper()
+		for i, want := range []driver.Message{low, high} {
+			d := receive(t, s)
+			took := time.Since(start) - time.Duration(i)*later
+			if !reflect.DeepEqual(d.Message, want) || d.Attempt != attempt || took < delay || took > delay+later/2 {
+				t.Errorf("after %v: %+v", took, d)
+			}
+			ds[i] = d
+		}
+		return ds
+	}
+	delayed := func(m driver.Message) driver.Message { m.Delay = delay; return m }
+	check(t, publish(t, p, driver.Message{Key: "q", Delay: delay})) // makes the level
+	settle(t, s, receive(t, s), driver.Ack)
+	start := time.Now()
+	check(t, publish(t, p, delayed(low)))
+	time.Sleep(time.Until(start.Add(later)))
+	check(t, publish(t, p, delayed(high)))
+	ds := arrive(start, 1)
+	start = time.Now()
+	nackLater(t, s, ds[0], delay)
+	time.Sleep(time.Until(start.Add(later)))
+	nackLater(t, s, ds[1], delay)
+	arrive(start, 2)
+	low.TTL = time.Minute
+	check(t, publish(t, p, low))
+	start = time.Now()
+	nackLater(t, s, receive(t, s), delay)
+	if d := receive(t, s); !reflect.DeepEqual(d.Message, low) || time.Since(start) < delay {
+		t.Errorf("with a time to live: %+v", d)
+	}
+	check(t, publish(t, p, driver.Message{Key: "nowhere", Priority: 9, Delay: delayUnit}))
+	until(t, "it is unroutable", func() bool {
+		_, err := c.kindOf(ctxOf(t), driver.UnroutableQueue)
+		return err == nil
+	})
+	if d := receive(t, subscribe(t, c, driver.UnroutableQueue, 1)); d.Message.Priority != 9 || d.Message.Header != nil {
+		t.Errorf("unroutable: %+v", d)
+	}
+}

@@ -71,7 +71,7 @@ func (x *moving) route(exchange string) {
 	if ms, ok := x.m.Header[headerTTL].(int64); ok {
 		m.TTL = time.Duration(ms) * time.Millisecond
 	}
-	m.Header = h
+	m.Header, m.Priority = h, x.priority()
 	if queue, ok := x.m.Header[headerBack].(string); ok {
 		x.back = true
 		exchange, x.way.key = exchangeIn, queue
@@ -128,11 +128,11 @@ func (x *moving) routed(err error) {
 		// It is gone: its relay keeps the message until it is there again, without
 		// its TTL, or that goes where what has no relay goes.
 		m := x.m
-		m.Header = cloneWithout(x.m.Header, headerDue, headerBack, headerTTL)
+		m.Header, m.Priority = cloneWithout(x.m.Header, headerDue, headerBack, headerTTL, headerPriority), x.priority()
 		m.Header[headerQueue] = queue
 		x.publish(exchangeOut, m, (*moving).stored)
 	case nowhere:
-		x.publish(exchangeLost, x.m, (*moving).lost)
+		x.publishLost((*moving).lost)
 	default:
 		if news {
 			x.of.c.cfg.Logger.Warn("polymq: a delayed message could not be published and is tried again", "scheme", "amqp", "exchange", x.m.Header[headerExchange], "key", x.m.Key, "error", err)
@@ -153,7 +153,20 @@ func (x *moving) lost(err error) {
 		x.putBy()
 		return
 	}
-	x.publish(exchangeLost, x.m, (*moving).stored)
+	x.publishLost((*moving).stored)
+}
+
+// publishLost sends the message to where go those that nothing takes.
+func (x *moving) publishLost(then func(*moving, error)) {
+	m := x.m
+	m.Priority = x.priority()
+	x.publish(exchangeLost, m, then)
+}
+
+// priority is the message's own.
+func (x *moving) priority() uint8 {
+	p, _ := x.m.Header[headerPriority].(int64)
+	return uint8(min(max(p, 0), 255))
 }
 
 // putBy stores a copy that comes after a pause, which grows.

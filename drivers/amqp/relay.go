@@ -164,7 +164,7 @@ func (s *subscriber) settleLater(ctx context.Context, in *delivery, delay time.D
 		if err = s.c.ensureLevels(ctx, units); err == nil {
 			err = s.c.ensureRelay(ctx, s.queue, in.life)
 		}
-		if err == nil && in.sent.TTL > 0 {
+		if err == nil && s.c.byMover(&in.sent) {
 			err = s.c.ensureDue(ctx)
 		}
 		if err != nil {
@@ -181,12 +181,18 @@ func (s *subscriber) settleLater(ctx context.Context, in *delivery, delay time.D
 	return s.settle(in, driver.Ack)
 }
 
-// publishCopy sends a copy of a delivery into the levels. One with a TTL comes
-// back through a mover, since the broker's dead letters lose theirs.
+// byMover reports whether a copy comes back through a mover: the broker's dead
+// letters lose their TTL, and from RabbitMQ 4.0 to 4.2 a queue gives those with a
+// priority of 5 and more out first, but lets only the one at its head expire.
+func (c *Conn) byMover(m *driver.Message) bool {
+	return m.TTL > 0 || m.Priority >= 5 && c.version.atLeast(4, 0) && !c.version.atLeast(4, 3)
+}
+
+// publishCopy sends a copy of a delivery into the levels.
 func (c *Conn) publishCopy(ctx context.Context, in *delivery, units uint64) error {
 	m := travelling(&in.sent, in.Exchange)
-	if m.Header[headerTTL] != nil {
-		m.Header[headerDue] = true
+	if c.byMover(&in.sent) {
+		toMover(&m)
 		m.Header[headerBack] = in.Queue
 	} else {
 		m.Header[headerQueue] = in.Queue
