@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,4 +96,35 @@ func TestCloseAnyTime(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCloseInOutage: what cannot be undone because the broker does not answer
+// does not hold up the end for long.
+func TestCloseInOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var making, down atomic.Bool
+		b.f.trouble = func(ctx context.Context, call string, after bool) error {
+			if call == "create" && after && making.Load() {
+				down.Store(true)
+			}
+			if !down.Load() {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		b.declare(plain)
+		making.Store(true)
+		b.batch(b.publisher(""), driver.Message{Key: "a", Delay: time.Hour})
+		time.Sleep(LeaseTime + time.Second)
+		if !down.Load() {
+			t.Fatal("nothing was made")
+		}
+		began := time.Now()
+		b.close()
+		if took := time.Since(began); took > 2*endTime {
+			t.Errorf("Close took %v", took)
+		}
+	})
 }

@@ -158,6 +158,7 @@ func (s *storages) tidy(ctx context.Context) {
 	}
 	ctx, cancel := within(ctx, undoTime)
 	defer cancel()
+	defer context.AfterFunc(s.c.ctx, cancel)()
 	st, err := s.c.refresh(ctx)
 	if err != nil {
 		return

@@ -298,6 +298,6 @@ func backoff(failed int) time.Duration {
 }
 
 const (
-	undoTime = 10 * time.Second // for removing what was made in vain
-	endTime  = time.Second      // for telling the broker of the end
+	undoTime = 2 * time.Second // for removing what was made in vain
+	endTime  = time.Second     // for telling the broker of the end
 )

@@ -117,7 +117,7 @@ func (r *retrier) prepare(s *sending, st *state) {
 	switch {
 	case err == nil:
 		p.failed = 0
-	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, driver.ErrPermission):
+	case hopeless(err):
 		s.resolve(err)
 	default:
 		if p.failed == 0 && r.c.ctx.Err() == nil {
@@ -126,6 +126,12 @@ func (r *retrier) prepare(s *sending, st *state) {
 		p.after = time.Now().Add(backoff(p.failed))
 		p.failed++
 	}
+}
+
+// hopeless reports that trying again is no use: whoever publishes is to hear of
+// it.
+func hopeless(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, driver.ErrPermission) || errors.Is(err, driver.ErrRejected)
 }
 
 // lacking is what lacks names by a state; "" also where the message need not be

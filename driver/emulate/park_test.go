@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,34 +154,40 @@ func TestMarkFails(t *testing.T) {
 	})
 }
 
-// TestMarkRefused: where the mark may not be made, that is the outcome.
-func TestMarkRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		defer b.close()
-		refuse := false
-		var mu sync.Mutex
-		b.f.trouble = func(_ context.Context, call string, _ bool) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if call == "apply" && refuse {
-				return driver.ErrPermission
-			}
-			return nil
+// TestNeedRefused: where what a message needs may not be made, or the broker
+// takes no writes, that is the outcome, and it holds up nothing behind it.
+func TestNeedRefused(t *testing.T) {
+	for what, m := range map[string]driver.Message{"ttl": {Key: "a", TTL: time.Hour}, "delay": {Key: "a", Delay: time.Hour}} {
+		for _, refusal := range []error{driver.ErrPermission, driver.ErrRejected} {
+			t.Run(fmt.Sprint(what, " ", refusal), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b := newBench(t)
+					defer b.close()
+					var refuse atomic.Bool
+					b.f.trouble = func(_ context.Context, call string, after bool) error {
+						if (call == "apply" || call == "create") && !after && refuse.Load() {
+							return fmt.Errorf("%w: not now", refusal)
+						}
+						return nil
+					}
+					b.declare(plain)
+					refuse.Store(true)
+					outcomes := b.batch(b.publisher(""), m, driver.Message{Key: "a", Body: []byte("next")})
+					began := time.Now()
+					if err := <-outcomes[0]; !errors.Is(err, refusal) {
+						t.Error(err)
+					}
+					if err := <-outcomes[1]; err != nil {
+						t.Error(err)
+					}
+					if took := time.Since(began); took > time.Second {
+						t.Errorf("it took %v", took)
+					}
+					b.want("a", "next")
+				})
+			})
 		}
-		b.declare(plain)
-		mu.Lock()
-		refuse = true
-		mu.Unlock()
-		outcomes := b.batch(b.publisher(""), driver.Message{Key: "a", TTL: time.Hour}, driver.Message{Key: "a", Body: []byte("next")})
-		if err := <-outcomes[0]; !errors.Is(err, driver.ErrPermission) {
-			t.Error(err)
-		}
-		if err := <-outcomes[1]; err != nil {
-			t.Error(err)
-		}
-		b.want("a", "next")
-	})
+	}
 }
 
 // TestMarkedAnew: a message whose queue is made anew on its way marks that one

@@ -189,7 +189,7 @@ func (r *retrier) reroute(o retry, lost map[string]bool, parcels []*Parcel) []*P
 	switch {
 	case err == nil:
 		return append(parcels, o.p)
-	case errors.Is(err, errors.ErrUnsupported):
+	case hopeless(err):
 		o.s.finish(err)
 	case !r.again(o.p, o.s, ErrGone):
 		o.s.finish(fmt.Errorf("%w: closed", driver.ErrUnconfirmed))
