@@ -111,7 +111,7 @@ func TestDeadUnroutable(t *testing.T) {
 	check(t, c.Declare(ctxOf(t), routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "y", Kind: routing.Direct}},
 		Queues: []routing.Queue{
-			{Name: unroutable, TTL: 100 * time.Millisecond, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dlq"},
+			{Name: driver.UnroutableQueue, TTL: 100 * time.Millisecond, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dlq"},
 			{Name: "dlq", MaxAttempts: 2, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "last"}, {Name: "last"},
 		},
 	}))
@@ -125,7 +125,7 @@ func TestDeadUnroutable(t *testing.T) {
 			t.Fatalf("got %+v", d)
 		}
 		first := deaths[round].(map[string]any)
-		if first["queue"] != unroutable || first["reason"] != "expired" || first["exchange"] != "y" || h[prefixFirst+"exchange"] != "y" {
+		if first["queue"] != driver.UnroutableQueue || first["reason"] != "expired" || first["exchange"] != "y" || h[prefixFirst+"exchange"] != "y" {
 			t.Errorf("got %v", h)
 		}
 		for name := range h {

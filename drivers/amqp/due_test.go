@@ -107,10 +107,10 @@ func TestDueAndUnroutable(t *testing.T) {
 		t.Errorf("the alternate's queue got %+v", d)
 	}
 	until(t, "polymq.unroutable is there", func() bool {
-		_, err := c.kindOf(ctxOf(t), unroutable)
+		_, err := c.kindOf(ctxOf(t), driver.UnroutableQueue)
 		return err == nil
 	})
-	s := subscribe(t, c, unroutable, 10)
+	s := subscribe(t, c, driver.UnroutableQueue, 10)
 	got := map[string]bool{}
 	for range 2 {
 		d := receive(t, s)
@@ -126,20 +126,20 @@ func TestDueAndUnroutable(t *testing.T) {
 		t.Errorf("in polymq.unroutable came messages of %v", got)
 	}
 	// It is shown, is an ordinary queue, and is made again when it is missing.
-	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: unroutable}}}))
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: driver.UnroutableQueue}}}))
 	if stands, err := c.Topology(ctxOf(t)); err != nil {
 		t.Error(err)
-	} else if n := len(stands.Queues); n != 2 || stands.Queues[0].Name != unroutable || len(stands.Exchanges) != 3 || len(stands.Bindings) != 1 {
+	} else if n := len(stands.Queues); n != 2 || stands.Queues[0].Name != driver.UnroutableQueue || len(stands.Exchanges) != 3 || len(stands.Bindings) != 1 {
 		t.Errorf("the topology is %+v", stands)
 	}
 	check(t, s.Close(ctxOf(t)))
-	check(t, c.DeleteQueue(ctxOf(t), unroutable, driver.DeleteOptions{}))
+	check(t, c.DeleteQueue(ctxOf(t), driver.UnroutableQueue, driver.DeleteOptions{}))
 	check(t, publish(t, publisherOf(t, c, ""), message("again")))
 	until(t, "polymq.unroutable is there again", func() bool {
-		_, err := c.kindOf(ctxOf(t), unroutable)
+		_, err := c.kindOf(ctxOf(t), driver.UnroutableQueue)
 		return err == nil
 	})
-	if d := receive(t, subscribe(t, c, unroutable, 10)); d.Message.ID != "again" || d.Exchange != "" {
+	if d := receive(t, subscribe(t, c, driver.UnroutableQueue, 10)); d.Message.ID != "again" || d.Exchange != "" {
 		t.Errorf("got %+v", d)
 	}
 }

@@ -149,7 +149,7 @@ func (x *moving) lost(err error) {
 	}
 	c := x.of.c
 	if err := c.ensureUnroutable(c.ctx); err != nil {
-		c.cfg.Logger.Warn("polymq: a delayed message that no queue takes has nowhere to go and is tried again", "scheme", "amqp", "queue", unroutable, "error", err)
+		c.cfg.Logger.Warn("polymq: a delayed message that no queue takes has nowhere to go and is tried again", "scheme", "amqp", "queue", driver.UnroutableQueue, "error", err)
 		x.putBy()
 		return
 	}
