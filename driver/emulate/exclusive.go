@@ -121,13 +121,21 @@ func (x *exclusives) round() (done bool, err error) {
 		defer x.release()
 	}
 	x.mu.Lock()
+	x.running = len(x.gone) > 0 && !x.ended
+	done = !x.running
+	x.mu.Unlock()
+	if done {
+		return true, nil
+	}
+	// From now on nobody takes the owner for dead: what is lost until then is in
+	// this round.
+	if err := x.c.lease.renew(x.ctx); err != nil {
+		return false, err
+	}
+	x.mu.Lock()
 	todo := make(map[*lostQueue]int, len(x.gone))
 	for _, l := range x.gone {
 		todo[l] = l.losses
-	}
-	if x.running = len(todo) > 0 && !x.ended; !x.running {
-		x.mu.Unlock()
-		return true, nil
 	}
 	x.mu.Unlock()
 	return false, x.restore(x.ctx, todo)
@@ -154,9 +162,6 @@ func (x *exclusives) restores(name string) bool {
 
 // restore makes the lost queues anew that nobody has taken or deleted.
 func (x *exclusives) restore(ctx context.Context, todo map[*lostQueue]int) error {
-	if err := x.c.lease.renew(ctx); err != nil { // from now on nobody takes the owner for dead
-		return err
-	}
 	_, err := x.c.alter(ctx,
 		func(st *state) error {
 			for l := range todo {
@@ -320,8 +325,12 @@ func (c *conn) discard(ctx context.Context, q *Queue) {
 // last renewal, so that others know that the owner of a queue lives.
 const recordTime = 9 * LeaseTime
 
-// lapsed reports that others may have taken this connection for dead.
+// lapsed reports, once, that others may have taken this connection for dead since
+// it renewed last.
 func (l *lease) lapsed(now time.Time) bool {
 	sent := l.view.Load().sent
-	return !sent.IsZero() && (now.Sub(sent) > recordTime || now.UnixNano()-sent.UnixNano() > int64(recordTime))
+	if sent.IsZero() || now.Sub(sent) <= recordTime && now.UnixNano()-sent.UnixNano() <= int64(recordTime) {
+		return false
+	}
+	return l.lapse.Swap(sent.UnixNano()) != sent.UnixNano()
 }

@@ -404,3 +404,47 @@ func TestExclusiveAnyTime(t *testing.T) {
 		}
 	}
 }
+
+// TestExclusiveOwnerWakes: an owner that comes back while others delete its
+// queue for being dead has it again, whatever they have done so far.
+func TestExclusiveOwnerWakes(t *testing.T) {
+	for _, at := range []string{"leases", "delete", "apply"} {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprint(at, " ", after), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					b, other := w.bench(t, 0), w.bench(t, 0)
+					defer b.close()
+					defer other.close()
+					var down, woke atomic.Bool
+					b.f.trouble = func(context.Context, string, bool) error {
+						if down.Load() {
+							return driver.ErrUnconfirmed
+						}
+						return nil
+					}
+					other.f.trouble = func(_ context.Context, call string, late bool) error {
+						w.mu.Lock()
+						dead := down.Load() && len(w.leases) < 2
+						w.mu.Unlock()
+						if dead && call == at && late == after && !woke.Swap(true) {
+							down.Store(false)
+							time.Sleep(1500 * time.Millisecond) // the keeper's pause is a second at most
+						}
+						return nil
+					}
+					b.declare(private)
+					other.publisher("")
+					was := b.state().queues["p"].Incarnation
+					time.Sleep(5 * time.Second)
+					down.Store(true)
+					time.Sleep(2 * time.Minute)
+					if !woke.Load() {
+						t.Fatal("nobody has taken it for dead")
+					}
+					b.back(was)
+				})
+			})
+		}
+	}
+}

@@ -32,6 +32,7 @@ type lease struct {
 	client string
 	view   atomic.Pointer[view]
 	wanted atomic.Bool
+	lapse  atomic.Int64  // the renewal, by its time, after which others may have taken us for dead
 	kick   chan struct{} // cap 1: the topology changed
 	done   chan struct{}
 
@@ -136,6 +137,10 @@ func (l *lease) renew(ctx context.Context) error {
 		}
 		st := l.c.topo.current() // where it cannot be read, everything is refused by it
 		sent := time.Now()
+		if l.lapsed(sent) {
+			// Others may be deleting what is ours, by this very version.
+			l.c.own.loseAll()
+		}
 		err := l.c.store.RenewLease(ctx, l.client, st.version)
 		if errors.Is(err, ErrStale) {
 			if _, err := l.c.refresh(ctx); err != nil {
