@@ -138,6 +138,22 @@ func TestBytesThatArePromised(t *testing.T) {
 	}
 }
 
+// TestBatchByBytesAndLevels: what a batch pushes out is what its messages would have,
+// one after another.
+func TestBatchByBytesAndLevels(t *testing.T) {
+	ms := []string{"aaaaa", "bbbbbb priority=2", "ccccc priority=3"}
+	x := newScript(t, routing.Queue{MaxBytes: 10, MaxPriority: 5})
+	x.publish(ms...)
+	y := newScript(t, routing.Queue{MaxBytes: 10, MaxPriority: 5})
+	for _, m := range ms {
+		y.publish(m)
+	}
+	for _, s := range []*script{x, y} {
+		s.join("one")
+		s.expect("what stayed", s.fetch("one", 10), "ccccc:1 aaaaa:1")
+	}
+}
+
 // TestAllThatThereIsRoomFor is promised, however little a fetch takes at once.
 func TestAllThatThereIsRoomFor(t *testing.T) {
 	conn, _ := dial(t, testbroker.URL(t, "redis"))

@@ -45,9 +45,10 @@ local function append(keys, args)
         if key then redis.call('SET', key, '', 'PX', args[3]) end
         if rules then
           place(p, r, {unpack(args, i + 2, i + 1 + n)}, true)
-          -- As if each came alone, unless a trim has to pass by what is promised: then
-          -- one has to do for all.
-          if promised(p) > 0 then rules.changed = true else trim(p) end
+          -- One trim does for the batch. By bytes and levels it could drop more than one
+          -- after each entry, which is done where it has not to pass what is promised.
+          rules.changed = true
+          if rules.bytes and rules.levels > 0 and promised(p) == 0 then trim(p) end
         end
       end
     end
