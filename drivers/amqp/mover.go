@@ -74,6 +74,7 @@ func (c *Conn) moverLink() (*link, *outbox) {
 		return x.link, x.out
 	}
 	l, out := newLink(c, "delays"), newOutbox(c)
+	out.prompt = true
 	l.prepare = out.prepare
 	l.onUp = func(conn *amqp091.Connection, w *wire) {
 		x.mu.Lock()

@@ -24,6 +24,9 @@ type outbox struct {
 	c    *Conn
 	seed maphash.Seed
 	wake chan struct{} // cap 1
+	// prompt says that a nack is told at once, whatever it means: the mover tries
+	// again later.
+	prompt bool
 	// frame is the frame size of the last connection.
 	frame atomic.Int64
 

@@ -158,6 +158,9 @@ func (o *outbox) nacked(it *item, s *session) (known bool, err error) {
 	if it.forsaken() {
 		return true, driver.ErrUnconfirmed // nobody hears it
 	}
+	if o.prompt {
+		return true, driver.ErrRejected
+	}
 	target, refuses := it.target()
 	x, asked := o.c.refusals.of(target)
 	it.young = time.Since(s.connected) <= settling
