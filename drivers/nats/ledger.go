@@ -340,7 +340,7 @@ func (l *ledger) settle() {
 		l.snapped = time.Now().Add(time.Second)
 	}
 	l.mu.Unlock()
-	if err != nil && l.ctx.Err() == nil {
+	if err != nil && l.ctx.Err() == nil && !errors.Is(err, natsgo.ErrDisconnected) {
 		l.s.cfg.Logger.Warn("nats: the queue's log could not be cut short; trying again", "queue", l.q.Name, "error", err)
 	}
 	signal(l.wake)

@@ -126,6 +126,9 @@ func (l *ledger) settleUp(ctx context.Context) error {
 	if written {
 		gone, err = l.clear(ctx, snap, gone)
 	}
+	if err != nil && live.Err() != nil {
+		err = fmt.Errorf("%w: %w", natsgo.ErrDisconnected, err)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.book == b {

@@ -282,3 +282,39 @@ func TestRolledBack(t *testing.T) {
 		t.Errorf("%+v", info)
 	}
 }
+
+// TestDeletedByHand: whoever reads a queue anew after a message was deleted from
+// its stream has the same book as those who have read the message.
+func TestDeletedByHand(t *testing.T) {
+	url := testbroker.URL(t, "nats")
+	s := openRaw(t, url)
+	c := emulated(t, s)
+	q := routing.Queue{Name: "q", MaxPriority: 1}
+	declare(t, c, q)
+	mustPublish(t, publisherOf(t, c), "q", "m0", "m1", "m2")
+	inspect(t, c, "q")
+	l := ledgerOf(t, s, q)
+	if err := l.settleUp(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	second := l.book.levels[0].fresh[1].seq
+	l.mu.Unlock()
+	for try := range 2 {
+		if deleted, err := s.deleteMessages(within(t), l.h, []uint64{second}); err != nil || len(deleted) != 1-try {
+			t.Fatal(deleted, err)
+		}
+	}
+	late := open(t, url)
+	for _, c := range []driver.Conn{c, late} {
+		if info := inspect(t, c, "q"); info != (driver.QueueInfo{Ready: 3}) {
+			t.Errorf("%+v", info)
+		}
+	}
+	expect(t, subscribe(t, late, "q", 1), "m0", "m2")
+	for _, c := range []driver.Conn{c, late} {
+		if info := inspect(t, c, "q"); info != (driver.QueueInfo{Consumers: 1}) {
+			t.Errorf("%+v", info)
+		}
+	}
+}
