@@ -38,7 +38,8 @@ lint: ## gofmt, go vet (also as for Windows and macOS) and staticcheck
 	@for m in . $(NESTED); do (cd $$m && go run $(STATICCHECK) ./...) || exit 1; done
 
 .PHONY: inforce
-inforce: brokers ## Promise 9 between two processes, ROUNDS=10000 on every backend
+inforce: brokers ## Promise 9: ROUNDS=10000 random schedules, and as many between two processes on every backend
+	env POLYMQ_INFORCE_SCHEDULES=$(ROUNDS) go test -run 'TestInForce$$' -count=1 -v -timeout 60m ./driver/emulate/
 	$(WITH_BROKERS) env POLYMQ_INFORCE_ROUNDS=$(ROUNDS) go test -run 'TestInForce' -count=1 -v -timeout 60m ./internal/acceptance/
 
 .PHONY: oracle

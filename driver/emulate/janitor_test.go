@@ -218,6 +218,28 @@ func TestSweptNowhere(t *testing.T) {
 	})
 }
 
+// TestSweptLarge: of large messages fewer are on their way at once.
+func TestSweptLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", TTL: time.Second, DeadLetterExchange: "missing"}}})
+		body := make([]byte, maxAsideBytes/4)
+		p := b.publisher("")
+		const n = 3 * sweepMax
+		for range n {
+			if err := publish(t.Context(), p, driver.Message{Key: "q", Body: body}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := moving(b); n == 0 || n > sweepMax {
+			t.Errorf("%d messages of %d bytes are on their way", n, len(body))
+		}
+	})
+}
+
 // TestSweptUnconfirmed: a message that is on its way for longer than its hold
 // is taken anew, not moved anew.
 func TestSweptUnconfirmed(t *testing.T) {

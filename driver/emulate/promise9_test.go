@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,11 +19,17 @@ import (
 // TestInForce is promise 9 under random schedules: clients that freeze, lose
 // renewals and hints, crash, or bind at the same time, and a broker that
 // restarts and forgets leases. A publish that starts after Bind or Unbind has
-// returned must be routed by it.
+// returned must be routed by it. POLYMQ_INFORCE_SCHEDULES says how many.
 func TestInForce(t *testing.T) {
-	n := uint64(2000)
+	n := uint64(500)
 	if testing.Short() {
 		n = 200
+	}
+	if v := os.Getenv("POLYMQ_INFORCE_SCHEDULES"); v != "" {
+		var err error
+		if n, err = strconv.ParseUint(v, 10, 64); err != nil || n == 0 {
+			t.Fatalf("POLYMQ_INFORCE_SCHEDULES is %q: a number of schedules belongs there", v)
+		}
 	}
 	checked := 0
 	for seed := range n {

@@ -163,6 +163,34 @@ func TestExpires(t *testing.T) {
 	})
 }
 
+// TestAutoDeleteUsedAtOnce: a subscriber that comes at the last moment keeps the
+// queue.
+func TestAutoDeleteUsedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		b, other, third := w.bench(t, 30*time.Second), w.bench(t, 30*time.Second), w.bench(t, 30*time.Second)
+		defer b.close()
+		defer other.close()
+		defer third.close()
+		var abandoned, used atomic.Bool
+		b.f.trouble = func(_ context.Context, call string, after bool) error {
+			if abandoned.Load() && call == "delete" && !after && !used.Swap(true) {
+				third.subscribe("q", 1)
+			}
+			return nil
+		}
+		b.declare(auto)
+		b.publisher("")
+		other.subscribe("q", 1)
+		other.f.crash()
+		abandoned.Store(true)
+		time.Sleep(5 * time.Minute)
+		if !used.Load() || !third.there("q") {
+			t.Error("consumed while it was deleted, it went")
+		}
+	})
+}
+
 // TestExpiresUsedAtOnce: to be used at the last moment is to stay: no process
 // deletes what another has just begun to use.
 func TestExpiresUsedAtOnce(t *testing.T) {

@@ -227,8 +227,8 @@ func (c *conn) forget(ctx context.Context, q *Queue) error {
 }
 
 // strike removes a queue that the broker has lost from the topology, unless it
-// was made anew meanwhile. An exclusive one is its owner's, who has it made
-// anew.
+// was made anew meanwhile, and returns the version that shows so. An exclusive
+// one is its owner's, who has it made anew.
 func (c *conn) strike(ctx context.Context, q *Queue) (Version, error) {
 	switch {
 	case c.mine(q):
@@ -236,7 +236,7 @@ func (c *conn) strike(ctx context.Context, q *Queue) (Version, error) {
 	case q.owner == "":
 		return c.alter(ctx, nil, without(q))
 	}
-	return Version{}, nil
+	return c.topo.current().version, nil
 }
 
 func without(q *Queue) func(*topology) ([]Element, error) {
