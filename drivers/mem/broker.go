@@ -2,6 +2,8 @@ package mem
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/polymq/polymq/driver"
@@ -44,7 +46,7 @@ func connect(name, vhost string, cfg driver.Config) *store {
 		sp.topology.init()
 		b.spaces[vhost] = sp
 	}
-	s := &store{broker: b, space: sp, cfg: cfg, consumers: map[*consumer]struct{}{}, swept: map[*queue]struct{}{}}
+	s := &store{broker: b, space: sp, cfg: cfg, consumers: map[*consumer]struct{}{}}
 	b.stores[s] = struct{}{}
 	return s
 }
@@ -106,13 +108,7 @@ func Remove(name string) {
 }
 
 func (sp *space) restart() {
-	sp.mu.Lock()
-	var queues []*queue
-	for _, q := range sp.queues {
-		queues = append(queues, q)
-	}
-	sp.mu.Unlock()
-	for _, q := range queues {
+	for _, q := range sp.all() {
 		if q.def.Transient {
 			_ = sp.remove(q, emulate.DeleteOptions{}) // without conditions it cannot fail
 		} else {
@@ -130,6 +126,12 @@ func (sp *space) remove(q *queue, o emulate.DeleteOptions) error {
 	delete(sp.queues, q.def.Incarnation)
 	sp.mu.Unlock()
 	return nil
+}
+
+func (sp *space) all() []*queue {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	return slices.Collect(maps.Values(sp.queues))
 }
 
 func (sp *space) find(incarnation string) *queue {

@@ -24,7 +24,6 @@ type store struct {
 
 	mu        sync.Mutex
 	consumers map[*consumer]struct{}
-	swept     map[*queue]struct{} // from which it has what Sweep returned
 }
 
 func (s *store) Features() driver.Features {

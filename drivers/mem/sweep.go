@@ -9,8 +9,6 @@ import (
 
 func (s *store) Now() time.Time { return time.Now() }
 
-// Sweep notes the queues it took something from: that comes back when the
-// connection ends.
 func (s *store) Sweep(ctx context.Context, eq *emulate.Queue, max int) (emulate.Swept, error) {
 	if err := s.usable(ctx); err != nil {
 		return emulate.Swept{}, err
@@ -19,13 +17,7 @@ func (s *store) Sweep(ctx context.Context, eq *emulate.Queue, max int) (emulate.
 	if q == nil {
 		return emulate.Swept{}, emulate.ErrGone
 	}
-	swept, err := q.sweep(s, max)
-	if len(swept.Dead) > 0 {
-		s.mu.Lock()
-		s.swept[q] = struct{}{}
-		s.mu.Unlock()
-	}
-	return swept, err
+	return q.sweep(s, max)
 }
 
 func (s *store) Drop(ctx context.Context, eq *emulate.Queue, ds []*emulate.Delivery) error {
@@ -40,11 +32,7 @@ func (s *store) Drop(ctx context.Context, eq *emulate.Queue, ds []*emulate.Deliv
 
 // unsweep lets others take what the connection took.
 func (s *store) unsweep() {
-	s.mu.Lock()
-	queues := s.swept
-	s.swept = map[*queue]struct{}{}
-	s.mu.Unlock()
-	for q := range queues {
+	for _, q := range s.space.all() {
 		q.mu.Lock()
 		q.dead.returns(func(d *corpse) bool { return d.by == s })
 		q.mu.Unlock()

@@ -126,14 +126,13 @@ func TestExpiryDropped(t *testing.T) {
 func TestSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newBare(t, routing.Queue{MaxLength: 1, DeadLetterExchange: "dlx"})
-		one, two := &store{swept: map[*queue]struct{}{}}, &store{}
+		one, two := &store{space: &space{queues: map[string]*queue{"q": q.queue}}}, &store{}
 		q.publish(body("a"), body("b"), &driver.Message{Body: []byte("t"), Transient: true}, body("c"), body("d"))
 		a := q.sweeps(one, 1, "a/maxlen more")
 		q.sweeps(one, 1, "b/maxlen more")
 		q.drop(a)
 		q.sweeps(two, 1, "t/maxlen more")
 		q.sweeps(two, 9, "c/maxlen")
-		one.swept[q.queue] = struct{}{}
 		one.unsweep()
 		q.sweeps(two, 9, "b/maxlen")
 		time.Sleep(sweepLease - 1)
