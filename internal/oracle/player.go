@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/routing"
 )
 
@@ -28,7 +29,7 @@ func (p *player) delayed() time.Duration { return 40 * p.quiet }
 const watched = time.Minute
 
 // unroutable is the queue that takes delayed messages that no queue takes.
-const unroutable = "polymq.unroutable"
+const unroutable = driver.UnroutableQueue
 
 // A player runs one script on one client. The reference's player waits until
 // nothing moves any more, each led player until it has what the reference had.
