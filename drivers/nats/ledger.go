@@ -59,13 +59,6 @@ type ledger struct {
 	err      error // the end
 }
 
-// waiting is a parcel whose message is stored; the book says whether the queue
-// takes it.
-type waiting struct {
-	parcel *emulate.Parcel
-	repeat bool // the message is that of an earlier try
-}
-
 const (
 	// ledgerIdle is how long a ledger is kept that nobody uses.
 	ledgerIdle = 30 * time.Second

@@ -12,8 +12,6 @@ import (
 
 	crand "crypto/rand"
 
-	natsgo "github.com/nats-io/nats.go"
-
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
 )
@@ -398,14 +396,4 @@ func (m *member) Close(ctx context.Context) error {
 		return fmt.Errorf("giving back what the subscriber held, which comes again after its lease of %v: %w", m.lease(), wrap(err))
 	}
 	return nil
-}
-
-// fetch reads messages of a queue by their sequences; nil for one that is not
-// there.
-func (s *store) fetch(ctx context.Context, h *handle, seqs []uint64) (msgs []*natsgo.Msg, err error) {
-	err = s.do(ctx, "reading messages", func(ctx context.Context) error {
-		msgs, err = s.fetchOnce(ctx, h, seqs)
-		return err
-	})
-	return msgs, err
 }

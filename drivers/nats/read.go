@@ -149,6 +149,16 @@ func parseStored(m *natsgo.Msg) (stored, error) {
 	return e, nil
 }
 
+// fetch reads messages of a queue by their sequences; nil for one that is not
+// there.
+func (s *store) fetch(ctx context.Context, h *handle, seqs []uint64) (msgs []*natsgo.Msg, err error) {
+	err = s.do(ctx, "reading messages", func(ctx context.Context) error {
+		msgs, err = s.fetchOnce(ctx, h, seqs)
+		return err
+	})
+	return msgs, err
+}
+
 // fetchOnce asks for all messages at once. A replica may not have one yet that
 // the stream has: then the leader says.
 func (s *store) fetchOnce(ctx context.Context, h *handle, seqs []uint64) ([]*natsgo.Msg, error) {

@@ -1,10 +1,5 @@
 package nats
 
-import (
-	"cmp"
-	"slices"
-)
-
 // refusal are messages that the full queue did not take: all from the first to
 // the last, between which it took none.
 type refusal struct {
@@ -36,24 +31,4 @@ func (b *book) forget(n int) {
 		b.forgotten = b.refused[n-1].last
 		b.refused = b.refused[n:]
 	}
-}
-
-// verdict is what a book that has come past a message knows of it.
-type verdict int
-
-const (
-	wasTaken verdict = iota
-	wasRefused
-	isForgotten
-)
-
-func (b *book) verdict(seq uint64) verdict {
-	i, refused := slices.BinarySearchFunc(b.refused, seq, func(r refusal, seq uint64) int { return cmp.Compare(r.last, seq) })
-	switch {
-	case refused || i < len(b.refused) && b.refused[i].first <= seq:
-		return wasRefused
-	case seq > b.forgotten || b.entries[seq] != nil:
-		return wasTaken
-	}
-	return isForgotten
 }

@@ -14,9 +14,6 @@ import (
 	crand "crypto/rand"
 
 	natsgo "github.com/nats-io/nats.go"
-
-	"github.com/polymq/polymq/driver"
-	"github.com/polymq/polymq/driver/emulate"
 )
 
 // trail is one reading of a queue's stream into its book, by a consumer that
@@ -337,60 +334,6 @@ func outside(m *natsgo.Msg) (priority, size int, ttl time.Duration) {
 	n, _ := strconv.ParseInt(m.Header.Get(headerPrefix+"ttl"), 10, 64)
 	return min(max(priority, 0), math.MaxUint8), max(size, 0), ms(max(n, 0))
 }
-
-// stands notes that a message is stored.
-func (l *ledger) stands(seq uint64) {
-	l.mu.Lock()
-	l.seen = max(l.seen, seq)
-	l.mu.Unlock()
-}
-
-// verdict waits for what the book says of a message that is stored.
-func (l *ledger) verdict(seq uint64, parcel *emulate.Parcel, repeat bool) {
-	l.mu.Lock()
-	if l.err != nil {
-		err := l.err
-		l.mu.Unlock()
-		l.s.publisher.suspect(parcel, err)
-		return
-	}
-	l.seen = max(l.seen, seq)
-	l.verdicts[seq] = append(l.verdicts[seq], waiting{parcel, repeat})
-	if l.load == nil && l.book != nil && seq <= l.at {
-		l.judge(seq)
-	}
-	l.mu.Unlock()
-}
-
-// judge tells the outcome of those that wait for a message, which the book has
-// seen. A message that was refused and is published again was taken for the
-// first one by the server: it goes under another id. The caller holds the
-// mutex.
-func (l *ledger) judge(seq uint64) {
-	ws, ok := l.verdicts[seq]
-	if !ok {
-		return
-	}
-	delete(l.verdicts, seq)
-	v := l.book.verdict(seq)
-	for _, w := range ws {
-		switch {
-		case v == wasTaken:
-			w.parcel.Done(nil)
-		case v == isForgotten: // long enough ago to be published again
-			l.s.publisher.suspect(w.parcel, errForgotten)
-		case w.repeat:
-			w.parcel.DedupID += "~" + strconv.FormatUint(seq, 10)
-			l.s.publisher.resend(w.parcel)
-		default:
-			w.parcel.Done(fmt.Errorf("%w: queue %q is full", driver.ErrRejected, l.q.Name))
-		}
-	}
-}
-
-// errForgotten is why the outcome of a publishing is unknown whose message this
-// process read of too late.
-var errForgotten = errors.New("nats: whether the queue took the message is not known any more")
 
 // errSkipped is what became of a deed whose place in the stream is behind the
 // book: it came about, but nobody saw what came of it.

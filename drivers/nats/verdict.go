@@ -1,0 +1,93 @@
+package nats
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
+)
+
+// verdict is what a book that has come past a message knows of it.
+type verdict int
+
+const (
+	wasTaken verdict = iota
+	wasRefused
+	isForgotten
+)
+
+func (b *book) verdict(seq uint64) verdict {
+	i, refused := slices.BinarySearchFunc(b.refused, seq, func(r refusal, seq uint64) int { return cmp.Compare(r.last, seq) })
+	switch {
+	case refused || i < len(b.refused) && b.refused[i].first <= seq:
+		return wasRefused
+	case seq > b.forgotten || b.entries[seq] != nil:
+		return wasTaken
+	}
+	return isForgotten
+}
+
+// waiting is a parcel whose message is stored; the book says whether the queue
+// takes it.
+type waiting struct {
+	parcel *emulate.Parcel
+	repeat bool // the message is that of an earlier try
+}
+
+// stands notes that a message is stored.
+func (l *ledger) stands(seq uint64) {
+	l.mu.Lock()
+	l.seen = max(l.seen, seq)
+	l.mu.Unlock()
+}
+
+// verdict waits for what the book says of a message that is stored.
+func (l *ledger) verdict(seq uint64, parcel *emulate.Parcel, repeat bool) {
+	l.mu.Lock()
+	if l.err != nil {
+		err := l.err
+		l.mu.Unlock()
+		l.s.publisher.suspect(parcel, err)
+		return
+	}
+	l.seen = max(l.seen, seq)
+	l.verdicts[seq] = append(l.verdicts[seq], waiting{parcel, repeat})
+	if l.load == nil && l.book != nil && seq <= l.at {
+		l.judge(seq)
+	}
+	l.mu.Unlock()
+}
+
+// judge tells the outcome of those that wait for a message, which the book has
+// seen. A message that was refused and is published again was taken for the
+// first one by the server: it goes under another id. The caller holds the
+// mutex.
+func (l *ledger) judge(seq uint64) {
+	ws, ok := l.verdicts[seq]
+	if !ok {
+		return
+	}
+	delete(l.verdicts, seq)
+	v := l.book.verdict(seq)
+	for _, w := range ws {
+		switch {
+		case v == wasTaken:
+			w.parcel.Done(nil)
+		case v == isForgotten: // long enough ago to be published again
+			l.s.publisher.suspect(w.parcel, errForgotten)
+		case w.repeat:
+			w.parcel.DedupID += "~" + strconv.FormatUint(seq, 10)
+			l.s.publisher.resend(w.parcel)
+		default:
+			w.parcel.Done(fmt.Errorf("%w: queue %q is full", driver.ErrRejected, l.q.Name))
+		}
+	}
+}
+
+// errForgotten is why the outcome of a publishing is unknown whose message this
+// process read of too late.
+var errForgotten = errors.New("nats: whether the queue took the message is not known any more")
