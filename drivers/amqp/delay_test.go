@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -147,4 +148,19 @@ func TestDelayWithoutPermission(t *testing.T) {
 		check(t, s.Extend(ctxOf(t), d))
 		settle(t, s, d, driver.Nack)
 	}
+}
+
+// TestSubscribeWhileDeclaring: a subscriber begins though somebody waits for the
+// broker to declare delay levels.
+func TestSubscribeWhileDeclaring(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), plainQ))
+	unlock, err := c.delays.lock(ctxOf(t))
+	check(t, err)
+	defer unlock()
+	ctx, cancel := context.WithTimeout(ctxOf(t), 10*time.Second)
+	defer cancel()
+	s, err := c.Subscriber(ctx, driver.SubscriberConfig{Queue: "q", Prefetch: 1})
+	check(t, err)
+	check(t, s.Close(ctx))
 }

@@ -81,33 +81,19 @@ func bindReturn(ch *channel, queue string) error {
 // restoreReturn binds a queue that a life begins to consume: it may have been
 // made anew, while copies of messages for it waited. Where the vhost has no
 // delays yet, the queue is gone again or the user may not bind it, the first
-// delayed Nack finds out. Each life asks: other connections make delays too.
+// delayed Nack finds out. Each life asks: other connections make delays too. It
+// does not wait for what others declare.
 func (c *Conn) restoreReturn(ctx context.Context, queue string) error {
-	d := &c.delays
-	unlock, err := d.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	err = c.do(ctx, func(ch *channel) error {
+	err := c.do(ctx, func(ch *channel) error {
 		if err := ch.ExchangeDeclarePassive(exchangeIn, "headers", true, false, false, false, nil); err != nil {
 			return err
 		}
-		err := bindReturn(ch, queue)
-		if told := wrap(err); errors.Is(told, driver.ErrNotFound) || errors.Is(told, driver.ErrPermission) {
-			return nil // it is about this queue, not about the vhost's delays
-		}
-		return err
+		return bindReturn(ch, queue)
 	})
-	switch {
-	case err == nil:
-		d.ends = true
-	case errors.Is(err, driver.ErrNotFound):
-		d.ends = false
-	case !errors.Is(err, driver.ErrPermission):
-		return err
+	if errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrPermission) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // forgetDelay removes the relay of a queue that was deleted, unless the queue
