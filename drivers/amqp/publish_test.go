@@ -216,3 +216,18 @@ func TestCloseEndsScheduled(t *testing.T) {
 		}
 	}
 }
+
+// TestScheduledAgainIsUnknown: what an earlier try may have stored is not
+// refused, though its exchange has gone.
+func TestScheduledAgainIsUnknown(t *testing.T) {
+	c := open(t)
+	p := publisherOf(t, c, "gone").(*publisher)
+	for tried, want := range map[bool]error{false: driver.ErrNotFound, true: driver.ErrUnconfirmed} {
+		x := publishing(driver.Message{Delay: time.Second})
+		s := &scheduled{c: c, from: p, p: x, m: travelling(x.Message, "gone"), units: 1, tried: tried}
+		c.schedule(s)
+		if err := wait(t, x); !errors.Is(err, want) || tried && errors.Is(err, driver.ErrNotFound) {
+			t.Errorf("tried before: %v; got %v, want %v", tried, err, want)
+		}
+	}
+}

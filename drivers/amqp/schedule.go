@@ -97,7 +97,7 @@ func (c *Conn) schedule(s *scheduled) {
 	x.mu.Lock()
 	if s.from.closed.Load() { // Close may have abandoned what waits already
 		x.mu.Unlock()
-		s.p.Resolve(driver.ErrClosed)
+		s.refuse(driver.ErrClosed)
 		return
 	}
 	s.waits = true
@@ -113,7 +113,7 @@ func (c *Conn) schedule(s *scheduled) {
 		return
 	}
 	if c.begin() != nil {
-		c.dispatchEnd(driver.ErrClosed)
+		c.dispatchEnd()
 		return
 	}
 	go func() {
@@ -170,11 +170,15 @@ func (x *schedule) abandon(from *publisher, err error) {
 	}
 }
 
-func (c *Conn) dispatchEnd(err error) {
+// refuse resolves what is not sent, or not once more.
+func (s *scheduled) refuse(err error) { s.p.Resolve(refused(item{tried: s.tried}, err)) }
+
+// dispatchEnd refuses what waits, after Close.
+func (c *Conn) dispatchEnd() {
 	for batch := c.scheduled.take(); len(batch) > 0; batch = c.scheduled.take() {
 		for _, s := range batch {
 			if c.scheduled.claim(s) {
-				s.p.Resolve(err)
+				s.refuse(driver.ErrClosed)
 			}
 		}
 	}
@@ -213,7 +217,7 @@ func (c *Conn) dispatch() {
 			switch {
 			case !c.scheduled.claim(s), s.p.Resolved():
 			case failed != nil:
-				s.p.Resolve(failed)
+				s.refuse(failed)
 			default:
 				s.send()
 			}
