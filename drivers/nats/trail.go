@@ -151,7 +151,7 @@ func (l *ledger) unlive() {
 // become makes a book the ledger's own. What this process waited for may have
 // come about between the old one and this. The caller holds the mutex.
 func (l *ledger) become(b *book, at uint64) {
-	l.book, l.at, l.lasting, l.load = b, at, 0, nil
+	l.book, l.at, l.lasting, l.load, l.since = b, at, 0, nil, 0
 	b.given, b.ended = l.given, l.readerEnded
 	for id, es := range l.sent {
 		if es[0].seq > 0 && es[0].seq <= at {

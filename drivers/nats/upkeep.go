@@ -119,6 +119,10 @@ func (l *ledger) settleUp(ctx context.Context) error {
 	defer context.AfterFunc(live, cancel)()
 	l.mu.Lock()
 	b := l.book
+	if b == nil || l.load != nil { // another trail has just begun
+		l.mu.Unlock()
+		return nil
+	}
 	snap, before, gone := b.snapshot(l.at), l.snapshot, b.gone
 	b.gone = nil // of what another deletes, b hears by its snapshot
 	l.mu.Unlock()

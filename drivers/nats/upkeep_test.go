@@ -114,6 +114,12 @@ func TestSnapshotReplaced(t *testing.T) {
 	newcomer := &trail{l: r, heard: time.Now()}
 	r.trail = newcomer
 	r.mu.Unlock()
+	if err := r.settleUp(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := r.newest(within(t)); err != nil || now.seq != m.seq {
+		t.Errorf("a book that is not there was written down: %+v, %v", now, err)
+	}
 	next := m.from
 	read := func(until uint64) {
 		t.Helper()
