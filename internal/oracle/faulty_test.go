@@ -284,6 +284,29 @@ func (w *worker) playFaulty(ctx context.Context, s Script, f *faulty) (*Differen
 	return d, errors.Join(err, w.libs["mem"].forget(ctx))
 }
 
+// TestBroken: what RabbitMQ answers no more, since a connection is gone, is
+// nothing that others are compared with.
+func TestBroken(t *testing.T) {
+	w := openWorkers(t, 1, []string{"amqp", "mem"})[0]
+	s := Script{Ops: []Op{
+		Declare{On: 1, Topology: routing.Topology{Queues: []routing.Queue{{Name: "q1"}}}},
+		Publish{On: 1, Messages: []polymq.Message{{ID: "m1", Key: "q1"}}},
+		Inspect{Queue: "q1"},
+	}}
+	for i, cut := range []func() error{
+		w.raw.conns[1].conn.Close,
+		w.libs["amqp"].peek.conns[0].conn.Close,
+	} {
+		if err := cut(); err != nil {
+			t.Fatal(err)
+		}
+		tally := newTally()
+		if record, found, err := w.check(t.Context(), s, []string{"amqp", "mem"}, usual, tally); err != nil || len(found) > 0 || tally.of(broken) != 1 || record[2].Info.Ready != 1 {
+			t.Errorf("%d: %+v, %v, %v, played again %d times", i, record, found, err, tally.of(broken))
+		}
+	}
+}
+
 // TestLateIsRight: what happens by itself may be slower than the pause that is
 // made for it.
 func TestLateIsRight(t *testing.T) {

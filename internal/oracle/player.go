@@ -198,8 +198,9 @@ func (p *player) settled(quiet time.Duration) ([]State, error) {
 	if err != nil {
 		return nil, err
 	}
-	since := time.Now()
-	for time.Since(since) < quiet {
+	began := time.Now()
+	since := began
+	for time.Since(since) < quiet || p.haunted(last) && time.Since(began) < 80*p.quiet {
 		pause(p.ctx, p.quiet/3)
 		now, err := p.states()
 		if err != nil {
@@ -213,6 +214,16 @@ func (p *player) settled(quiet time.Duration) ([]State, error) {
 		}
 	}
 	return last, nil
+}
+
+// haunted reports whether a queue has consumers that are closed: busy quorum
+// queues forget them late.
+func (p *player) haunted(states []State) bool {
+	open := map[string]int{}
+	for _, t := range p.subs {
+		open[t.queue]++
+	}
+	return slices.ContainsFunc(states, func(s State) bool { return s.Consumers > open[s.Queue] })
 }
 
 func (p *player) states() (states []State, err error) {

@@ -95,10 +95,12 @@ func (w *worker) play(ctx context.Context, s Script, backends []string, at pace,
 	defer cancel()
 	prefix := fmt.Sprintf("%s%d.", session, runs.Add(1))
 	named := renamed(s, prefix)
-	if record, err = w.lead(ctx, named, at); err != nil {
-		if why := w.raw.revive(); why != nil {
-			err = fmt.Errorf("%w: %w", err, why)
-		}
+	record, err = w.lead(ctx, named, at)
+	// What a connection shows that breaks is no record, nor is what is seen by one.
+	if why := w.revive(); why != nil {
+		err = errors.Join(why, err)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	var mu sync.Mutex
@@ -127,8 +129,23 @@ func (w *worker) play(ctx context.Context, s Script, backends []string, at pace,
 		})
 	}
 	wg.Wait()
+	if why := w.revive(); why != nil {
+		return nil, nil, errors.Join(why, err)
+	}
 	slices.SortFunc(found, func(a, b finding) int { return strings.Compare(a.Backend, b.Backend) })
 	return bareSteps(record, prefix), found, err
+}
+
+// errBroken says that RabbitMQ ended a connection that is used without polymq, as
+// it does where it is too busy to answer itself in time.
+var errBroken = errors.New("RabbitMQ broke a connection")
+
+// revive opens the connections again that RabbitMQ broke, and says why it did.
+func (w *worker) revive() error {
+	if why := errors.Join(w.raw.revive(), w.libs["amqp"].peek.revive()); why != nil {
+		return fmt.Errorf("%w: %w", errBroken, why)
+	}
+	return nil
 }
 
 // leader is the client that a script is compared with, told of its queues.
@@ -190,42 +207,6 @@ func bareSteps(record []Step, prefix string) []Step {
 		s.text = bare(s.describe(), prefix)
 	}
 	return record
-}
-
-// check plays a script and looks again at what differs: where the reference
-// was not steady, its second record counts, taken more slowly.
-func (w *worker) check(ctx context.Context, s Script, backends []string, at pace, t *tally) (record []Step, found []finding, err error) {
-	mine := newTally()
-	record, found, err = w.play(ctx, s, backends, at, mine)
-	if err != nil || len(found) == 0 {
-		t.merge(mine)
-		return record, found, err
-	}
-	slow := pace{at.quiet * 5, at.patience}
-	mine = newTally()
-	again, foundAgain, err := w.play(ctx, s, backends, slow, mine)
-	if err != nil {
-		return record, found, err
-	}
-	t.merge(mine)
-	if steady(record, again) {
-		return record, found, nil
-	}
-	t.add(unsteady, 1)
-	return again, foundAgain, nil
-}
-
-// unsteady is what the runs are counted as whose reference showed something
-// else when it was played again, more slowly.
-const unsteady = "references that were not steady"
-
-func steady(a, b []Step) bool {
-	for i := range a {
-		if a[i].text != b[i].text {
-			return false
-		}
-	}
-	return true
 }
 
 // errRefused says that the reference does not have what the script is about.
