@@ -231,9 +231,6 @@ func (t *trail) receive(m *natsgo.Msg) {
 		l.safe = seq - 1
 	}
 	l.at = seq
-	if !strings.HasPrefix(m.Subject, l.h.prefix+".r.") {
-		l.lasting, l.stamp = seq, at
-	}
 	l.enter(m, seq, at)
 }
 
@@ -320,7 +317,10 @@ func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
 		if last, err := strconv.ParseUint(m.Header.Get(headerAt), 10, 64); err == nil { // who wrote it deletes them
 			l.book.gone = slices.DeleteFunc(l.book.gone, func(seq uint64) bool { return seq <= last })
 		}
+	default: // a record, which may end by itself, or a part of a snapshot
+		return
 	}
+	l.lasting, l.stamp = seq, at
 	if due := l.book.due(); due > 0 && due != l.dueSeen {
 		l.dueSeen = due
 		signal(l.wake)
