@@ -312,17 +312,34 @@ func (b *book) unused() {
 	}
 }
 
-// purge removes what waits and says how much that was.
-func (b *book) purge() int {
-	n := b.ready + len(b.delayed)
-	for b.ready > 0 {
-		b.remove(b.dequeue())
-	}
-	slices.SortFunc(b.delayed, func(x, y *entry) int { return cmp.Compare(x.seq, y.seq) })
-	for _, e := range b.delayed {
+// purge removes what waits of the messages up to one, and says how much that
+// was.
+func (b *book) purge(last uint64) (n int) {
+	old := func(e *entry) bool {
+		if e.seq > last {
+			return false
+		}
+		n++
 		b.remove(e)
+		return true
 	}
-	b.delayed = nil
+	waiting := func(e *entry) bool {
+		if !old(e) {
+			return false
+		}
+		b.ready--
+		b.bytes -= int64(e.size)
+		return true
+	}
+	for i := range b.levels {
+		l := &b.levels[i]
+		l.back = slices.DeleteFunc(l.back, waiting)
+		heap.Init(&l.back)
+		l.fresh = slices.DeleteFunc(slices.Delete(l.fresh, 0, l.next), waiting)
+		l.next = 0
+	}
+	b.delayed = slices.DeleteFunc(b.delayed, old)
+	heap.Init(&b.delayed)
 	return n
 }
 

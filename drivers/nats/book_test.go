@@ -158,8 +158,11 @@ func randomDeed(r *rand.Rand, b *book) deed {
 			}
 		}
 	}
-	if d.Do == doPurge && r.IntN(4) > 0 {
-		d.Do = doTick
+	if d.Do == doPurge {
+		d.List = [][]int64{{int64(r.Uint64N(b.taken + 2))}}
+		if r.IntN(4) > 0 {
+			d.Do = doTick
+		}
 	}
 	return d
 }

@@ -32,7 +32,7 @@ const (
 	doBack  = "back"  // By gives List back untouched
 	doSweep = "sweep" // up to N of those that the queue gave up are moved, for MS
 	doDrop  = "drop"  // List was moved
-	doPurge = "purge" // what waits is removed
+	doPurge = "purge" // what waits is removed, up to the one message in List
 	doTouch = "touch" // the queue is used
 	doTick  = "tick"  // nothing but the time of it
 )
@@ -110,7 +110,11 @@ func (b *book) deed(d *deed, at int64) (res result) {
 	case doDrop:
 		b.drop(d.List)
 	case doPurge:
-		res.n = b.purge()
+		for _, item := range d.List {
+			if len(item) > 0 {
+				res.n += b.purge(uint64(item[0]))
+			}
+		}
 	case doTouch:
 		b.idle = b.now
 	}

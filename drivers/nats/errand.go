@@ -59,7 +59,7 @@ func (l *ledger) give(e *errand) {
 }
 
 // do sends a deed and waits until it is in the book. What it does it does at
-// least once.
+// least once; after the end of ctx perhaps, but nothing is looked at then.
 func (l *ledger) do(ctx context.Context, d deed, m *member, look func(*book, result)) error {
 	for {
 		e := &errand{deed: d, member: m, look: look, done: make(chan error, 1)}
@@ -73,9 +73,22 @@ func (l *ledger) do(ctx context.Context, d deed, m *member, look func(*book, res
 			}
 			return err
 		case <-ctx.Done():
+			l.forsake(e)
 			return ctx.Err()
 		}
 	}
+}
+
+// forsake ends the wait for an errand. One that was for what its caller would
+// see is not sent any more.
+func (l *ledger) forsake(e *errand) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e.look == nil {
+		return
+	}
+	e.look = nil
+	l.errands = slices.DeleteFunc(l.errands, func(o *errand) bool { return o == e })
 }
 
 // send is the goroutine that sends errands: one message after the other, each

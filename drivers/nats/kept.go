@@ -2,8 +2,11 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
@@ -27,13 +30,18 @@ func (s *store) consumeKept(ctx context.Context, q *emulate.Queue, in *emulate.I
 	return m, nil
 }
 
-// ask does something about the book of a kept queue, at the time of it.
+// ask does something about the book of a kept queue, at the time of it; look,
+// if any, sees what came of it.
 func (s *store) ask(ctx context.Context, q *emulate.Queue, what string, d deed, look func(*ledger, *book, result)) error {
 	l, err := s.ledger(q)
 	if err != nil {
 		return err
 	}
-	if err := l.do(ctx, d, nil, func(b *book, r result) { look(l, b, r) }); err != nil {
+	var see func(*book, result)
+	if look != nil {
+		see = func(b *book, r result) { look(l, b, r) }
+	}
+	if err := l.do(ctx, d, nil, see); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
@@ -46,8 +54,25 @@ func (s *store) inspectKept(ctx context.Context, q *emulate.Queue) (info driver.
 	return info, err
 }
 
+// purgeKept purges what is in the stream by now: the deed may come about after
+// its caller gave up, when others have published.
 func (s *store) purgeKept(ctx context.Context, q *emulate.Queue) (n int, err error) {
-	err = s.ask(ctx, q, "purging the queue", deed{Do: doPurge}, func(_ *ledger, _ *book, r result) { n += r.n })
+	var last uint64
+	err = s.do(ctx, "purging the queue", func(ctx context.Context) error {
+		stream, err := s.js.Stream(ctx, s.newHandle(q).stream)
+		if err == nil {
+			last = stream.CachedInfo().State.LastSeq
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, fmt.Errorf("%w: %w", emulate.ErrGone, err)
+	}
+	if err != nil || last == 0 {
+		return 0, err
+	}
+	d := deed{Do: doPurge, List: [][]int64{{int64(last)}}}
+	err = s.ask(ctx, q, "purging the queue", d, func(_ *ledger, _ *book, r result) { n += r.n })
 	return n, err
 }
 
@@ -145,7 +170,7 @@ func (s *store) dropKept(ctx context.Context, q *emulate.Queue, ds []*emulate.De
 		for i, d := range ds[:n] {
 			list[i] = []int64{int64(d.Seq)}
 		}
-		if err := s.ask(ctx, q, "removing what was moved", deed{Do: doDrop, List: list}, func(*ledger, *book, result) {}); err != nil {
+		if err := s.ask(ctx, q, "removing what was moved", deed{Do: doDrop, List: list}, nil); err != nil {
 			return err
 		}
 		ds = ds[n:]

@@ -19,7 +19,7 @@ func TestVerdicts(t *testing.T) {
 	for seq := uint64(2); seq <= 6; seq++ { // the first is taken
 		b.message(seq, at, 0, 1, 0)
 	}
-	b.deed(&deed{Do: doPurge}, at)
+	b.purge(6)
 	b.message(8, at, 0, 1, 0)
 	b.message(9, at, 0, 1, 0)
 	if len(b.refused) != 2 {
@@ -40,9 +40,9 @@ func TestVerdicts(t *testing.T) {
 	expect("at once", wasTaken, wasRefused, wasRefused, wasTaken, wasRefused)
 	b.deed(&deed{Do: doTick}, at+refusalTime+1)
 	expect("late", isForgotten, isForgotten, isForgotten, wasTaken, isForgotten)
-	b.deed(&deed{Do: doPurge}, at+refusalTime+1)
+	b.purge(9)
 	b.message(12, b.now, 0, 1, 0)
-	b.deed(&deed{Do: doPurge}, b.now)
+	b.purge(12)
 	if v := b.verdict(12); v != wasTaken {
 		t.Errorf("of one that was taken since: %v", v)
 	}
@@ -55,7 +55,7 @@ func TestRefusalsBounded(t *testing.T) {
 	for seq := uint64(1); seq < last; seq += 2 {
 		b.message(seq, int64(seq), 0, 1, 0)
 		b.message(seq+1, int64(seq), 0, 1, 0)
-		b.purge()
+		b.purge(seq)
 	}
 	if len(b.refused) != maxRefusals || b.verdict(2) != isForgotten || b.verdict(last) != wasRefused || b.verdict(last-1) != wasTaken {
 		t.Errorf("%d refusals; %v, %v, %v", len(b.refused), b.verdict(2), b.verdict(last), b.verdict(last-1))

@@ -77,7 +77,7 @@ func (s *store) Touch(ctx context.Context, q *emulate.Queue) error {
 		return nil
 	}
 	if isKept(q) {
-		return s.ask(ctx, q, "noting the queue's use", deed{Do: doTouch}, func(*ledger, *book, result) {})
+		return s.ask(ctx, q, "noting the queue's use", deed{Do: doTouch}, nil)
 	}
 	h := s.newHandle(q)
 	err := s.do(ctx, "noting the queue's use", func(ctx context.Context) error {
