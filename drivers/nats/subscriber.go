@@ -69,8 +69,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 		sent := time.Now()
 		info, err := s.js.Consumer(ctx, h.stream, consumerName)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
-			_, err = s.js.CreateConsumer(ctx, h.stream, s.consumerConfig(h))
-			return err
+			info, err = s.js.CreateConsumer(ctx, h.stream, s.consumerConfig(h))
 		}
 		if err != nil {
 			return err
@@ -161,7 +160,11 @@ func (c *consumer) run() {
 			if now.Sub(told) >= presence {
 				told = now
 				ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
-				if err := c.announce(ctx); err != nil {
+				err := c.announce(ctx)
+				if err == nil {
+					err = c.s.setClock(ctx, c.h.stream)
+				}
+				if err != nil {
 					c.examine(err)
 				}
 				cancel()

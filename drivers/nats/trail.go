@@ -298,8 +298,9 @@ func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
 		id := m.Header.Get(headerMsgID)
 		es := l.sent[id]
 		delete(l.sent, id)
-		if len(es) > 0 && es[0].at.After(l.trail.began) {
-			l.caught = true
+		if len(es) > 0 {
+			l.s.clock.observe(es[0].at, time.Now(), time.Unix(0, at))
+			l.caught = l.caught || es[0].at.After(l.trail.began)
 		}
 		for i := range deeds {
 			res := l.book.deed(&deeds[i], at)
