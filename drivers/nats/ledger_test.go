@@ -232,3 +232,30 @@ func TestManySnapshots(t *testing.T) {
 		}
 	}
 }
+
+// TestPublisherKeepsNoBook: who only publishes to a queue that refuses nothing
+// does not read its stream.
+func TestPublisherKeepsNoBook(t *testing.T) {
+	s := openRaw(t, testbroker.URL(t, "nats"))
+	c := emulated(t, s)
+	ledgers := func() int {
+		s.ledgersMu.Lock()
+		defer s.ledgersMu.Unlock()
+		return len(s.ledgers)
+	}
+	p := publisherOf(t, c)
+	for name, q := range map[string]routing.Queue{"priority": {MaxPriority: 1}, "single": {SingleActiveConsumer: true}, "limit": {MaxLength: 5}} {
+		q.Name = name
+		declare(t, c, q)
+		mustPublish(t, p, name, numbered("m", 0, 10)...)
+		if n := ledgers(); n > 0 {
+			t.Errorf("%s: %d ledgers of who only publishes", name, n)
+		}
+	}
+	if info := inspect(t, c, "limit"); info.Ready != 5 {
+		t.Errorf("%+v", info)
+	}
+	if ledgers() != 1 {
+		t.Error("no ledger of a queue that is looked at")
+	}
+}

@@ -94,20 +94,27 @@ func (s *store) Append(ctx context.Context, parcels []*emulate.Parcel, wait bool
 	}
 }
 
-// noteStored ends a parcel of a kept queue, whose message is stored: its book
-// is kept from now on, and says whether a queue that can be full takes it.
+// noteStored ends a parcel of a kept queue, whose message is stored. Where the
+// queue can be full, its book says whether it takes it; else who only publishes
+// needs none.
 func (s *store) noteStored(parcel *emulate.Parcel, seq uint64, repeat bool) {
 	q := parcel.Queue
-	l, err := s.ledger(q)
-	switch {
-	case err != nil:
-		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
-	case q.Overflow == routing.RejectPublish:
-		l.verdict(seq, parcel, repeat)
-	default:
-		l.stands(seq)
+	if q.Overflow != routing.RejectPublish {
+		s.ledgersMu.Lock()
+		l := s.ledgers[q.Incarnation]
+		s.ledgersMu.Unlock()
+		if l != nil {
+			l.stands(seq)
+		}
 		parcel.Done(nil)
+		return
 	}
+	l, err := s.ledger(q)
+	if err != nil {
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
+		return
+	}
+	l.verdict(seq, parcel, repeat)
 }
 
 // resend sends one parcel again.
