@@ -3,11 +3,8 @@ package nats
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,19 +35,6 @@ type publisher struct {
 	ctx     context.Context
 	quit    context.CancelFunc
 	stopped chan struct{}
-}
-
-type slot struct {
-	index, generation int
-	reply             string
-	parcel            *emulate.Parcel // nil: free
-	sent              time.Time
-}
-
-// suspect is a parcel whose queue nobody listened for.
-type suspect struct {
-	parcel *emulate.Parcel
-	err    error
 }
 
 const (
@@ -156,63 +140,6 @@ func (p *publisher) send(w *writer, parcel *emulate.Parcel, now time.Time) {
 	}
 }
 
-// take gives the parcel a slot, and returns it as it is now: another goroutine
-// may take the parcel out of it at any moment.
-func (p *publisher) take(parcel *emulate.Parcel, now time.Time) (slot, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return slot{}, fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed)
-	}
-	var sl *slot
-	if n := len(p.free); n > 0 {
-		sl = p.free[n-1]
-		p.free = p.free[:n-1]
-	} else {
-		sl = &slot{index: len(p.slots)}
-		sl.reply = p.inbox + strconv.Itoa(sl.index) + "-0"
-		p.slots = append(p.slots, sl)
-	}
-	sl.parcel, sl.sent = parcel, now
-	return *sl, nil
-}
-
-// resolve frees a slot and returns its parcel; nil when another was faster.
-func (p *publisher) resolve(index, generation int) *emulate.Parcel {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if index >= len(p.slots) {
-		return nil
-	}
-	sl := p.slots[index]
-	parcel := sl.parcel
-	if sl.generation != generation || parcel == nil {
-		return nil
-	}
-	sl.parcel = nil
-	p.free = append(p.free, sl)
-	return parcel
-}
-
-// abandon takes every parcel for which stale holds. Late answers to them must
-// not be taken for answers to what uses the slot next, so it gets a new reply
-// subject.
-func (p *publisher) abandon(stale func(*slot) bool) (parcels []*emulate.Parcel) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, sl := range p.slots {
-		if sl.parcel == nil || !stale(sl) {
-			continue
-		}
-		parcels = append(parcels, sl.parcel)
-		sl.parcel = nil
-		sl.generation++
-		sl.reply = p.inbox + strconv.Itoa(sl.index) + "-" + strconv.Itoa(sl.generation)
-		p.free = append(p.free, sl)
-	}
-	return parcels
-}
-
 func (p *publisher) park(parcel *emulate.Parcel) {
 	p.mu.Lock()
 	closed := p.closed
@@ -273,68 +200,6 @@ func (p *publisher) answer(m *natsgo.Msg) {
 	}
 }
 
-// suspect hands a parcel to keep, which finds out what became of its queue.
-func (p *publisher) suspect(parcel *emulate.Parcel, err error) {
-	p.mu.Lock()
-	closed := p.closed
-	if !closed {
-		p.lost = append(p.lost, suspect{parcel, err})
-	}
-	p.mu.Unlock()
-	if closed {
-		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
-		return
-	}
-	signal(p.wake)
-}
-
-func parseSlot(s string) (index, generation int, ok bool) {
-	left, right, ok := strings.Cut(s, "-")
-	if !ok {
-		return 0, 0, false
-	}
-	index, err1 := strconv.Atoi(left)
-	generation, err2 := strconv.Atoi(right)
-	return index, generation, err1 == nil && err2 == nil && index >= 0
-}
-
-// parseAck reads the answer to a publish. The server writes a success as
-// {"stream":"name", "seq":5} with nothing but the name in it that a program
-// chose, and an error as {"error":{…}: only the second is worth a JSON parser.
-func parseAck(data []byte) (seq uint64, err error) {
-	if bytes.HasPrefix(data, []byte(`{"stream":`)) {
-		if i := bytes.Index(data, []byte(`"seq":`)); i >= 0 {
-			digits := data[i+len(`"seq":`):]
-			for len(digits) > 0 && digits[0] == ' ' {
-				digits = digits[1:]
-			}
-			for _, c := range digits {
-				if c < '0' || c > '9' {
-					break
-				}
-				seq = seq*10 + uint64(c-'0')
-			}
-			if seq > 0 {
-				return seq, nil
-			}
-		}
-	}
-	var ack struct {
-		Error *apiError `json:"error"`
-		Seq   uint64    `json:"seq"`
-	}
-	if err := json.Unmarshal(data, &ack); err != nil {
-		return 0, fmt.Errorf("nats: answer to a publish: %w", err)
-	}
-	if ack.Error != nil {
-		return 0, ack.Error
-	}
-	if ack.Seq == 0 {
-		return 0, fmt.Errorf("nats: answer to a publish without a sequence: %.100q", data)
-	}
-	return ack.Seq, nil
-}
-
 // keep looks after what no answer resolves.
 func (p *publisher) keep() {
 	defer close(p.stopped)
@@ -376,32 +241,6 @@ func (p *publisher) sweep(now time.Time) {
 	p.mu.Unlock()
 	for _, parcel := range dropped {
 		parcel.Done(driver.ErrUnconfirmed)
-	}
-}
-
-// examine finds out what became of the queues of parcels that nobody answered,
-// once for each queue.
-func (p *publisher) examine() {
-	p.mu.Lock()
-	lost := p.lost
-	p.lost = nil
-	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
-	defer cancel()
-	known := map[string]bool{} // by incarnation: it is gone
-	for _, sus := range lost {
-		q := sus.parcel.Queue
-		gone, ok := known[q.Incarnation]
-		if !ok {
-			exists, err := p.s.QueueExists(ctx, q)
-			gone = err == nil && !exists
-			known[q.Incarnation] = gone
-		}
-		if gone {
-			sus.parcel.Done(fmt.Errorf("%w: %w", emulate.ErrGone, sus.err))
-		} else {
-			sus.parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, sus.err))
-		}
 	}
 }
 
