@@ -2,8 +2,11 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // drainCall is a call of Drain.
@@ -63,7 +66,9 @@ func (c *consumer) giveUp(ctx context.Context) error {
 	was := c.record()
 	c.holding = true
 	c.mu.Unlock()
-	if err := c.announce(ctx); err != nil {
+	if err := c.announce(ctx); errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	return c.erase(ctx, was)

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -44,6 +45,31 @@ func TestDrain(t *testing.T) {
 			}
 			if d := receive(t, other, 1)[0]; d.Message.ID != "m1" || d.Attempt != 2 {
 				t.Fatalf("%s, attempt %d", d.Message.ID, d.Attempt)
+			}
+		})
+	}
+}
+
+// TestDrainOfDeleted: where the queue is gone there is nothing to give back to,
+// and nothing to wait for.
+func TestDrainOfDeleted(t *testing.T) {
+	for name, q := range map[string]routing.Queue{"plain": {Name: "q"}, "kept": {Name: "q", MaxPriority: 1}} {
+		t.Run(name, func(t *testing.T) {
+			c := open(t, testbroker.URL(t, "nats"))
+			declare(t, c, q)
+			mustPublish(t, publisherOf(t, c), "q", "m0", "m1")
+			s := subscribe(t, c, "q", 2)
+			receive(t, s, 1)
+			if err := c.DeleteQueue(within(t), "q", driver.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), closeTimeout/3)
+			defer cancel()
+			if err := s.(driver.Drainer).Drain(ctx); err != nil {
+				t.Errorf("drain: %v", err)
+			}
+			if err := s.Close(ctx); err != nil {
+				t.Errorf("close: %v", err)
 			}
 		})
 	}

@@ -343,7 +343,9 @@ func (m *member) Drain(ctx context.Context) error {
 	}
 	m.due = nil
 	l.mu.Unlock()
-	if err := l.do(ctx, d, nil, nil); err != nil {
+	if err := l.do(ctx, d, nil, nil); errors.Is(err, emulate.ErrGone) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("giving back what was not handed out: %w", wrap(err))
 	}
 	l.mu.Lock()

@@ -107,6 +107,9 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	}
 	if err := c.announce(ctx); err != nil {
 		c.unsubscribe()
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			err = fmt.Errorf("%w: %w", emulate.ErrGone, err)
+		}
 		return nil, err
 	}
 	s.mu.Lock()
@@ -295,6 +298,11 @@ func (c *consumer) announce(ctx context.Context) error {
 		_, err := c.s.publishOne(ctx, m)
 		if err == nil && c.h.counted && !strings.HasSuffix(record, drainedMark) {
 			_, err = c.s.publishOne(ctx, c.h.use(usedBody))
+		}
+		if errors.Is(err, natsgo.ErrNoResponders) { // the queue is gone, or has no leader
+			if _, why := c.s.js.Stream(ctx, c.h.stream); why != nil {
+				err = why
+			}
 		}
 		return err
 	})
