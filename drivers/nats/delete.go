@@ -177,7 +177,7 @@ func (s *store) shut(ctx context.Context, h *handle, closer string) error {
 	if _, err := s.js.UpdateStream(ctx, cfg); err != nil {
 		return err
 	}
-	_, err = s.publishOne(ctx, h.record(0, 0)) // behind it
+	_, err = s.publishOne(ctx, h.nothing()) // behind it
 	return err
 }
 

@@ -56,9 +56,9 @@
 //     nothing, until it has had nothing to do with it for 30 s. It holds some 150 bytes there for each message that waits. Whatever
 //     several processes do at once, they see one order of it; a connection that
 //     is behind only learns later. Two goroutines run for each such queue, now
-//     and then a third, and one for each of its subscribers. Its stream is the
-//     library's: where somebody purges it by the server's own means while
-//     programs use it, they differ in what stands there until they open it anew.
+//     and then a third, and one for each of its subscribers. Where somebody
+//     purges its stream by the server's own means, subscribers lose what they
+//     hold as soon as a connection notices.
 //   - In the other queues a message of which the time is over is found by looking
 //     at the head of the queue. Where messages were given back, the oldest of
 //     them is taken for the head.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/polymq/polymq/driver"
@@ -54,11 +55,19 @@ func (h *handle) subjects() []string { return append([]string{h.subject}, h.besi
 func (h *handle) besides() []string {
 	switch {
 	case h.kept:
-		return []string{h.prefix + ".e", h.prefix + ".s", h.prefix + ".r.*"}
+		return []string{h.prefix + ".e", h.prefix + ".s"}
 	case h.counted:
 		return []string{h.prefix + ".c.*", h.prefix + ".r.*", h.prefix + ".u"}
 	}
 	return []string{h.prefix + ".c.*", h.prefix + ".r.*"}
+}
+
+// nothing is a message for the stream that means nothing.
+func (h *handle) nothing() *natsgo.Msg {
+	if h.kept {
+		return &natsgo.Msg{Subject: h.prefix + ".e", Header: natsgo.Header{headerDeeds: {"[]"}}}
+	}
+	return h.record(0, 0)
 }
 
 func (s *store) Attach(q *emulate.Queue) { q.Handle = s.newHandle(q) }

@@ -59,7 +59,7 @@ func (l *ledger) attach(ctx context.Context) error {
 		return fmt.Errorf("stream %s goes by rules %q, of another version of polymq: this one knows %s; update it", l.h.stream, have, bookRules)
 	}
 	l.mu.Lock()
-	lasting, stamp := l.lasting, l.stamp
+	lasting, stamp, had := l.lasting, l.stamp, l.snapshot
 	l.mu.Unlock()
 	var last stored
 	var there bool
@@ -73,12 +73,22 @@ func (l *ledger) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if m == nil && info.State.FirstSeq > 1 && (had > 0 || !same) {
+		// Somebody has deleted the beginning, and what is left does not say what
+		// others know of it: all begin anew.
+		if _, err := l.write(ctx, newBook(l.q).snapshot(0), 0); err != nil {
+			return err
+		}
+		if m, err = l.newest(ctx); err != nil {
+			return err
+		}
+	}
 	l.mu.Lock()
 	l.created = info.Created.UnixNano()
 	l.caught = false
 	from := l.at + 1
 	switch {
-	case same && (m == nil && l.snapshot == 0 || m != nil && m.at <= l.at):
+	case same && (m == nil && had == 0 || m != nil && m.at <= l.at && (m.at > 0 || m.seq == had)):
 	case m != nil:
 		l.unlive()
 		l.load = &loading{q: l.q, until: m.at}
@@ -312,13 +322,17 @@ func (l *ledger) enter(m *natsgo.Msg, seq uint64, at int64) {
 			e.finish(nil)
 		}
 	case strings.HasSuffix(m.Subject, ".s"):
+		if m.Header.Get(headerAt) == "0" && l.snapshot != seq { // everybody begins anew
+			l.trail.die()
+			return
+		}
 		l.snapshot, l.since = seq, 0
 		// Not all of them write the next one, and not all the time.
 		l.snapped = time.Now().Add(time.Duration(len(l.book.entries))*snapshotPace + rand.N(50*time.Millisecond))
 		if last, err := strconv.ParseUint(m.Header.Get(headerAt), 10, 64); err == nil { // who wrote it deletes them
 			l.book.gone = slices.DeleteFunc(l.book.gone, func(seq uint64) bool { return seq <= last })
 		}
-	default: // a record, which may end by itself, or a part of a snapshot
+	default: // a part of a snapshot
 		return
 	}
 	l.lasting, l.stamp = seq, at

@@ -62,49 +62,56 @@ func TestLostOnTheWay(t *testing.T) {
 	}
 }
 
-// TestNothingComesTwice: a process whose connection is back does not get again
-// what it has settled, though the last message that it read is gone, as those
-// with a time to live are.
-func TestNothingComesTwice(t *testing.T) {
-	url := testbroker.URL(t, "nats")
-	link := testbroker.Proxy(t, url)
-	s, direct := openRaw(t, link.URL()), openRaw(t, url)
-	c := emulated(t, s)
-	q := routing.Queue{Name: "q", MaxPriority: 1}
-	declare(t, c, q)
-	p, sub := publisherOf(t, c), subscribe(t, c, "q", 2)
-	mustPublish(t, p, "q", "m0", "m1")
-	ds := receive(t, sub, 2)
-	settle(t, sub, ds[0], driver.Ack, 0)
-	inspect(t, c, "q")
-	h := queueOf(t, s, "q")
-	seq, err := direct.publishOne(within(t), h.record(0, 0))
-	if err != nil {
-		t.Fatal(err)
+// TestPurgedByHand: after somebody has purged the stream by the server's own
+// means, whoever comes next and those who were there agree.
+func TestPurgedByHand(t *testing.T) {
+	for _, written := range []bool{false, true} {
+		t.Run(fmt.Sprint("snapshot ", written), func(t *testing.T) {
+			url := testbroker.URL(t, "nats")
+			s := openRaw(t, url)
+			c := emulated(t, s)
+			q := routing.Queue{Name: "q", MaxPriority: 1}
+			declare(t, c, q)
+			p, before := publisherOf(t, c), subscribe(t, c, "q", 2)
+			mustPublish(t, p, "q", numbered("m", 0, 10)...)
+			held := receive(t, before, 2)[0]
+			l := ledgerOf(t, s, q)
+			if written {
+				if err := l.settleUp(within(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stream, err := s.js.Stream(within(t), l.h.stream)
+			if err == nil {
+				err = stream.Purge(within(t))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			late := open(t, url)
+			after := subscribe(t, late, "q", 2)
+			want := driver.QueueInfo{Consumers: 2}
+			for ctx := within(t); inspect(t, c, "q") != want || inspect(t, late, "q") != want; {
+				if err := wait(ctx, 5*time.Millisecond); err != nil {
+					t.Fatalf("%+v, %+v", inspect(t, c, "q"), inspect(t, late, "q"))
+				}
+			}
+			if err := before.Settle(within(t), held, driver.Ack, 0); !errors.Is(err, driver.ErrLost) {
+				t.Error(err)
+			}
+			mustPublish(t, p, "q", numbered("n", 0, 4)...)
+			got := map[string]bool{}
+			for _, sub := range []driver.Subscriber{before, after} {
+				for _, d := range receive(t, sub, 2) {
+					got[d.Message.ID] = true
+					settle(t, sub, d, driver.Ack, 0)
+				}
+			}
+			if len(got) != 4 || inspect(t, c, "q") != want || inspect(t, late, "q") != want {
+				t.Errorf("%v; %+v, %+v", got, inspect(t, c, "q"), inspect(t, late, "q"))
+			}
+		})
 	}
-	l := ledgerOf(t, s, q)
-	for ctx := within(t); ; {
-		_, there, err := direct.leaderGet(ctx, h.stream, getRequest{Seq: seq})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !there {
-			break
-		}
-		if err := wait(ctx, 20*time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l.mu.Lock()
-	if l.at != seq {
-		t.Fatalf("it is at %d, not %d", l.at, seq)
-	}
-	l.mu.Unlock()
-	link.Cut()
-	settle(t, sub, ds[1], driver.Ack, 0)
-	inspect(t, c, "q")
-	mustPublish(t, p, "q", "m2", "m3")
-	expect(t, sub, "m2", "m3")
 }
 
 // TestDeedsLost: what a subscriber did comes about also if the server lost it
