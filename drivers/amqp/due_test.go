@@ -387,7 +387,7 @@ func TestDelayedToQueue(t *testing.T) {
 		t.Helper()
 		check(t, c.do(ctxOf(t), func(ch *channel) error { _, err := ch.QueueDelete("q", false, false, false); return err }))
 	}
-	check(t, publish(t, p, driver.Message{ID: "anew", Key: "k", Delay: 400 * time.Millisecond}))
+	check(t, publish(t, p, driver.Message{ID: "anew", Key: "k", Delay: time.Second}))
 	drop()
 	declare(t, c, routing.Queue{Name: "q"})
 	until(t, "it is there though nobody consumed", func() bool {
@@ -400,7 +400,7 @@ func TestDelayedToQueue(t *testing.T) {
 		return n == 1
 	})
 	arrives("anew")
-	check(t, publish(t, p, driver.Message{ID: "later", Key: "k", Delay: 100 * time.Millisecond}))
+	check(t, publish(t, p, driver.Message{ID: "later", Key: "k", Delay: time.Second}))
 	drop()
 	until(t, "it waits in the relay", func() bool {
 		n := 0
