@@ -285,7 +285,7 @@ func (s *sending) abandoned() bool { return s.over.Load() || s.publishing.Resolv
 
 // parcelDone has the retrier try again where the outcome is open.
 func (s *sending) parcelDone(p *Parcel, err error) {
-	if err != nil && (errors.Is(err, ErrGone) || errors.Is(err, driver.ErrUnconfirmed)) && !s.abandoned() {
+	if err != nil && (errors.Is(err, ErrGone) || errors.Is(err, driver.ErrUnconfirmed) && !errors.Is(err, errors.ErrUnsupported)) && !s.abandoned() {
 		if s.pub.c.retrier.again(p, s, err) {
 			return
 		}

@@ -41,7 +41,8 @@ type Store interface {
 	// is full and refuses; ErrGone when the queue's storage
 	// does not exist, which must never be made anew by it; an error that
 	// wraps driver.ErrUnconfirmed when the outcome is unknown, upon which the
-	// emulation sends it again with Retry set; any other error when the
+	// emulation sends it again with Retry set, unless it wraps
+	// errors.ErrUnsupported as well: nobody can tell; any other error when the
 	// message is certainly not stored and trying again is useless. Parcels of
 	// one queue are stored in their order.
 	//

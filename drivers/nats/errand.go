@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -26,9 +27,21 @@ type errand struct {
 }
 
 func (e *errand) finish(err error) {
-	if e.done != nil {
-		e.done <- err
+	select {
+	case e.done <- err:
+	default: // nobody waits, or not any more
 	}
+}
+
+// refuse ends the wait for an errand that was for what its caller would see,
+// and reports whether it was.
+func (e *errand) refuse(err error) bool {
+	if e.look == nil {
+		return false
+	}
+	e.look = nil
+	e.finish(err)
+	return true
 }
 
 // seen is called when the deed is in the book.
@@ -73,27 +86,34 @@ func (l *ledger) do(ctx context.Context, d deed, m *member, look func(*book, res
 			}
 			return err
 		case <-ctx.Done():
-			l.forsake(e)
-			return ctx.Err()
+			return l.forsake(e, ctx.Err())
 		}
 	}
 }
 
 // forsake ends the wait for an errand. One that was for what its caller would
 // see is not sent any more.
-func (l *ledger) forsake(e *errand) {
+func (l *ledger) forsake(e *errand, err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.look == nil {
-		return
+	if l.trouble != nil {
+		err = fmt.Errorf("%w: %w", err, l.trouble)
 	}
-	e.look = nil
-	l.errands = slices.DeleteFunc(l.errands, func(o *errand) bool { return o == e })
+	if e.refuse(err) {
+		l.errands = slices.DeleteFunc(l.errands, func(o *errand) bool { return o == e })
+	}
+	return err
 }
 
 // send is the goroutine that sends errands: one message after the other, each
-// with all that is in line by then.
+// with all that is in line by then. Nothing is written to a stream that goes by
+// other rules.
 func (l *ledger) send() {
+	select {
+	case <-l.ctx.Done():
+		return
+	case <-l.begun:
+	}
 	for {
 		select {
 		case <-l.ctx.Done():

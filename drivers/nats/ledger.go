@@ -29,6 +29,7 @@ type ledger struct {
 	ctx    context.Context // ends with the ledger
 	quit   context.CancelFunc
 	relink chan struct{} // cap 1: the trail is dead
+	begun  chan struct{} // closed once the stream was seen to go by this program's rules
 	wake   chan struct{} // cap 1: there is something to do
 	post   chan struct{} // cap 1: errands has grown
 
@@ -56,6 +57,7 @@ type ledger struct {
 	sent     map[string][]*errand // by the id of their message
 	verdicts map[uint64][]waiting // by sequence
 	used     time.Time
+	trouble  error // why the stream could not be read the last time
 	err      error // the end
 }
 
@@ -82,7 +84,7 @@ func (s *store) ledger(q *emulate.Queue) (*ledger, error) {
 	}
 	l := &ledger{
 		s: s, q: q, h: s.newHandle(q),
-		relink: make(chan struct{}, 1), wake: make(chan struct{}, 1), post: make(chan struct{}, 1), live: make(chan struct{}),
+		relink: make(chan struct{}, 1), begun: make(chan struct{}), wake: make(chan struct{}, 1), post: make(chan struct{}, 1), live: make(chan struct{}),
 		members: map[string]*member{}, sent: map[string][]*errand{}, verdicts: map[uint64][]waiting{},
 		used: time.Now(),
 	}
@@ -134,6 +136,7 @@ func (l *ledger) run() {
 				}
 				pause = min(max(2*pause, 10*time.Millisecond), time.Second)
 			}
+			l.troubled(err)
 		}
 		wait := l.chores()
 		if again {
@@ -154,6 +157,23 @@ func (l *ledger) run() {
 		if l.expired() {
 			return
 		}
+	}
+}
+
+// troubled notes how it went to read the stream. Where this program cannot read
+// it, who waits for the book waits in vain.
+func (l *ledger) troubled(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trouble = err
+	if errors.Is(err, errors.ErrUnsupported) {
+		for _, es := range l.sent {
+			for _, e := range es {
+				e.refuse(err)
+			}
+		}
+		l.errands = slices.DeleteFunc(l.errands, func(e *errand) bool { return e.refuse(err) })
+		l.unconfirmed(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err), func(waiting) bool { return true })
 	}
 }
 
@@ -279,6 +299,7 @@ func (l *ledger) chores() time.Duration {
 		}
 	}
 	if l.book == nil || l.load != nil {
+		l.unconfirmed(driver.ErrUnconfirmed, func(w waiting) bool { return w.parcel.Abandoned() })
 		l.mu.Unlock()
 		return next
 	}

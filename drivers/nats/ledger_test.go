@@ -1,12 +1,15 @@
 package nats
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
@@ -257,5 +260,58 @@ func TestPublisherKeepsNoBook(t *testing.T) {
 	}
 	if ledgers() != 1 {
 		t.Error("no ledger of a queue that is looked at")
+	}
+}
+
+// TestOtherRules: where a queue goes by the rules of another version, nobody
+// waits for a book that cannot be, and what is wrong is said.
+func TestOtherRules(t *testing.T) {
+	s := openRaw(t, testbroker.URL(t, "nats"))
+	c := emulated(t, s)
+	declare(t, c, routing.Queue{Name: "q", MaxLength: 5, Overflow: routing.RejectPublish})
+	stream, err := s.js.Stream(within(t), queueOf(t, s, "q").stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.Metadata[metaBook] = "2"
+	if _, err := s.js.UpdateStream(within(t), cfg); err != nil {
+		t.Fatal(err)
+	}
+	err = publish(t, publisherOf(t, c), "q", "x")[0]
+	if !errors.Is(err, driver.ErrUnconfirmed) || !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("publishing: %v", err)
+	}
+	if _, err := c.Subscriber(within(t), driver.SubscriberConfig{Queue: "q", Prefetch: 1}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("subscribing: %v", err)
+	}
+	if _, err := c.Inspect(within(t), "q"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("inspecting: %v", err)
+	}
+	if info, err := stream.Info(within(t)); err != nil || info.State.LastSeq != 1 {
+		t.Errorf("deeds were written to the stream: %+v, %v", info.State, err)
+	}
+}
+
+// TestUnreadableSnapshot: nor does anybody wait for a book that was written down
+// in a way that cannot be read.
+func TestUnreadableSnapshot(t *testing.T) {
+	url := testbroker.URL(t, "nats")
+	s, c := openRaw(t, url), open(t, url)
+	q := routing.Queue{Name: "q", MaxLength: 5, Overflow: routing.RejectPublish}
+	declare(t, c, q)
+	h := queueOf(t, s, "q")
+	for range 2 { // there are messages behind it
+		m := &natsgo.Msg{Subject: h.prefix + ".s", Data: []byte("of another version"), Header: natsgo.Header{headerAt: {"0"}, headerFrom: {"1"}, headerBefore: {"0"}}}
+		if _, err := s.publishOne(within(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := publish(t, publisherOf(t, c), "q", "x")[0]
+	if !errors.Is(err, driver.ErrUnconfirmed) || !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("publishing: %v", err)
+	}
+	if _, err := c.Subscriber(within(t), driver.SubscriberConfig{Queue: "q", Prefetch: 1}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("subscribing: %v", err)
 	}
 }

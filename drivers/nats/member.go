@@ -102,7 +102,11 @@ func (m *member) run() {
 		out := !m.joined
 		m.l.mu.Unlock()
 		if out && m.join(m.ctx) != nil {
-			return // the ledger has ended, or the member
+			if wait(m.ctx, time.Second) != nil {
+				return // the ledger has ended, or the member
+			}
+			signal(m.more)
+			continue
 		}
 		m.bring()
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -142,6 +143,7 @@ func decodeSnapshot(data []byte) (*snapshot, error) {
 	return s, nil
 }
 
+// unreadable is also what a snapshot of another version is.
 func unreadable(err error) error {
-	return fmt.Errorf("nats: a queue's snapshot cannot be read: %w", err)
+	return fmt.Errorf("%w: a queue's snapshot cannot be read, by this version of polymq at least: %w", errors.ErrUnsupported, err)
 }

@@ -56,7 +56,12 @@ func (l *ledger) attach(ctx context.Context) error {
 	info := stream.CachedInfo()
 	l.s.clock.observe(sent, time.Now(), info.TimeStamp)
 	if have := info.Config.Metadata[metaBook]; have != bookRules {
-		return fmt.Errorf("stream %s goes by rules %q, of another version of polymq: this one knows %s; update it", l.h.stream, have, bookRules)
+		return fmt.Errorf("%w: stream %s goes by rules %q, of another version of polymq: this one knows %s; update it", errors.ErrUnsupported, l.h.stream, have, bookRules)
+	}
+	select {
+	case <-l.begun:
+	default:
+		close(l.begun)
 	}
 	l.mu.Lock()
 	lasting, stamp, had := l.lasting, l.stamp, l.snapshot

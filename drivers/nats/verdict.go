@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -60,6 +61,22 @@ func (l *ledger) verdict(seq uint64, parcel *emulate.Parcel, repeat bool) {
 		l.judge(seq)
 	}
 	l.mu.Unlock()
+}
+
+// unconfirmed ends the wait of some for a book that is not there. The caller
+// holds the mutex.
+func (l *ledger) unconfirmed(err error, whose func(waiting) bool) {
+	maps.DeleteFunc(l.verdicts, func(seq uint64, ws []waiting) bool {
+		ws = slices.DeleteFunc(ws, func(w waiting) bool {
+			if whose(w) {
+				w.parcel.Done(err)
+				return true
+			}
+			return false
+		})
+		l.verdicts[seq] = ws
+		return len(ws) == 0
+	})
 }
 
 // judge tells the outcome of those that wait for a message, which the book has
