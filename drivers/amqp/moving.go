@@ -93,9 +93,9 @@ func (x *moving) route(exchange string) {
 	}
 	x.way.exchange = exchange
 	x.of.mu.Lock()
-	err := x.of.shut.closed(x.way, time.Now())
+	closed := x.of.shut.closed(x.way, time.Now())
 	x.of.mu.Unlock()
-	if err != nil {
+	if closed {
 		x.putBy()
 		return
 	}

@@ -60,6 +60,7 @@ type item struct {
 	frame    int   // the frame size that it was found to fit
 	tried    bool  // an earlier try had an unknown outcome
 	late     bool  // going alone, it got no answer in time
+	asked    bool  // it was there when its exchange was asked about
 	returned bool
 	later    *scheduled                    // whose copy it is
 	deaths   uint8                         // connections that ended on it
@@ -252,9 +253,13 @@ func (o *outbox) pump() {
 			o.mu.Unlock()
 			return
 		}
-		if head := o.queue[0]; !s.known[head.from.exchange] {
+		if exchange := o.queue[0].from.exchange; !s.known[exchange] {
+			for i := range o.queue {
+				it := &o.queue[i]
+				it.asked = it.asked || it.from.exchange == exchange
+			}
 			o.mu.Unlock()
-			if !o.lookUp(s, head) {
+			if !o.lookUp(s, exchange) {
 				return
 			}
 			continue
@@ -302,31 +307,35 @@ func (o *outbox) pop() item {
 	return it
 }
 
-// lookUp asks whether the exchange of the queue's head exists, on a channel
-// that may break, and resolves the head where it does not. It reports whether
-// the pump can go on.
-func (o *outbox) lookUp(s *session, head item) bool {
-	exchange := head.from.exchange
+// lookUp asks whether an exchange exists, on a channel that may break. Where it
+// does not, that is the answer for all that was there before the question: the
+// exchange may have been declared since. It reports whether the pump can go on.
+func (o *outbox) lookUp(s *session, exchange string) bool {
 	err := s.check.reopen()
 	if err == nil {
 		err = s.check.ExchangeDeclarePassive(exchange, "direct", true, false, false, false, nil)
 	}
+	if err != nil && lost(err) {
+		return !s.conn.IsClosed() && !s.ch.IsClosed()
+	}
+	var missed []item
 	o.mu.Lock()
 	if err == nil {
 		s.known[exchange] = true
-		o.mu.Unlock()
-		return true
+	} else {
+		o.filter(func(it *item) bool {
+			if !it.asked || it.from.exchange != exchange || it.forsaken() {
+				return true
+			}
+			missed = append(missed, *it)
+			return false
+		})
 	}
-	// The answer is not for what was accepted after the question: the exchange
-	// may have been declared meanwhile.
-	if lost(err) || len(o.queue) == 0 || o.queue[0].p != head.p || o.queue[0].forsaken() {
-		o.mu.Unlock()
-		return !s.conn.IsClosed() && !s.ch.IsClosed()
-	}
-	it := o.pop()
 	o.mu.Unlock()
-	it.tried = it.tried || it.partly
-	it.p.Resolve(refused(it, wrap(err)))
+	for _, it := range missed {
+		it.tried = it.tried || it.partly
+		it.p.Resolve(refused(it, wrap(err)))
+	}
 	return true
 }
 

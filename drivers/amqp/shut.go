@@ -22,29 +22,29 @@ type shut map[way]*pausing
 type pausing struct {
 	until time.Time
 	pause time.Duration // the next
-	why   error
 }
 
 const minShut, maxShut = 2 * time.Second, time.Minute
 
-// closed is why w is shut; nil where it is not, or where w is to be tried.
-func (s shut) closed(w way, now time.Time) error {
+// closed reports whether w is shut, and is not to be tried.
+func (s shut) closed(w way, now time.Time) bool {
 	if len(s) == 0 {
-		return nil
+		return false
 	}
 	for _, of := range [...]way{{exchange: w.exchange, any: true}, w} {
-		if p := s[of]; p == nil {
-			continue
-		} else if now.Before(p.until) {
-			return p.why
-		} else {
-			p.until = now.Add(p.pause) // this one tries
+		switch p := s[of]; {
+		case p == nil:
+		case now.Before(p.until):
+			return true
+		default: // this one tries
+			p.until, p.pause = now.Add(p.pause), min(2*p.pause, maxShut)
 		}
 	}
-	return nil
+	return false
 }
 
-// failed takes in how a try went; first says that w was not shut before.
+// failed takes in how a try went; first says that w was not shut before. What
+// was sent together fails together, and is one failure.
 func (s shut) failed(w way, err error, now time.Time) (first bool) {
 	if errors.Is(err, driver.ErrPermission) && !strings.Contains(err.Error(), "access to topic") {
 		w = way{exchange: w.exchange, any: true}
@@ -54,7 +54,9 @@ func (s shut) failed(w way, err error, now time.Time) (first bool) {
 		p = &pausing{pause: minShut}
 		s[w] = p
 	}
-	p.until, p.pause, p.why = now.Add(p.pause), min(2*p.pause, maxShut), err
+	if p.until.Before(now) {
+		p.until = now.Add(p.pause)
+	}
 	return first
 }
 
