@@ -3,6 +3,7 @@ package amqp
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ import (
 // refusals are what a connection knows of queues that refuse.
 type refusals struct {
 	mu     sync.Mutex
-	queues map[string]refusal // anyQueue: whether there may be others than these
+	queues map[string]refusal // anyQueue: whether there is one in the vhost
 }
 
 type refusal struct {
@@ -47,7 +48,16 @@ func (r *refusals) declared(queue string, refuses bool) {
 	r.put(queue, refusal{yes: true})
 }
 
-func (r *refusals) put(queue string, x refusal) {
+// learned takes in an answer, unless the queue was declared meanwhile.
+func (r *refusals) learned(target string, x refusal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known := r.queues[target]; !known.yes || !known.until.IsZero() {
+		r.put(target, x)
+	}
+}
+
+func (r *refusals) put(target string, x refusal) {
 	if r.queues == nil {
 		r.queues = map[string]refusal{}
 	}
@@ -58,7 +68,7 @@ func (r *refusals) put(queue string, x refusal) {
 			}
 		}
 	}
-	r.queues[queue] = x
+	r.queues[target] = x
 }
 
 func (x refusal) old() bool { return !x.until.IsZero() && time.Now().After(x.until) }
@@ -83,33 +93,18 @@ func (r *refusals) of(target string) (x refusal, known bool) {
 func (c *Conn) learn(target string) {
 	ctx, cancel := context.WithTimeout(c.ctx, 2*managementTime)
 	defer cancel()
-	answers := map[string]refusal{}
+	x := refusal{silent: true}
 	switch {
 	case target != anyQueue:
 		k, err := c.kindOf(ctx, target)
-		answers[target] = refusal{yes: k.refuses, silent: err != nil}
-	case c.management == nil:
-		answers[anyQueue] = refusal{silent: true}
-	default:
+		x = refusal{yes: k.refuses, silent: err != nil}
+	case c.management != nil:
 		var rows []queueRow
 		err := c.management.get(ctx, &rows, "queues")
-		answers[anyQueue] = refusal{silent: err != nil}
-		for _, q := range rows {
-			if q.refuses() {
-				answers[q.Name] = refusal{yes: true}
-			}
-		}
+		x = refusal{yes: slices.ContainsFunc(rows, queueRow.refuses), silent: err != nil}
 	}
-	r := &c.refusals
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for queue, x := range answers {
-		if known := r.queues[queue]; known.yes && known.until.IsZero() {
-			continue
-		}
-		x.until = time.Now().Add(refusalTime)
-		r.put(queue, x)
-	}
+	x.until = time.Now().Add(refusalTime)
+	c.refusals.learned(target, x)
 }
 
 // refusesBy reports that a queue with these arguments, under this policy, refuses
