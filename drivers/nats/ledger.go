@@ -301,7 +301,7 @@ func (l *ledger) chores() time.Duration {
 	if l.book == nil || l.load != nil {
 		l.unconfirmed(driver.ErrUnconfirmed, func(w waiting) bool { return w.parcel.Abandoned() })
 		l.mu.Unlock()
-		return next
+		return max(next, time.Millisecond)
 	}
 	if due := l.book.due(); due > 0 {
 		if left := time.Duration(due - clock); left > 0 {
