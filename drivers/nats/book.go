@@ -1,9 +1,7 @@
 package nats
 
 import (
-	"cmp"
 	"container/heap"
-	"slices"
 	"time"
 
 	"github.com/polymq/polymq/driver/emulate"
@@ -59,23 +57,6 @@ type entry struct {
 	due    int64   // given back, and not to be had before; 0: waits
 	reason emulate.Reason
 	swept  int64 // until then no other Sweep gets it
-}
-
-// reader is one consumer in the book.
-type reader struct {
-	id    string
-	limit int           // holds so many at most
-	lease time.Duration // lasts so long without a sign
-	until int64
-	holds map[uint64]*entry
-}
-
-// level are the waiting messages of one priority: those given back, which were
-// all before the others, and those that nobody had.
-type level struct {
-	back  bySeq
-	fresh []*entry
-	next  int // in fresh
 }
 
 func newBook(q *emulate.Queue) *book {
@@ -181,70 +162,6 @@ func (b *book) expire() {
 	}
 }
 
-// next is who gets the next message; nil: nobody can.
-func (b *book) next() *reader {
-	if b.q.SingleActiveConsumer {
-		for _, r := range b.readers {
-			if r.limit > 0 {
-				if len(r.holds) < r.limit {
-					return r
-				}
-				return nil
-			}
-		}
-		return nil
-	}
-	for i, r := range b.turn {
-		if len(r.holds) < r.limit {
-			copy(b.turn[i:], b.turn[i+1:])
-			b.turn[len(b.turn)-1] = r
-			return r
-		}
-	}
-	return nil
-}
-
-// head is what a reader would get next.
-func (b *book) head() *entry {
-	for i := len(b.levels) - 1; i >= 0; i-- {
-		if l := &b.levels[i]; len(l.back) > 0 {
-			return l.back[0]
-		} else if l.next < len(l.fresh) {
-			return l.fresh[l.next]
-		}
-	}
-	return nil
-}
-
-func (b *book) dequeue() *entry {
-	e := b.head()
-	l := &b.levels[e.level]
-	if len(l.back) > 0 {
-		heap.Pop(&l.back)
-	} else {
-		l.fresh[l.next] = nil
-		if l.next++; l.next > 64 && l.next > len(l.fresh)/2 {
-			l.fresh = slices.Delete(l.fresh, 0, l.next)
-			l.next = 0
-		}
-	}
-	b.ready--
-	b.bytes -= int64(e.size)
-	return e
-}
-
-// enqueue makes an entry wait.
-func (b *book) enqueue(e *entry) {
-	l := &b.levels[e.level]
-	if e.gen > 0 {
-		heap.Push(&l.back, e)
-	} else {
-		l.fresh = append(l.fresh, e)
-	}
-	b.ready++
-	b.bytes += int64(e.size)
-}
-
 // giveBack ends a hold, as an attempt or without one.
 func (b *book) giveBack(e *entry, attempt bool, delay time.Duration) {
 	delete(e.reader.holds, e.seq)
@@ -276,73 +193,6 @@ func (b *book) remove(e *entry) {
 	b.gone = append(b.gone, e.seq)
 }
 
-func (b *book) reader(id string) *reader {
-	for _, r := range b.readers {
-		if r.id == id {
-			return r
-		}
-	}
-	return nil
-}
-
-// strike removes a reader that holds nothing.
-func (b *book) strike(r *reader) {
-	b.readers = slices.DeleteFunc(b.readers, func(o *reader) bool { return o == r })
-	b.turn = slices.DeleteFunc(b.turn, func(o *reader) bool { return o == r })
-	if r.limit > 0 {
-		b.unused()
-	}
-}
-
-// consumers is how many readers take messages: one whose limit is 0 has left,
-// but for what it holds.
-func (b *book) consumers() (n int) {
-	for _, r := range b.readers {
-		if r.limit > 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// unused notes the time if nobody reads any more.
-func (b *book) unused() {
-	if b.consumers() == 0 {
-		b.idle = b.now
-	}
-}
-
-// purge removes what waits of the messages up to one, and says how much that
-// was.
-func (b *book) purge(last uint64) (n int) {
-	old := func(e *entry) bool {
-		if e.seq > last {
-			return false
-		}
-		n++
-		b.remove(e)
-		return true
-	}
-	waiting := func(e *entry) bool {
-		if !old(e) {
-			return false
-		}
-		b.ready--
-		b.bytes -= int64(e.size)
-		return true
-	}
-	for i := range b.levels {
-		l := &b.levels[i]
-		l.back = slices.DeleteFunc(l.back, waiting)
-		heap.Init(&l.back)
-		l.fresh = slices.DeleteFunc(slices.Delete(l.fresh, 0, l.next), waiting)
-		l.next = 0
-	}
-	b.delayed = slices.DeleteFunc(b.delayed, old)
-	heap.Init(&b.delayed)
-	return n
-}
-
 // sweep takes at most n entries that were given up, for no other Sweep to get
 // before the lease is over.
 func (b *book) sweep(n int, lease time.Duration) (took []*entry) {
@@ -368,14 +218,6 @@ func (b *book) unswept(now int64) (n int) {
 	return n
 }
 
-// unsettled is how many messages readers hold.
-func (b *book) unsettled() (n int) {
-	for _, r := range b.readers {
-		n += len(r.holds)
-	}
-	return n
-}
-
 // due is when something happens by itself that readers wait for; 0: never.
 func (b *book) due() int64 {
 	var due int64
@@ -391,32 +233,4 @@ func (b *book) due() int64 {
 		sooner(b.delayed[0].due)
 	}
 	return due
-}
-
-// bySeq and byDue are heaps.
-type (
-	bySeq []*entry
-	byDue []*entry
-)
-
-func (h bySeq) Len() int           { return len(h) }
-func (h bySeq) Less(i, j int) bool { return h[i].seq < h[j].seq }
-func (h bySeq) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *bySeq) Push(x any)        { *h = append(*h, x.(*entry)) }
-func (h *bySeq) Pop() any          { return pop((*[]*entry)(h)) }
-
-func (h byDue) Len() int { return len(h) }
-func (h byDue) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(h[i].due, h[j].due), cmp.Compare(h[i].seq, h[j].seq)) < 0
-}
-func (h byDue) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *byDue) Push(x any)   { *h = append(*h, x.(*entry)) }
-func (h *byDue) Pop() any     { return pop((*[]*entry)(h)) }
-
-func pop(h *[]*entry) *entry {
-	last := len(*h) - 1
-	e := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return e
 }
