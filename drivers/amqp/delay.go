@@ -59,7 +59,6 @@ type delays struct {
 	// with a broker that was killed and has forgotten it, or somebody's deletion.
 	epoch atomic.Int64
 	turn  chan struct{} // cap 1: held while declaring
-	used  atomic.Bool   // this connection has delayed messages to be published
 	// The rest is as it was in one epoch, and of whoever has the turn.
 	known     int64
 	levels    uint64 // bit k: queue k

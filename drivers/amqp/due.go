@@ -24,7 +24,6 @@ func (c *Conn) ensureDue(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	d.used.Store(true)
 	if !d.due {
 		err := c.do(ctx, func(ch *channel) error {
 			form, err := formOf(routing.Queue{Name: dueQueue, Type: typeQuorum}, c.version)
@@ -45,11 +44,11 @@ func (c *Conn) ensureDue(ctx context.Context) error {
 	return nil
 }
 
-// ensureDueAgain makes what a mover has found to be gone stand again, where this
-// connection has delayed messages: what was confirmed comes there.
+// ensureDueAgain makes what a mover has found to be gone stand again: what is in
+// the levels was confirmed and comes there.
 func (c *Conn) ensureDueAgain() bool {
 	c.delays.forget()
-	return c.delays.used.Load() && c.ensureLevels(c.ctx, 0) == nil && c.ensureDue(c.ctx) == nil
+	return c.ensureLevels(c.ctx, 0) == nil && c.ensureDue(c.ctx) == nil
 }
 
 // ensureUnroutable declares where messages go that nothing takes when they are
