@@ -12,7 +12,7 @@ import (
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c clock
-		ahead := func() time.Duration { return c.now().Sub(time.Now()) }
+		ahead := func() time.Duration { return time.Until(c.now()) }
 		// told is an answer that took a while, and came from a server that is
 		// ahead by some time.
 		told := func(took, by time.Duration) {
