@@ -31,7 +31,6 @@ func TestConformance(t *testing.T) {
 			b := testbroker.Start(t, "amqp")
 			return b.URL(), b.Restart
 		},
-		// The management API's figures are up to five seconds old.
-		Patience: 15 * time.Second,
+		Patience: 7 * time.Second,
 	})
 }

@@ -107,6 +107,7 @@ func TestCountsTakenOut(t *testing.T) {
 // TestDeadUnroutable: what dies in polymq.unroutable shows where it was
 // published, and nothing of the way that it came.
 func TestDeadUnroutable(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "y", Kind: routing.Direct}},

@@ -20,6 +20,7 @@ var plainQ = routing.Topology{Queues: []routing.Queue{{Name: "q"}}}
 // TestDelayInQueueMadeAnew: another connection deletes and declares a queue to
 // which this one has delayed messages before.
 func TestDelayInQueueMadeAnew(t *testing.T) {
+	t.Parallel()
 	url := testbroker.URL(t, "amqp")
 	a, b := openURL(t, url), openURL(t, url)
 	check(t, a.Declare(ctxOf(t), plainQ))
@@ -42,6 +43,7 @@ func TestDelayInQueueMadeAnew(t *testing.T) {
 // TestDelayMadeByAnother: neither a first look before there were delays nor a
 // queue that is missing keeps a connection from restoring the way back.
 func TestDelayMadeByAnother(t *testing.T) {
+	t.Parallel()
 	url := testbroker.URL(t, "amqp")
 	a, b := openURL(t, url), openURL(t, url)
 	check(t, a.Declare(ctxOf(t), plainQ))
@@ -66,6 +68,7 @@ func TestDelayMadeByAnother(t *testing.T) {
 
 // TestDelayOutlivesQueue: copies become due while their queue is missing.
 func TestDelayOutlivesQueue(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), plainQ))
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "sentinel"}}}))

@@ -69,6 +69,7 @@ func TestDelayedPublish(t *testing.T) {
 }
 
 func TestDelayedToMissingExchange(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), routing.Topology{Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Fanout}}}))
 	p, q := publisherOf(t, c, "missing"), publisherOf(t, c, "x")
@@ -87,6 +88,7 @@ func TestDelayedToMissingExchange(t *testing.T) {
 // TestDueAndUnroutable: the alternate exchange takes it, else polymq.unroutable,
 // which shows where it was published.
 func TestDueAndUnroutable(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Direct, Alternate: "alt"}, {Name: "alt", Kind: routing.Fanout}, {Name: "y", Kind: routing.Direct}, {Name: "gone", Kind: routing.Direct}},
@@ -148,6 +150,7 @@ func TestDueAndUnroutable(t *testing.T) {
 // queue; one for another queue comes through at once, and they when there is
 // room.
 func TestDueHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "full", MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "free"}}}))
 	p := publisherOf(t, c, "")
@@ -181,6 +184,7 @@ func TestDueHoldsUpNobody(t *testing.T) {
 
 // TestDelaySurvivesRestart: the broker is restarted while a message waits.
 func TestDelaySurvivesRestart(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("-short: starts a broker")
 	}
@@ -189,7 +193,7 @@ func TestDelaySurvivesRestart(t *testing.T) {
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
 	p := publisherOf(t, c, "")
 	start := time.Now()
-	const short, long = 2 * time.Second, 20 * time.Second
+	const short, long = time.Second, 12 * time.Second
 	check(t, publish(t, p, driver.Message{ID: "short", Key: "q", Delay: short}))
 	check(t, publish(t, p, driver.Message{ID: "long", Key: "q", Delay: long}))
 	b.Restart()
@@ -269,6 +273,7 @@ func TestMoverDies(t *testing.T) {
 // TestMoverTakesOver: what is due is moved by a connection that never delayed
 // anything itself, once all others have gone.
 func TestMoverTakesOver(t *testing.T) {
+	t.Parallel()
 	url := testbroker.URL(t, "amqp")
 	a := openURL(t, url)
 	check(t, a.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
@@ -299,6 +304,7 @@ func TestForeignDue(t *testing.T) {
 // TestNackedTTL: a delay does not free a message from its time to live, nor is
 // it shortened by it.
 func TestNackedTTL(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{
 		{Name: "q", DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dlq"}, {Name: "dlq"}, {Name: "other"},
@@ -335,6 +341,7 @@ func TestNackedTTL(t *testing.T) {
 
 // TestLongDelay: more than the levels can hold is passed in several turns.
 func TestLongDelay(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), plainQ))
 	p := publisherOf(t, c, "").(*publisher)

@@ -130,6 +130,7 @@ func TestExclusiveComesBack(t *testing.T) {
 // TestExclusiveEndedByItself: one that has expired and is declared otherwise is
 // made anew as the last declaration says, without the bindings of the first.
 func TestExclusiveEndedByItself(t *testing.T) {
+	t.Parallel()
 	url := testbroker.URL(t, "amqp")
 	link := testbroker.Proxy(t, url)
 	c, other := openURL(t, link.URL()), openURL(t, url)

@@ -63,6 +63,7 @@ func until(t *testing.T, what string, f func() bool) {
 // TestBrokerKilled kills the broker with -9 twice under load: nothing that was
 // confirmed is lost, publishers and a subscriber go on by themselves.
 func TestBrokerKilled(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("-short: starts a broker")
 	}

@@ -74,6 +74,7 @@ func tryOpen(t *testing.T, url string) error {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	good := testbroker.URL(t, "amqp")
 	_, rest, _ := strings.Cut(good, "@")
 	host, _, _ := strings.Cut(rest, "/")

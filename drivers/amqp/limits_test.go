@@ -145,6 +145,7 @@ func TestDefaultType(t *testing.T) {
 // TestMessageTTL: the shorter one counts, rounded up; the dead letter tells of
 // it and has none.
 func TestMessageTTL(t *testing.T) {
+	t.Parallel()
 	c := open(t)
 	for _, kind := range []string{typeQuorum, typeClassic} {
 		q, dlq := "q-"+kind, "dlq-"+kind

@@ -42,6 +42,7 @@ func sessionOf(o *outbox) *session {
 // may not write to. What it moves in vain comes by another, and its own
 // publishers do not notice.
 func TestMoverMayNot(t *testing.T) {
+	t.Parallel()
 	raw := testbroker.URL(t, "amqp")
 	admin := openURL(t, raw)
 	check(t, admin.Declare(ctxOf(t), routing.Topology{
@@ -84,6 +85,7 @@ func TestMoverMayNot(t *testing.T) {
 // it. Neither is held up by that: what the Conn publishes itself, nor what is
 // delayed for others.
 func TestMoverOfQueueThatNeverAnswers(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("-short: starts a broker")
 	}
@@ -134,6 +136,7 @@ func TestMoverOfQueueThatNeverAnswers(t *testing.T) {
 // TestDueDeleted: what delayed messages need is deleted. It is made anew for
 // what is delayed later.
 func TestDueDeleted(t *testing.T) {
+	t.Parallel()
 	url := testbroker.URL(t, "amqp")
 	c, other := openURL(t, url), openURL(t, url)
 	declare(t, c, routing.Queue{Name: "q"})
@@ -202,6 +205,7 @@ func TestDelayedWhileAway(t *testing.T) {
 // TestMoverMayNotConfigure: a user who may not make the levels in which messages
 // are put by leaves what is due to others, and says so once.
 func TestMoverMayNotConfigure(t *testing.T) {
+	t.Parallel()
 	raw := testbroker.URL(t, "amqp")
 	admin := openURL(t, raw)
 	declare(t, admin, routing.Queue{Name: "full", MaxLength: 1, Overflow: routing.RejectPublish}, routing.Queue{Name: "q"})

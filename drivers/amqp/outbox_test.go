@@ -126,6 +126,7 @@ func TestRetriedIsUnknown(t *testing.T) {
 // TestStuckAloneHoldsUpNobody: a message that goes alone and gets no
 // confirmation, of a publisher that is closed, is not waited for for ever.
 func TestStuckAloneHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	link := testbroker.Proxy(t, testbroker.URL(t, "amqp"))
 	c := openURL(t, link.URL())
 	declare(t, c, routing.Queue{Name: "q"})

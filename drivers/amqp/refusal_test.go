@@ -94,6 +94,7 @@ func age(c *Conn) {
 
 // TestNackWithoutLeader: a nack is a refusal only where the queue refuses.
 func TestNackWithoutLeader(t *testing.T) {
+	t.Parallel()
 	broker := testbroker.URL(t, "amqp")
 	other := openURL(t, broker)
 	check(t, other.Declare(ctxOf(t), routing.Topology{

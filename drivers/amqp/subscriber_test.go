@@ -49,6 +49,7 @@ func TestSubscriberAbandoned(t *testing.T) {
 // TestCloseOfSilentBroker closes a subscriber and a connection under which the
 // broker answers nothing, with far more time than they need.
 func TestCloseOfSilentBroker(t *testing.T) {
+	t.Parallel()
 	link := testbroker.Proxy(t, testbroker.URL(t, "amqp"))
 	c := openURL(t, link.URL()+"&heartbeat=10m")
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
