@@ -258,16 +258,26 @@ func (p *player) consumers(q routing.Queue, n int) int {
 	return n
 }
 
-// await is patient until the states are as wanted, and returns the last.
+// await is patient until the states are as wanted, and returns the last. Again and
+// again it asks only for a queue that is not so yet, then for all once more.
 func (p *player) await(want []State) ([]State, error) {
 	wait := 2 * time.Millisecond
-	for end := time.Now().Add(p.waited); ; {
+	end := time.Now().Add(p.waited)
+	over := func() bool { return time.Now().After(end) || p.ctx.Err() != nil }
+	for {
 		states, err := p.states()
-		if err != nil || slices.Equal(states, want) || time.Now().After(end) || p.ctx.Err() != nil {
+		if err != nil || slices.Equal(states, want) || over() {
 			return states, err
 		}
-		pause(p.ctx, wait)
-		wait = min(wait*3/2, 30*time.Millisecond)
+		for i, w := range want {
+			for states[i] != w && !over() {
+				pause(p.ctx, wait)
+				wait = min(wait*3/2, 30*time.Millisecond)
+				if states[i], err = p.state(p.queues[w.Queue]); err != nil {
+					return states, err
+				}
+			}
+		}
 	}
 }
 
