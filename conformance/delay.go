@@ -191,8 +191,9 @@ func delayedToFull(e *env) {
 func delayedToMissing(e *env) {
 	c := e.open()
 	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Fanout}, "q", "other", to("x", "q", ""))
-	e.publish(c, "x", after("k", "of a vanished exchange", awhile))
-	e.publish(c, "", after("q", "of a vanished queue", awhile), after("other", "1", 2*awhile))
+	const due = 5 * awhile // they have vanished by then, on a slow machine too
+	e.publish(c, "x", after("k", "of a vanished exchange", due))
+	e.publish(c, "", after("q", "of a vanished queue", due), after("other", "1", due+awhile))
 	e.must(c.DeleteExchange(e.ctx, "x", nil), "DeleteExchange")
 	e.must(c.DeleteQueue(e.ctx, "q", nil), "DeleteQueue")
 	e.ack(e.receiveThe(e.subscriber(c, "other", 1), "1"))
