@@ -57,6 +57,9 @@ func (s suites) run(ctx context.Context, i installed) result {
 	began := time.Now()
 	// A row is two levels below the test that runs it.
 	r.Conformance = s.test(ctx, i, "./drivers/"+i.scheme, 2, longest, "^TestConformance$")
+	if ctx.Err() != nil {
+		return r // what was interrupted says nothing
+	}
 	r.Took = time.Since(began).Round(time.Second)
 	fmt.Printf("%s: conformance: %s, in %v\n", i.name, r.Conformance, r.Took)
 	select {
@@ -80,6 +83,9 @@ func (s suites) run(ctx context.Context, i installed) result {
 	}
 	if len(r.Oracle.Differences) == 0 {
 		r.Oracle.Differences = played.Failed
+	}
+	if ctx.Err() != nil {
+		return r
 	}
 	took := time.Since(began).Round(time.Second)
 	r.Took += took
