@@ -38,11 +38,14 @@ func build(ctx context.Context, dir string) (suites, error) {
 	if err := cmd.Run(); err != nil {
 		return s, fmt.Errorf("build the tests: %w", err)
 	}
-	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty=, changed").Output()
+	out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short", "HEAD").Output()
 	if err != nil {
 		return s, fmt.Errorf("ask for the commit: %w", err)
 	}
 	s.commit = strings.TrimSpace(string(out))
+	if err := exec.CommandContext(ctx, "git", "diff", "--quiet", "HEAD", "--", ".", ":(exclude)"+page).Run(); err != nil {
+		s.commit += ", changed"
+	}
 	return s, nil
 }
 
