@@ -38,6 +38,7 @@ type book struct {
 	forgotten uint64    // refusals up to here may be missing there
 	taken     uint64    // the last message that was not refused
 	gone      []uint64  // not here any more, and in the stream perhaps still
+	purged    []purged  // the latest
 
 	given func(r *reader, e *entry) // hears what a reader gets
 	ended func(r *reader)           // hears that a reader's lease has run out
@@ -115,6 +116,7 @@ func (b *book) advance(at int64) {
 		n++
 	}
 	b.forget(n)
+	b.forgetPurges()
 	b.returned()
 }
 

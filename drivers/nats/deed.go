@@ -10,7 +10,7 @@ import (
 // among its messages, several in one message, in the header headerDeeds.
 type deed struct {
 	Do string `json:"do"`
-	By string `json:"by,omitempty"` // the reader
+	By string `json:"by,omitempty"` // the reader; of a purge its own name
 	N  int    `json:"n,omitempty"`  // a limit
 	MS int64  `json:"ms,omitempty"` // a lease
 	// List are deliveries: a sequence, how often it was handed out by then,
@@ -110,11 +110,7 @@ func (b *book) deed(d *deed, at int64) (res result) {
 	case doDrop:
 		b.drop(d.List)
 	case doPurge:
-		for _, item := range d.List {
-			if len(item) > 0 {
-				res.n += b.purge(uint64(item[0]))
-			}
-		}
+		res.n = b.purgeOnce(d.By, d.List)
 	case doTouch:
 		b.idle = b.now
 	}

@@ -86,11 +86,41 @@ func TestPurgeNamesTheLast(t *testing.T) {
 	b.deed(&deed{Do: doJoin, By: "r", N: 2, MS: 1000}, 0)
 	b.deed(&deed{Do: doNack, By: "r", List: [][]int64{{1, 1, 500}, {2, 1, 0}}}, 0) // 2 and 3 are held now
 	b.deed(&deed{Do: doLimit, By: "r", List: [][]int64{{2, 2}}}, 0)                // 2 waits
-	late := &deed{Do: doPurge, List: [][]int64{{4}}}
+	late := &deed{Do: doPurge, By: "late", List: [][]int64{{4}}}
 	if res := b.deed(late, 0); res.n != 3 || b.ready != 2 || b.bytes != 20 || len(b.delayed) != 0 || b.unsettled() != 1 {
 		t.Errorf("%d purged, left:\n%s", res.n, b.dump())
 	}
 	if e := b.dequeue(); e.seq != 5 {
 		t.Errorf("%d is next", e.seq)
+	}
+}
+
+// TestPurgeSentAgain: who missed what came of a purge hears it when it is sent
+// again, also from a book made of a snapshot, and nothing more is purged.
+func TestPurgeSentAgain(t *testing.T) {
+	b := newBook(&emulate.Queue{})
+	for seq := uint64(1); seq <= 3; seq++ {
+		b.message(seq, 0, 0, 10, 0)
+	}
+	d := &deed{Do: doPurge, By: "p", List: [][]int64{{2}}}
+	b.deed(d, 0)
+	data, err := b.snapshot(4).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := decodeSnapshot(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &loading{q: b.q, until: 4}
+	l.message(3, 0, 0, 10, 0)
+	for name, b := range map[string]*book{"the same book": b, "a loaded one": l.book(snap)} {
+		if res := b.deed(d, 0); res.n != 2 || b.ready != 1 {
+			t.Errorf("%s: %d purged, %d ready", name, res.n, b.ready)
+		}
+		b.deed(&deed{Do: doTick}, purgedTime+1)
+		if len(b.purged) > 0 {
+			t.Errorf("%s: the purge is never forgotten", name)
+		}
 	}
 }

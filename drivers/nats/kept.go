@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -71,8 +72,8 @@ func (s *store) purgeKept(ctx context.Context, q *emulate.Queue) (n int, err err
 	if err != nil || last == 0 {
 		return 0, err
 	}
-	d := deed{Do: doPurge, List: [][]int64{{int64(last)}}}
-	err = s.ask(ctx, q, "purging the queue", d, func(_ *ledger, _ *book, r result) { n += r.n })
+	d := deed{Do: doPurge, By: rand.Text(), List: [][]int64{{int64(last)}}}
+	err = s.ask(ctx, q, "purging the queue", d, func(_ *ledger, _ *book, r result) { n = r.n })
 	return n, err
 }
 

@@ -29,6 +29,9 @@ func (l *loading) book(s *snapshot) *book {
 	for _, r := range s.Refused {
 		b.refused = append(b.refused, refusal{uint64(r[0]), uint64(r[1]), r[2]})
 	}
+	for _, p := range s.Purged {
+		b.purged = append(b.purged, purged{p.Name, p.N, p.At})
+	}
 	for _, r := range s.Readers {
 		b.readers = append(b.readers, &reader{id: r.ID, limit: r.Limit, lease: ms(r.MS), until: r.Until, holds: map[uint64]*entry{}})
 	}

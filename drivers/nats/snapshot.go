@@ -36,6 +36,14 @@ type snapshot struct {
 	Refused   [][3]int64 `json:"refused,omitempty"`
 	Forgotten uint64     `json:"forgotten,omitempty"` // refusals up to here may be missing
 	Taken     uint64     `json:"taken,omitempty"`     // the last message that was not refused
+	// Purged are the latest purges.
+	Purged []purgedSnapshot `json:"purged,omitempty"`
+}
+
+type purgedSnapshot struct {
+	Name string `json:"by"`
+	N    int    `json:"n"`
+	At   int64  `json:"at"`
 }
 
 type readerSnapshot struct {
@@ -59,6 +67,9 @@ func (b *book) snapshot(at uint64) *snapshot {
 	s := &snapshot{At: at, Now: b.now, Used: b.used, Idle: b.idle, Forgotten: b.forgotten, Taken: b.taken}
 	for _, r := range b.refused {
 		s.Refused = append(s.Refused, [3]int64{int64(r.first), int64(r.last), r.at})
+	}
+	for _, p := range b.purged {
+		s.Purged = append(s.Purged, purgedSnapshot{p.name, p.n, p.at})
 	}
 	places := make(map[*reader]int64, len(b.readers))
 	for i, r := range b.readers {
