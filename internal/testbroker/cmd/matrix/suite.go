@@ -23,7 +23,8 @@ type suites struct {
 	oracles chan struct{} // as many as may run at a time: they keep a processor busy
 }
 
-// The longest that a run may take; what hangs is shown with its stacks.
+// The longest that a suite may take, and half of what an oracle may; what hangs is
+// shown with its stacks.
 const longest = 20 * time.Minute
 
 // How many scripts the oracle plays on brokers that it does not compare with:
@@ -78,7 +79,7 @@ func (s suites) run(ctx context.Context, i installed) result {
 		env = append(env, "ORACLE_BACKENDS="+i.scheme, "ORACLE_SCRIPTS="+cmp.Or(os.Getenv("ORACLE_SCRIPTS"), scripts))
 	}
 	seconds, _ := time.ParseDuration(os.Getenv("ORACLE_SECONDS") + "s")
-	played := s.test(ctx, i, "./internal/oracle", 0, longest+seconds, "^TestOracle$", env...)
+	played := s.test(ctx, i, "./internal/oracle", 0, 2*longest+seconds, "^TestOracle$", env...)
 	if text, err := os.ReadFile(report); err != nil {
 		played.Failed = append(played.Failed, "no report: "+err.Error())
 	} else if err := json.Unmarshal(text, &r.Oracle); err != nil {
