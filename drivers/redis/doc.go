@@ -50,10 +50,28 @@
 // heard of for 3 s. What was given back with a delay counts when that is over. TTLs
 // and delays go by the server's clock.
 //
-// A user with an ACL needs at least
+// # Permissions
 //
-//	~polymq:* &polymq:* +@connection +@stream +@sortedset +@hash +@string
-//	+exists +del +unlink +time +info +publish +subscribe +fcall +function|load
+// Three ACL users for the namespace default, the least that they need. admin
+// declares, binds and deletes, also what others need made for them (see below),
+// and loads the library. app publishes, consumes, purges, inspects and verifies
+// what is there; the change of the topology is refused with ErrPermission.
+//
+//	ACL SETUSER admin on >password resetkeys resetchannels ~polymq:{default}* ~polymq:{default:* &polymq:{default}:changed
+//	ACL SETUSER admin -@all +@connection +info +time +publish +subscribe +fcall +function|load
+//	ACL SETUSER admin +@stream +@sortedset +@hash +get +set +exists +del +unlink
+//
+//	ACL SETUSER app on >password resetkeys resetchannels &polymq:{default}:changed ~polymq:{default:*
+//	ACL SETUSER app ~polymq:{default} ~polymq:{default}:leases ~polymq:{default}:leader
+//	ACL SETUSER app %R~polymq:{default}:version %R~polymq:{default}:topology %R~polymq:{default}:changes
+//	ACL SETUSER app -@all +@connection +info +time +publish +subscribe +fcall
+//	ACL SETUSER app +@stream -xgroup|create -xgroup|destroy +@sortedset +@hash +get +set +exists +del
+//
+// Some publishes make something in the topology: the first with a Delay in a
+// namespace, and the first with a TTL of its own for a queue without one. So do
+// exclusive and auto-delete queues. An app's are refused (ErrPermission) until an
+// admin's have done it. Where an app is the only one connected, queues that end by
+// themselves stay until an admin is there.
 //
 // Each subscriber uses a connection of its own.
 package redis

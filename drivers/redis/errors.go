@@ -63,12 +63,13 @@ func notSent(err error) bool {
 // mapped gives the server's answer its sentinel.
 func mapped(err error) error {
 	answer := reply(err)
+	if isDenied(answer) {
+		return denied(answer, "xgroup|create", err)
+	}
 	word, _, _ := strings.Cut(answer, " ")
 	switch word {
 	case "":
 		return err
-	case "NOPERM":
-		return fmt.Errorf("%w: grant the user the commands and keys that the documentation of drivers/redis names: %w", driver.ErrPermission, err)
 	case "NOAUTH", "WRONGPASS":
 		return fmt.Errorf("%w: check the user name and password of the URL: %w", driver.ErrPermission, err)
 	case "POLYMQFULL":
@@ -86,8 +87,47 @@ func mapped(err error) error {
 	return err
 }
 
+// isDenied reports a command or key that the user's ACL does not grant: to a call,
+// or to a function that it made, of which Redis says it before 7.2 and after.
+func isDenied(answer string) bool {
+	for _, p := range []string{"NOPERM", "ERR The user executing the script can't ", "ERR ACL failure in script"} {
+		if strings.HasPrefix(answer, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// denied names the right that is missing; making is the command that a function
+// ran which did not say so, as Redis before 7.2 keeps it to itself.
+func denied(answer, making string, err error) error {
+	right := "a right on the keys of the topology ({vhost}:version, :topology and :changes; an admin writes them), or on those of a queue"
+	switch command := between(answer, "to run the '", "'"); {
+	case command != "":
+		right = "+" + command
+	case strings.Contains(answer, "key"), strings.Contains(answer, "channel"):
+	case strings.Contains(answer, libraryName+"_delete"), strings.Contains(answer, libraryName+"_rules_delete"):
+		right = "+unlink"
+	default:
+		right = "+" + making
+	}
+	return fmt.Errorf("%w: the user's ACL lacks %s (see Permissions in the documentation of drivers/redis): %w", driver.ErrPermission, right, err)
+}
+
+func between(s, before, after string) string {
+	_, s, _ = strings.Cut(s, before)
+	s, _, ok := strings.Cut(s, after)
+	if !ok {
+		return ""
+	}
+	return s
+}
+
 // refused is the outcome of a message that the server would not store.
 func refused(err error) error {
+	if answer := reply(err); isDenied(answer) {
+		return denied(answer, "xadd", err)
+	}
 	err = mapped(err)
 	if errors.Is(err, driver.ErrPermission) || errors.Is(err, driver.ErrRejected) {
 		return err
