@@ -46,7 +46,7 @@ func (o *outbox) ended(err *amqp091.Error) {
 	o.mu.Unlock()
 	for _, it := range guilty {
 		it.tried = (it.tried || it.partly) && !intrinsic(err)
-		it.p.Resolve(refused(it, wrap(err)))
+		it.p.Resolve(refused(it, wrap(lacking(writing, err))))
 	}
 	signal(o.wake)
 }

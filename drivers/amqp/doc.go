@@ -176,6 +176,24 @@
 // week in the queue polymq.delay.gone, their queue in the header polymq-queue.
 // A queue deleted by other means leaves its relay behind.
 //
+// # Permissions
+//
+// What users of the vhost shop need, as RabbitMQ's configure, write and read: an
+// administrator, who declares, binds and deletes; an application, which publishes,
+// consumes, delays and verifies what is there, be it made by an administrator; one
+// that delays nothing; and one that publishes to the exchange orders and no other.
+//
+//	rabbitmqctl set_permissions -p shop admin   .* .* .*
+//	rabbitmqctl set_permissions -p shop app     ^polymq\.(delay\..*|unroutable)$ .* .*
+//	rabbitmqctl set_permissions -p shop plain   ^$ .* .*
+//	rabbitmqctl set_permissions -p shop orderer ^$ ^orders$ ^$
+//
+// The default exchange is amq.default there. To consume is read on the queue, to
+// bind a queue write on it and read on the exchange. Refusals are ErrPermission
+// and name what is missing. Verify needs no permission, but with the management
+// option a user with the tag management. Some subscribers do more than consume, see
+// Queues: they tell the log where they lack a permission for it.
+//
 // # What the management API is needed for
 //
 // Topology, Inspect, and Verify of bindings. Without the option they answer

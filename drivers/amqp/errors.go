@@ -11,6 +11,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
 )
 
 // wrap puts the sentinel that fits in front of the broker's own error.
@@ -39,6 +40,38 @@ func wrap(err error) error {
 		return wrapPrecondition(e, err)
 	}
 	return err
+}
+
+// The permissions that a broker asks for, with what it says about an exchange and
+// about a queue: which of them is missing, it does not say before RabbitMQ 3.13.
+type permissions struct{ exchange, queue string }
+
+var (
+	makeExchange = permissions{exchange: "configure (where it has an Alternate also read, and write on that)"}
+	makeQueue    = permissions{"write, since it is for dead letters", "configure (where it has a DeadLetterExchange also read)"}
+	configure    = permissions{"configure", "configure"}
+	reading      = permissions{"read", "read"}
+	writing      = permissions{"write", "write"}
+)
+
+func bindRights(b routing.Binding) permissions {
+	if b.ToExchange != "" {
+		return permissions{"read on the binding's exchange and write on where it leads", ""}
+	}
+	return permissions{"read", "write"}
+}
+
+// lacking adds which permission the user needs that the broker refused access.
+func lacking(p permissions, err error) error {
+	var e *amqp091.Error
+	if !errors.As(err, &e) || e.Code != amqp091.AccessRefused {
+		return err
+	}
+	right := p.queue
+	if strings.Contains(e.Reason, "access to exchange '") {
+		right = p.exchange
+	}
+	return fmt.Errorf("the user needs the permission %s: %w", right, err)
 }
 
 func wrapPrecondition(e *amqp091.Error, err error) error {

@@ -91,6 +91,7 @@ func (s *subscriber) consume(ctx context.Context, conn *amqp091.Connection) (*li
 	l.canceled = ch.NotifyCancel(make(chan string, 1))
 	if err = ch.Qos(s.prefetch, 0, false); err == nil {
 		l.deliveries, err = ch.Consume(s.queue, consumerTag, false, false, false, false, nil)
+		err = lacking(reading, err)
 	}
 	if s.raw && err == nil {
 		l.kind.kind = typeQuorum

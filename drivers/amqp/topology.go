@@ -41,7 +41,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	return c.doWith(ctx, names, func(ch *channel) error {
 		for i, e := range t.Exchanges {
 			if err := ch.ExchangeDeclare(e.Name, string(e.Kind), !e.Transient, false, false, false, exchanges[i]); err != nil {
-				return fmt.Errorf("exchange %q: %w", e.Name, err)
+				return fmt.Errorf("exchange %q: %w", e.Name, lacking(makeExchange, err))
 			}
 		}
 		for i, q := range t.Queues {
@@ -49,7 +49,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 				return err
 			}
 			if err := queues[i].declare(ch, q.Name); err != nil {
-				return fmt.Errorf("queue %q: %w", q.Name, locked(ch, q, transientRefused(q, err)))
+				return fmt.Errorf("queue %q: %w", q.Name, locked(ch, q, transientRefused(q, lacking(makeQueue, err))))
 			}
 			if q.Exclusive {
 				c.exclusives.add(ch.conn, q.Name, queues[i])
@@ -98,7 +98,7 @@ func bind(ch *channel, b routing.Binding) error {
 func (c *Conn) bindAll(ch *channel, bs []routing.Binding) error {
 	for _, b := range bs {
 		if err := bind(ch, b); err != nil {
-			return fmt.Errorf("binding %s: %w", bindingText(b), err)
+			return fmt.Errorf("binding %s: %w", bindingText(b), lacking(bindRights(b), err))
 		}
 		c.exclusives.bound(b)
 	}
@@ -135,7 +135,7 @@ func (c *Conn) Unbind(ctx context.Context, bs []routing.Binding) error {
 				err = ch.reopen()
 			}
 			if err != nil {
-				return fmt.Errorf("binding %s: %w", bindingText(b), err)
+				return fmt.Errorf("binding %s: %w", bindingText(b), lacking(bindRights(b), err))
 			}
 		}
 		return nil
@@ -181,7 +181,7 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 		if missing(err) {
 			return nil
 		}
-		return err
+		return lacking(configure, err)
 	})
 	release(err == nil)
 	c.refusals.declared(name, false)
@@ -231,7 +231,7 @@ func (c *Conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteO
 		if err == nil {
 			c.exclusives.unbound(func(b routing.Binding) bool { return b.Exchange == name })
 		}
-		return err
+		return lacking(configure, err)
 	})
 }
 
@@ -241,7 +241,7 @@ func (c *Conn) Purge(ctx context.Context, queue string) (int, error) {
 	err := c.doWith(ctx, []string{queue}, func(ch *channel) error {
 		k, err := ch.QueuePurge(queue, false)
 		n += k
-		return err
+		return lacking(reading, err)
 	})
 	if err != nil {
 		return 0, err // f may still be writing n
