@@ -327,3 +327,30 @@ func TestLateIsRight(t *testing.T) {
 		t.Error(d, err)
 	}
 }
+
+// TestLeftOver: what a script left to be delivered late is not another's.
+func TestLeftOver(t *testing.T) {
+	w := openWorkers(t, 1, []string{"amqp", "mem"})[0]
+	amqp := w.libs["amqp"]
+	for _, err := range amqp.publish(t.Context(), 0, "", false, []polymq.Message{{ID: "left", Key: "nowhere", Delay: 50 * time.Millisecond}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := 0; n == 0; {
+		info, err := amqp.inspect(t.Context(), 0, unroutable)
+		if err != nil && !errors.Is(err, polymq.ErrNotFound) {
+			t.Fatal(err)
+		}
+		n = info.Ready
+	}
+	record, found, err := w.play(t.Context(), Script{Driver: true, Ops: []Op{
+		Publish{Messages: []polymq.Message{{ID: "m1", Key: "nobody", Delay: 60 * time.Millisecond}}},
+		Subscribe{By: "c1", Queue: unroutable, Prefetch: whole},
+		Receive{By: "c1"},
+		Settle{By: "c1", All: true, Outcome: Ack},
+	}}, []string{"mem"}, usual, newTally())
+	if err != nil || len(found) > 0 || len(record[2].Delivered) != 1 {
+		t.Errorf("%v, %v: %+v", found, err, record)
+	}
+}
