@@ -52,8 +52,9 @@
 //   - A queue with MaxLength, MaxBytes, MaxPriority or SingleActiveConsumer has no
 //     consumer of the server's: what stands in it follows from the order of the
 //     messages in its stream, which every connection reads (without the bodies)
-//     that has to do with the queue other than by publishing to one that refuses
-//     nothing, until it has had nothing to do with it for 30 s. It holds some 150 bytes there for each message that waits. Whatever
+//     that has to do with the queue other than by publishing to one without
+//     limits, until it has had nothing to do with it for 30 s. It holds some 150
+//     bytes there for each message that waits. Whatever
 //     several processes do at once, they see one order of it; a connection that
 //     is behind only learns later. Two goroutines run for each such queue, now
 //     and then a third, and one for each of its subscribers. Where somebody

@@ -236,8 +236,8 @@ func TestManySnapshots(t *testing.T) {
 	}
 }
 
-// TestPublisherKeepsNoBook: who only publishes to a queue that refuses nothing
-// does not read its stream.
+// TestPublisherKeepsNoBook: who only publishes to a queue without limits does not
+// read its stream.
 func TestPublisherKeepsNoBook(t *testing.T) {
 	s := openRaw(t, testbroker.URL(t, "nats"))
 	c := emulated(t, s)
@@ -247,7 +247,7 @@ func TestPublisherKeepsNoBook(t *testing.T) {
 		return len(s.ledgers)
 	}
 	p := publisherOf(t, c)
-	for name, q := range map[string]routing.Queue{"priority": {MaxPriority: 1}, "single": {SingleActiveConsumer: true}, "limit": {MaxLength: 5}} {
+	for name, q := range map[string]routing.Queue{"priority": {MaxPriority: 1}, "single": {SingleActiveConsumer: true}} {
 		q.Name = name
 		declare(t, c, q)
 		mustPublish(t, p, name, numbered("m", 0, 10)...)
@@ -255,7 +255,7 @@ func TestPublisherKeepsNoBook(t *testing.T) {
 			t.Errorf("%s: %d ledgers of who only publishes", name, n)
 		}
 	}
-	if info := inspect(t, c, "limit"); info.Ready != 5 {
+	if info := inspect(t, c, "single"); info.Ready != 10 {
 		t.Errorf("%+v", info)
 	}
 	if ledgers() != 1 {
@@ -313,5 +313,27 @@ func TestUnreadableSnapshot(t *testing.T) {
 	}
 	if _, err := c.Subscriber(within(t), driver.SubscriberConfig{Queue: "q", Prefetch: 1}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("subscribing: %v", err)
+	}
+}
+
+// TestNobodyButPublishers: what a limit drops leaves the broker also where nobody
+// ever reads the queue.
+func TestNobodyButPublishers(t *testing.T) {
+	s := openRaw(t, testbroker.URL(t, "nats"))
+	c := emulated(t, s)
+	q := routing.Queue{Name: "q", MaxLength: 5}
+	declare(t, c, q)
+	p := publisherOf(t, c)
+	mustPublish(t, p, "q", numbered("m", 0, snapshotEvery+100)...)
+	for ctx := within(t); ; {
+		stream, err := s.js.Stream(ctx, queueOf(t, s, "q").stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := stream.CachedInfo().State.Msgs; n < snapshotEvery {
+			break
+		} else if wait(ctx, 5*time.Millisecond) != nil {
+			t.Fatalf("%d messages in the stream of a queue of 5", n)
+		}
 	}
 }

@@ -79,26 +79,33 @@ func (s *store) Append(ctx context.Context, parcels []*emulate.Parcel, wait bool
 }
 
 // noteStored ends a parcel of a kept queue, whose message is stored. Where the
-// queue can be full, its book says whether it takes it; else who only publishes
+// queue has limits, the book is kept from now on: it says whether a queue that
+// refuses takes the message, and what another drops is removed from the broker
+// by whoever keeps the book, which may be nobody else. Else who only publishes
 // needs none.
 func (s *store) noteStored(parcel *emulate.Parcel, seq uint64, repeat bool) {
 	q := parcel.Queue
-	if q.Overflow != routing.RejectPublish {
+	var l *ledger
+	var err error
+	limited := q.MaxLength > 0 || q.MaxBytes > 0
+	if limited {
+		l, err = s.ledger(q)
+	} else {
 		s.ledgersMu.Lock()
-		l := s.ledgers[q.Incarnation]
+		l = s.ledgers[q.Incarnation]
 		s.ledgersMu.Unlock()
+	}
+	switch refuses := limited && q.Overflow == routing.RejectPublish; {
+	case refuses && err != nil:
+		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
+	case refuses:
+		l.verdict(seq, parcel, repeat)
+	default:
 		if l != nil {
 			l.stands(seq)
 		}
 		parcel.Done(nil)
-		return
 	}
-	l, err := s.ledger(q)
-	if err != nil {
-		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
-		return
-	}
-	l.verdict(seq, parcel, repeat)
 }
 
 // resend sends one parcel again.
