@@ -40,7 +40,7 @@ const trailHeartbeat = 2 * time.Second
 func (l *ledger) attach(ctx context.Context) error {
 	l.detach()
 	l.mu.Lock()
-	err := l.unread
+	err, seen := l.unread, l.seen
 	if time.Since(l.unreadAt) > time.Second {
 		err = nil
 	}
@@ -103,7 +103,7 @@ func (l *ledger) attach(ctx context.Context) error {
 		l.snapshot, l.safe, from = 0, 0, 1
 		l.become(newBook(l.q), 0)
 	}
-	if !same { // what the server forgot does not come any more
+	if !same || seen > info.State.LastSeq { // what the server forgot does not come any more
 		l.seen = min(l.seen, info.State.LastSeq)
 		l.miss(info.State.LastSeq)
 	}

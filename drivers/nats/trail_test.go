@@ -140,3 +140,34 @@ func TestDeedsLost(t *testing.T) {
 		}
 	}
 }
+
+// TestLastLost: what the server lost of the end of the stream, before anybody
+// read it, is not waited for.
+func TestLastLost(t *testing.T) {
+	s := openRaw(t, testbroker.URL(t, "nats"))
+	c := emulated(t, s)
+	q := routing.Queue{Name: "q", MaxPriority: 1}
+	declare(t, c, q)
+	mustPublish(t, publisherOf(t, c), "q", "m0")
+	inspect(t, c, "q")
+	l := ledgerOf(t, s, q)
+	asked := &errand{deed: deed{Do: doTick}, done: make(chan error, 1)}
+	l.mu.Lock()
+	l.seen = l.at + 1
+	asked.seq = l.seen
+	l.sent["lost"] = []*errand{asked}
+	l.trail.die() // with the connection
+	l.mu.Unlock()
+	ctx := within(t)
+	if err := l.ready(ctx); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-asked.done:
+		if !errors.Is(err, errSkipped) {
+			t.Error(err)
+		}
+	case <-ctx.Done():
+		t.Error("a deed that was lost is waited for")
+	}
+}
