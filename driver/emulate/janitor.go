@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -229,7 +230,12 @@ func (j *janitor) close(ctx context.Context) {
 	j.moves.end()
 }
 
-func (j *janitor) holds(v *move) bool { return time.Now().Before(v.d.until) }
+// holds: while it leads nobody else sweeps, so that what it moves stays its own
+// however long a target refuses it; whoever moved it anew would not know which
+// targets have it.
+func (j *janitor) holds(v *move) bool {
+	return time.Now().Before(v.d.until) || j.leads.Load() && j.rounds[v.from.Incarnation] != nil
+}
 
 // moved has what Sweep returned dropped. What could not be moved comes again
 // when its hold is over.
@@ -255,7 +261,7 @@ func (j *janitor) left(v *move) {
 // its hold is over it would be moved again.
 func (j *janitor) drop(ctx context.Context) (err error) {
 	j.dropping = slices.DeleteFunc(j.dropping, func(r *round) bool {
-		if e := j.c.store.Drop(ctx, r.q, r.dropped); e != nil {
+		if e := j.c.store.Drop(ctx, r.q, r.dropped); e != nil && !errors.Is(e, ErrGone) {
 			err = fmt.Errorf("queue %q: %w", r.q.Name, e)
 			return false
 		}

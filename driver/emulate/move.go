@@ -21,8 +21,7 @@ type mover struct {
 	ctx    context.Context // tries begin until it ends
 	holder holder
 	left   func(*move) // where set, hears of every move that is done with
-	// patience, where set, ends tries that take longer: driver.ErrUnconfirmed,
-	// of which judge hears then.
+	// patience, where set, ends tries that take longer: driver.ErrUnconfirmed.
 	patience time.Duration
 	wake     chan struct{} // cap 1
 	idle     chan struct{} // cap 1: one has left, or failed
@@ -196,7 +195,7 @@ func (x *mover) hurry() time.Duration {
 // is done with.
 func (x *mover) outcome(v *move) (again time.Duration, ok bool) {
 	err := v.try.Err()
-	if !errors.Is(err, driver.ErrClosed) && (x.patience > 0 || !errors.Is(err, driver.ErrUnconfirmed)) {
+	if !errors.Is(err, driver.ErrClosed) {
 		o := v.judge(v, err)
 		if o.settle == 0 {
 			return o.again, true

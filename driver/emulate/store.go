@@ -74,7 +74,8 @@ type Store interface {
 	// each with its Reason, and keeps them from everybody for a lease, after
 	// which another Sweep may return them again. It is no consumer.
 	Sweep(ctx context.Context, q *Queue, max int) (Swept, error)
-	// Drop removes what Sweep returned; what is gone already is no error.
+	// Drop removes what Sweep returned; what is gone already is no error. Where the
+	// storage does not exist it may return ErrGone.
 	Drop(ctx context.Context, q *Queue, ds []*Delivery) error
 
 	// Usage says how a queue is used, by the broker's clock; ErrGone where the
