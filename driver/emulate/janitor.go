@@ -189,6 +189,9 @@ func (j *janitor) lead() time.Duration {
 		j.failed = 0
 		if leads {
 			j.until = now.Add(leadTerm - leadTerm/10)
+			if !j.leads.Load() {
+				j.c.endings.init(j.c) // nobody knows what was while others led
+			}
 		}
 		j.leads.Store(leads)
 	default:

@@ -343,3 +343,54 @@ func TestOutageIsNoDisuse(t *testing.T) {
 		}
 	})
 }
+
+// TestOutageUnderAnotherLeader: what a leader knew before another led says nothing
+// of the time since, in which the broker may have been away.
+func TestOutageUnderAnotherLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		b, other := w.bench(t, 0), w.bench(t, 0)
+		defer b.close()
+		defer other.close()
+		var down atomic.Bool
+		var follows atomic.Pointer[bench]
+		for _, who := range []*bench{b, other} {
+			who.f.trouble = func(_ context.Context, call string, _ bool) error {
+				if down.Load() || call == "lead" && follows.Load() == who {
+					return errors.New("down")
+				}
+				return nil
+			}
+		}
+		leads := func(who *bench) {
+			t.Helper()
+			if led := leaders(b, other); len(led) != 1 || led[0] != who {
+				t.Fatal("the wrong one leads")
+			}
+		}
+		follows.Store(other)
+		b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", Expires: 25 * time.Second}}})
+		s := other.subscribe("q", 1)
+		time.Sleep(10 * time.Second)
+		leads(b)
+		follows.Store(b)
+		time.Sleep(10 * time.Second)
+		leads(other)
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		down.Store(true)
+		time.Sleep(30 * time.Second)
+		follows.Store(other)
+		down.Store(false)
+		time.Sleep(5 * time.Second)
+		leads(b)
+		if !b.there("q") {
+			t.Error("it went with the broker's outage")
+		}
+		time.Sleep(30 * time.Second)
+		if b.there("q") {
+			t.Error("it never goes")
+		}
+	})
+}
