@@ -153,6 +153,9 @@ func (j *janitor) step() time.Duration {
 		ctx, cancel := j.call()
 		next, err := j.c.lifecycle(ctx)
 		cancel()
+		if errors.Is(err, driver.ErrPermission) {
+			return min(wait, j.yield(err))
+		}
 		if err != nil && j.ctx.Err() == nil {
 			j.c.cfg.Logger.Warn("queues that end by themselves could not be looked after; trying again", "error", err)
 			next = time.Second
@@ -203,6 +206,19 @@ func (j *janitor) lead() time.Duration {
 		j.leads.Store(now.Before(j.until))
 	}
 	return time.Until(j.renew)
+}
+
+// yieldTime is how long one that may not end queues leads before it yields again.
+const yieldTime = time.Minute
+
+// yield lets another lead, who may be allowed to end queues. Where nobody does,
+// this connection leads again: it can sweep.
+func (j *janitor) yield(err error) time.Duration {
+	j.c.cfg.Logger.Warn("queues that end by themselves stay until somebody is connected who may delete them", "error", err)
+	j.resign()
+	now := time.Now()
+	j.life, j.renew = now.Add(yieldTime), now.Add(leadTerm)
+	return leadTerm
 }
 
 // resign lets another lead at once.

@@ -393,3 +393,36 @@ func TestMovedOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestLeaderMayNotDelete: one that may not change the topology looks after what
+// it may, and makes way for who may do the rest.
+func TestLeaderMayNotDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		admin, app := w.bench(t, 30*time.Second), w.bench(t, 30*time.Second)
+		defer app.close()
+		app.f.trouble = func(_ context.Context, call string, after bool) error {
+			if call == "delete" || call == "apply" {
+				return driver.ErrPermission
+			}
+			return nil
+		}
+		topology := graveyard(routing.Queue{TTL: 20 * time.Second})
+		topology.Queues = append(topology.Queues, routing.Queue{Name: "ends", Expires: 10 * time.Second})
+		admin.declare(topology)
+		app.publish("q", "1")
+		admin.close()
+		time.Sleep(time.Minute)
+		app.want("grave", "1")
+		if !app.there("ends") {
+			t.Error("who may not delete did")
+		}
+		admin = w.bench(t, 30*time.Second)
+		defer admin.close()
+		admin.publisher("") // reads the topology
+		time.Sleep(2 * time.Minute)
+		if admin.there("ends") {
+			t.Error("who may delete did not come to it")
+		}
+	})
+}
