@@ -18,13 +18,21 @@ func Start(t testing.TB, scheme string) *Broker {
 	return begin(t, scheme, nil)
 }
 
-func begin(t testing.TB, scheme string, tls *certificates) *Broker {
+// StartNATS is Start for a NATS server with users of its own: the part of its
+// configuration that says who they are and what they may do. The URL names none
+// of them.
+func StartNATS(t testing.TB, users string) *Broker {
+	t.Helper()
+	return begin(t, "nats", func(s *server) { s.users = users })
+}
+
+func begin(t testing.TB, scheme string, configure func(*server)) *Broker {
 	t.Helper()
 	k := kindOf(t, scheme)
 	if testing.Short() {
 		t.Skipf("-short: %s is left out", k.title())
 	}
-	s, err := startServer(k, tls)
+	s, err := startServer(k, configure)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,10 +26,11 @@ func (nats) launch(s *server) error {
 		return err
 	}
 	home := program.home(s.dir)
-	conf := fmt.Sprintf(`listen: "%s"
-authorization { user: polymq, password: "%s" }
-jetstream { store_dir: %q }
-`, s.address(0), s.password, filepath.Join(home, "data"))
+	users := s.users
+	if users == "" {
+		users = fmt.Sprintf("authorization { user: polymq, password: %q }", s.password)
+	}
+	conf := fmt.Sprintf("listen: %q\njetstream { store_dir: %q }\n%s\n", s.address(0), filepath.Join(home, "data"), users)
 	if s.peers != nil {
 		conf += clusterConf(s)
 	}
@@ -47,6 +48,13 @@ jetstream { store_dir: %q }
 }
 
 func (nats) ready(ctx context.Context, s *server) error {
+	if s.users != "" { // which of them could ask for JetStream?
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", s.address(0))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
 	c, err := dialNATS(ctx, nats{}.url(s))
 	if err != nil {
 		return err
@@ -56,6 +64,9 @@ func (nats) ready(ctx context.Context, s *server) error {
 }
 
 func (nats) url(s *server) string {
+	if s.users != "" {
+		return "nats://" + s.address(0)
+	}
 	return fmt.Sprintf("nats://polymq:%s@%s", s.password, s.address(0))
 }
 

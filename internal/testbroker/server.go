@@ -28,13 +28,14 @@ type server struct {
 	ports     []int
 	password  string
 	tls       *certificates // nil: in clear only
+	users     string        // of NATS, as its configuration has them; "": one, who may do anything
 	peers     *peers        // nil: it is alone
 	processes []*process
 }
 
-// startServer starts a broker and returns once it serves. With certificates it
-// also takes connections with TLS.
-func startServer(k kind, tls *certificates) (*server, error) {
+// startServer starts a broker and returns once it serves. What it is to have
+// beside the usual, configure sets where it is not nil.
+func startServer(k kind, configure func(*server)) (*server, error) {
 	var err error
 	// A port that was free a moment ago can be taken by now; then the broker
 	// ends at once, and other ports will do.
@@ -43,7 +44,9 @@ func startServer(k kind, tls *certificates) (*server, error) {
 		if s, err = newServer(k); err != nil {
 			return nil, err
 		}
-		s.tls = tls
+		if configure != nil {
+			configure(s)
+		}
 		if err = s.start(); err == nil {
 			return s, nil
 		}
