@@ -22,6 +22,7 @@ import (
 // on without it.
 type trail struct {
 	l     *ledger
+	live  context.Context // the connection's
 	sub   *natsgo.Subscription
 	began time.Time
 
@@ -45,6 +46,10 @@ func (l *ledger) attach(ctx context.Context) error {
 		err = nil
 	}
 	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	live, err := l.s.session(ctx)
 	if err != nil {
 		return err
 	}
@@ -107,7 +112,7 @@ func (l *ledger) attach(ctx context.Context) error {
 		l.seen = min(l.seen, info.State.LastSeq)
 		l.miss(info.State.LastSeq)
 	}
-	t := &trail{l: l, began: time.Now(), heard: time.Now()}
+	t := &trail{l: l, live: live, began: time.Now(), heard: time.Now()}
 	l.trail = t
 	var open []waiting
 	for seq, ws := range l.verdicts {

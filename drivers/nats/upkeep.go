@@ -119,7 +119,7 @@ func (l *ledger) settleUp(ctx context.Context) error {
 	defer context.AfterFunc(live, cancel)()
 	l.mu.Lock()
 	b := l.book
-	if b == nil || l.load != nil { // another trail has just begun
+	if b == nil || l.load != nil || l.trail == nil || l.trail.live != live { // another trail begins
 		l.mu.Unlock()
 		return nil
 	}

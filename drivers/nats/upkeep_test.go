@@ -256,36 +256,57 @@ func TestSweepUnread(t *testing.T) {
 
 // TestRolledBack: a server that lost its last writes with its machine, and has
 // given their sequences to other messages by the time the connection is back, is
-// not believed to have what it had.
+// not believed to have what it had; nor is that written down.
 func TestRolledBack(t *testing.T) {
-	url := testbroker.URL(t, "nats")
-	link := testbroker.Proxy(t, url)
-	c, direct := open(t, link.URL()), openRaw(t, url)
-	b := emulated(t, direct)
-	q := routing.Queue{Name: "q", MaxPriority: 1}
-	declare(t, b, q)
-	mustPublish(t, publisherOf(t, b), "q", "m0", "m1")
-	if info := inspect(t, c, "q"); info != (driver.QueueInfo{Ready: 2}) {
-		t.Fatalf("%+v", info)
-	}
-	link.Refuse(true)
-	link.Cut()
-	eq := stored2queue(t, direct, q)
-	h := handleOf(eq)
-	if err := direct.js.DeleteStream(within(t), h.stream); err != nil {
-		t.Fatal(err)
-	}
-	if err := direct.CreateQueue(within(t), eq); err != nil {
-		t.Fatal(err)
-	}
-	for range 12 {
-		if _, err := direct.js.Publish(within(t), h.subject, []byte("n")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link.Refuse(false)
-	if info := inspect(t, c, "q"); info != (driver.QueueInfo{Ready: 12}) {
-		t.Errorf("%+v", info)
+	for _, settling := range []bool{false, true} {
+		t.Run(fmt.Sprint("settling ", settling), func(t *testing.T) {
+			url := testbroker.URL(t, "nats")
+			link := testbroker.Proxy(t, url)
+			s, direct := openRaw(t, link.URL()), openRaw(t, url)
+			c, b := emulated(t, s), emulated(t, direct)
+			q := routing.Queue{Name: "q", MaxPriority: 1}
+			declare(t, b, q)
+			mustPublish(t, publisherOf(t, b), "q", "m0", "m1")
+			if info := inspect(t, c, "q"); info != (driver.QueueInfo{Ready: 2}) {
+				t.Fatalf("%+v", info)
+			}
+			l := ledgerOf(t, s, q)
+			link.Refuse(true)
+			link.Cut()
+			for ctx := within(t); s.isLive(); {
+				if err := wait(ctx, time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+			}
+			settled := make(chan error, 1)
+			if settling {
+				go func() { settled <- l.settleUp(within(t)) }()
+			} else {
+				settled <- nil
+			}
+			eq := stored2queue(t, direct, q)
+			h := handleOf(eq)
+			if err := direct.js.DeleteStream(within(t), h.stream); err != nil {
+				t.Fatal(err)
+			}
+			if err := direct.CreateQueue(within(t), eq); err != nil {
+				t.Fatal(err)
+			}
+			for range 12 {
+				if _, err := direct.js.Publish(within(t), h.subject, []byte("n")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			link.Refuse(false)
+			if err := <-settled; err != nil {
+				t.Error(err)
+			}
+			for _, c := range []driver.Conn{c, open(t, url)} {
+				if info := inspect(t, c, "q"); info != (driver.QueueInfo{Ready: 12}) {
+					t.Errorf("%+v", info)
+				}
+			}
+		})
 	}
 }
 
