@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -166,8 +167,10 @@ func (y *delays) serve(failed *int) error {
 
 // delayedID is what a message is deduplicated by in the queue that all delayed
 // messages share: the same ID again by another way is another message, as it is
-// where each queue of its own deduplicates.
+// where each queue of its own deduplicates. It sorts the targets, which come in no
+// order.
 func delayedID(pb *driver.Publishing, exchange string, targets []string) string {
+	slices.Sort(targets)
 	m, h := pb.Message, sha256.New()
 	fmt.Fprintf(h, "%q %q %q %q %q %q", cmp.Or(pb.Dedup, pb.ID), exchange, m.Key, m.Header["CC"], m.Header["BCC"], targets)
 	return "publish-" + hex.EncodeToString(h.Sum(nil)[:16])

@@ -127,6 +127,36 @@ func TestDelayedSameID(t *testing.T) {
 	}
 }
 
+// TestDelayedSameIDElsewhere: a message that another process publishes again is the
+// same one, in whatever order that finds its queues.
+func TestDelayedSameIDElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		b, other := w.delaying(t), w.delaying(t)
+		defer b.close()
+		defer other.close()
+		top := routing.Topology{Queues: []routing.Queue{{Name: "a"}, {Name: "b"}}}
+		var want []string
+		for i := range 10 {
+			x := fmt.Sprint(i)
+			top.Exchanges = append(top.Exchanges, routing.Exchange{Name: x, Kind: routing.Fanout})
+			top.Bindings = append(top.Bindings, routing.Binding{Exchange: x, Queue: "a"}, routing.Binding{Exchange: x, Queue: "b"})
+			want = append(want, x)
+		}
+		b.declare(top)
+		for _, x := range want {
+			for _, who := range []*bench{b, other} {
+				who.delay(x, driver.Message{ID: "same" + x, Body: []byte(x)}, time.Minute)
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		b.want("a", want...)
+		b.want("b", want...)
+	})
+}
+
 // TestDelayedTTL: its time begins when it is routed.
 func TestDelayedTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
