@@ -131,6 +131,9 @@ func (s *storages) prepare(ctx context.Context, st *state, queues []routing.Queu
 		s.c.store.Attach(q)
 		s.made[want.Name] = q
 		if err := s.c.store.CreateQueue(ctx, q); err != nil {
+			if errors.Is(err, driver.ErrPermission) {
+				delete(s.made, want.Name) // nothing was made
+			}
 			return fmt.Errorf("queue %q: %w", q.Name, err)
 		}
 	}

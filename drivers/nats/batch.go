@@ -23,6 +23,7 @@ func (s *store) publishBatch(ctx context.Context, batch []*natsgo.Msg) (seq uint
 	}
 	last := len(batch) - 1
 	batch[last].Header["Nats-Batch-Commit"] = []string{"1"}
+	s.asking(ctx, batch[0].Subject)
 	first, err := s.nc.RequestMsgWithContext(ctx, batch[0])
 	if err != nil {
 		return 0, err
@@ -41,6 +42,7 @@ func (s *store) publishBatch(ctx context.Context, batch []*natsgo.Msg) (seq uint
 }
 
 func (s *store) publishOne(ctx context.Context, m *natsgo.Msg) (uint64, error) {
+	s.asking(ctx, m.Subject)
 	reply, err := s.nc.RequestMsgWithContext(ctx, m)
 	if err != nil {
 		return 0, err

@@ -22,6 +22,7 @@ type store struct {
 
 	nc         *natsgo.Conn
 	js         jetstream.JetStream
+	asks       asks
 	version    string
 	maxPayload int
 	ended      chan struct{} // nats.go has closed
@@ -149,6 +150,9 @@ func (s *store) down(err error) {
 }
 
 func (s *store) asyncError(sub *natsgo.Subscription, err error) {
+	if errors.Is(err, natsgo.ErrPermissionViolation) && s.denied(err) {
+		return
+	}
 	subject := ""
 	if sub != nil {
 		subject = sub.Subject
@@ -212,7 +216,9 @@ func (s *store) once(ctx context.Context, request func(ctx context.Context) erro
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
-	err = request(attempt)
+	attempt, done := s.asks.begin(attempt)
+	defer done()
+	err = denial(attempt, request(attempt))
 	if err != nil && ctx.Err() == nil {
 		s.mu.Lock()
 		closed := s.closed

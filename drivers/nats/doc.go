@@ -47,6 +47,38 @@
 // "sync_interval: always", so a single server that loses power can lose what
 // was confirmed since. Messages of a transient queue are kept in memory.
 //
+// # Permissions
+//
+// Two users of an account for the namespace default, with the least that they
+// need: admin declares, binds and deletes; app publishes, consumes, purges and
+// verifies what is there. What is not allowed is ErrPermission, which names the
+// subject. Programs of one namespace need the same account; a server knows no
+// wildcard for part of a stream's name, so who is to be kept from the streams of
+// other namespaces needs another account.
+//
+//	authorization { users = [
+//	  { user: admin, password: password, permissions: {
+//	      publish: ["$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "polymq.default.>"]
+//	      subscribe: ["_INBOX.>", "polymq.default.>"], allow_responses: true } }
+//	  { user: app, password: password, permissions: {
+//	      publish: {
+//	        allow: [
+//	          "$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*"
+//	          "$JS.API.STREAM.MSG.DELETE.*", "$JS.API.STREAM.PURGE.*", "$JS.API.CONSUMER.INFO.*.*"
+//	          "$JS.API.CONSUMER.CREATE.*.>", "$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.ACK.>", "$JS.FC.>"
+//	          "polymq.default.q.>", "polymq.default.held.*", "polymq.default.t.*.l.*"
+//	        ]
+//	        deny: ["$JS.API.STREAM.MSG.DELETE.POLYMQ_default_topology", "$JS.API.STREAM.PURGE.POLYMQ_default_topology"]
+//	      }
+//	      subscribe: ["_INBOX.>", "polymq.default.changed", "polymq.default.held.*"], allow_responses: true } }
+//	] }
+//
+// Some publishes make something in the topology: the first with a Delay in a
+// namespace, and the first with a TTL of its own for a queue without one. So do
+// exclusive and auto-delete queues. An app's are refused (ErrPermission) until an
+// admin's have done it. Where an app is the only one connected, queues that end by
+// themselves stay until an admin is there.
+//
 // # Limits
 //
 //   - A queue with MaxLength, MaxBytes, MaxPriority or SingleActiveConsumer has no

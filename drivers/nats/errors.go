@@ -148,8 +148,8 @@ func passing(err error) bool {
 // wrap puts the sentinel of package driver that fits before a native error.
 func wrap(err error) error {
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.Is(err, driver.ErrPermission):
+		return err
 	case errors.Is(err, natsgo.ErrConnectionClosed):
 		return fmt.Errorf("%w: %w", driver.ErrClosed, err)
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired),

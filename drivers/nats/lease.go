@@ -160,23 +160,18 @@ func (s *store) Leases(ctx context.Context) ([]emulate.Lease, time.Duration, err
 	return leases, -1, nil
 }
 
+// EndLease stores an empty record, which is none and soon gone: who may publish
+// need not be allowed to purge the topology's stream.
 func (s *store) EndLease(ctx context.Context, client string) error {
 	g, err := s.recentGround(ctx)
 	if err != nil {
 		return err
 	}
-	err = s.do(ctx, "ending the topology lease", func(ctx context.Context) error {
-		return s.purge(ctx, g.stream, g.prefix+".l."+token(client))
+	return s.do(ctx, "ending the topology lease", func(ctx context.Context) error {
+		_, err := s.publishOne(ctx, &natsgo.Msg{Subject: g.prefix + ".l." + token(client), Header: natsgo.Header{"Nats-TTL": {time.Second.String()}}})
+		if errors.Is(err, natsgo.ErrNoResponders) {
+			return nil // the stream is gone, or has no leader: the lease runs out
+		}
+		return err
 	})
-	if isStreamGone(err) {
-		return nil // and the lease with it
-	}
-	return err
-}
-
-func (s *store) purge(ctx context.Context, stream, subject string) error {
-	var reply struct{}
-	return s.call(ctx, "$JS.API.STREAM.PURGE."+stream, struct {
-		Filter string `json:"filter"`
-	}{subject}, &reply)
 }

@@ -163,10 +163,13 @@ func (s *store) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.js = js
+	s.js = api{js, s}
 	probe, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	info, err := js.AccountInfo(probe)
+	probe, done := s.asks.begin(probe)
+	defer done()
+	info, err := s.js.AccountInfo(probe)
+	err = denial(probe, err)
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("the NATS server has no JetStream for this account: start nats-server with -js, or enable it for the account: %w", err)

@@ -92,6 +92,7 @@ func (s *store) pull(ctx context.Context, h *handle, n int, wait time.Duration) 
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
+	s.asking(ctx, "$JS.API.CONSUMER.MSG.NEXT."+h.stream+"."+consumerName)
 	req := fmt.Appendf(nil, `{"batch":%d,"no_wait":true,"expires":%d}`, n, wait)
 	if err := s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+h.stream+"."+consumerName, inbox, req); err != nil {
 		return nil, err
@@ -158,4 +159,12 @@ func (s *store) deleteDelayed(ctx context.Context, h *handle, incarnation string
 		}
 	}
 	return deleted, nil
+}
+
+// purge removes all messages of a subject.
+func (s *store) purge(ctx context.Context, stream, subject string) error {
+	var reply struct{}
+	return s.call(ctx, "$JS.API.STREAM.PURGE."+stream, struct {
+		Filter string `json:"filter"`
+	}{subject}, &reply)
 }

@@ -25,6 +25,7 @@ func (s *store) call(ctx context.Context, subject string, req, v any) error {
 	if err != nil {
 		return err
 	}
+	s.asking(ctx, subject)
 	m, err := s.nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
 		return err
@@ -106,6 +107,7 @@ func (s *store) page(ctx context.Context, stream string, req getRequest, each fu
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return 0, false, err
 	}
+	s.asking(ctx, "$JS.API.DIRECT.GET."+stream)
 	if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, body); err != nil {
 		return 0, false, err
 	}
@@ -171,6 +173,7 @@ func (s *store) fetchOnce(ctx context.Context, h *handle, seqs []uint64) ([]*nat
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
+	s.asking(ctx, "$JS.API.DIRECT.GET."+h.stream)
 	for i, seq := range seqs {
 		req := fmt.Appendf(nil, `{"seq":%d}`, seq)
 		if err := s.nc.PublishRequest("$JS.API.DIRECT.GET."+h.stream, inbox+strconv.Itoa(i), req); err != nil {

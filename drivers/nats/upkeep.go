@@ -229,6 +229,7 @@ func (s *store) deleteMessages(ctx context.Context, h *handle, seqs []uint64) (d
 		return nil, err
 	}
 	defer sub.Unsubscribe()
+	s.asking(ctx, "$JS.API.STREAM.MSG.DELETE."+h.stream)
 	for _, seq := range seqs {
 		req := fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)
 		if err := s.nc.PublishRequest("$JS.API.STREAM.MSG.DELETE."+h.stream, inbox+strconv.FormatUint(seq, 10), req); err != nil {
