@@ -116,9 +116,12 @@ func (l *ledger) attach(ctx context.Context) error {
 	l.trail = t
 	var open []waiting
 	for seq, ws := range l.verdicts {
-		if seq > info.State.LastSeq || there && !same {
+		switch {
+		case seq > info.State.LastSeq || there && !same:
 			open = append(open, ws...)
 			delete(l.verdicts, seq)
+		case l.load == nil && seq <= l.at:
+			l.judge(seq)
 		}
 	}
 	l.mu.Unlock()

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -254,6 +255,32 @@ func TestSweepUnread(t *testing.T) {
 	}
 }
 
+// rollBack has a store lose its connection, and the queue's stream all that it
+// had; n other messages are in it by the time the link is open again.
+func rollBack(t *testing.T, s *store, link *testbroker.Link, direct *store, q routing.Queue, n int) {
+	t.Helper()
+	link.Refuse(true)
+	link.Cut()
+	for ctx := within(t); s.isLive(); {
+		if err := wait(ctx, time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eq := stored2queue(t, direct, q)
+	h := handleOf(eq)
+	if err := direct.js.DeleteStream(within(t), h.stream); err != nil {
+		t.Fatal(err)
+	}
+	if err := direct.CreateQueue(within(t), eq); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		if _, err := direct.js.Publish(within(t), h.subject, []byte("n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestRolledBack: a server that lost its last writes with its machine, and has
 // given their sequences to other messages by the time the connection is back, is
 // not believed to have what it had; nor is that written down.
@@ -271,31 +298,12 @@ func TestRolledBack(t *testing.T) {
 				t.Fatalf("%+v", info)
 			}
 			l := ledgerOf(t, s, q)
-			link.Refuse(true)
-			link.Cut()
-			for ctx := within(t); s.isLive(); {
-				if err := wait(ctx, time.Millisecond); err != nil {
-					t.Fatal(err)
-				}
-			}
+			rollBack(t, s, link, direct, q, 12)
 			settled := make(chan error, 1)
 			if settling {
 				go func() { settled <- l.settleUp(within(t)) }()
 			} else {
 				settled <- nil
-			}
-			eq := stored2queue(t, direct, q)
-			h := handleOf(eq)
-			if err := direct.js.DeleteStream(within(t), h.stream); err != nil {
-				t.Fatal(err)
-			}
-			if err := direct.CreateQueue(within(t), eq); err != nil {
-				t.Fatal(err)
-			}
-			for range 12 {
-				if _, err := direct.js.Publish(within(t), h.subject, []byte("n")); err != nil {
-					t.Fatal(err)
-				}
 			}
 			link.Refuse(false)
 			if err := <-settled; err != nil {
@@ -307,6 +315,30 @@ func TestRolledBack(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRefusedAfterRollBack: what is published as soon as the connection is back is
+// not judged by what the stream was before.
+func TestRefusedAfterRollBack(t *testing.T) {
+	url := testbroker.URL(t, "nats")
+	link := testbroker.Proxy(t, slowURL(t, url)) // a publish is answered before the stream is looked at
+	s, direct := openRaw(t, link.URL()), openRaw(t, url)
+	c, b := emulated(t, s), emulated(t, direct)
+	q := routing.Queue{Name: "q", MaxLength: 2, Overflow: routing.RejectPublish}
+	declare(t, b, q)
+	p := publisherOf(t, c)
+	mustPublish(t, p, "q", "m0")
+	for range 5 {
+		inspect(t, c, "q")
+	}
+	rollBack(t, s, link, direct, q, 2)
+	link.Refuse(false)
+	if _, err := s.session(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, p, "q", "m1")[0]; !errors.Is(err, driver.ErrRejected) {
+		t.Errorf("a message that the queue does not have: %v", err)
 	}
 }
 

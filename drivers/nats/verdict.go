@@ -57,8 +57,8 @@ func (l *ledger) verdict(seq uint64, parcel *emulate.Parcel, repeat bool) {
 	}
 	l.seen = max(l.seen, seq)
 	l.verdicts[seq] = append(l.verdicts[seq], waiting{parcel, repeat})
-	if l.load == nil && l.book != nil && seq <= l.at {
-		l.judge(seq)
+	if l.load == nil && l.book != nil && seq <= l.at && l.trail != nil && l.trail.live.Err() == nil {
+		l.judge(seq) // else attach does, which finds out whether the stream is the book's
 	}
 	l.mu.Unlock()
 }
