@@ -35,15 +35,23 @@ var (
 
 // The drivers of this module, for the error that names the import to add.
 var known = map[string]string{
-	"amqp":     "amqp",
-	"amqps":    "amqp",
-	"nats":     "nats",
-	"tls+nats": "nats",
-	"redis":    "redis",
-	"rediss":   "redis",
-	"valkey":   "redis",
-	"valkeys":  "redis",
-	"mem":      "mem",
+	"amqp":             "amqp",
+	"amqps":            "amqp",
+	"nats":             "nats",
+	"tls+nats":         "nats",
+	"redis":            "redis",
+	"redis+cluster":    "redis",
+	"redis+sentinel":   "redis",
+	"rediss":           "redis",
+	"rediss+cluster":   "redis",
+	"rediss+sentinel":  "redis",
+	"valkey":           "redis",
+	"valkey+cluster":   "redis",
+	"valkey+sentinel":  "redis",
+	"valkeys":          "redis",
+	"valkeys+cluster":  "redis",
+	"valkeys+sentinel": "redis",
+	"mem":              "mem",
 }
 
 // Register makes a driver known under a URL scheme. Drivers call it from an

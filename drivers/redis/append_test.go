@@ -48,7 +48,7 @@ func TestRetryTellsTheSame(t *testing.T) {
 	}
 	send := func(seq string, items ...any) any {
 		t.Helper()
-		v, err := s.client.Do(ctx, append([]any{"FCALL", plainFunctions.append, "1", q.Handle.(*queue).key, "lane", seq, window}, items...)...).Result()
+		v, err := s.calls().Do(ctx, append([]any{"FCALL", plainFunctions.append, "1", q.Handle.(*queue).key, "lane", seq, window}, items...)...).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func TestRetryTellsTheSame(t *testing.T) {
 	}
 	stored := func(want int64) {
 		t.Helper()
-		if n := s.client.XLen(ctx, q.Handle.(*queue).key).Val(); n != want {
+		if n := s.calls().XLen(ctx, q.Handle.(*queue).key).Val(); n != want {
 			t.Fatalf("%d entries, want %d", n, want)
 		}
 	}
@@ -105,7 +105,7 @@ func TestRetryTellsTheSame(t *testing.T) {
 	if v := send("5", good...); v != int64(0) {
 		t.Fatalf("to a deleted queue: %v", v)
 	}
-	if keys := s.client.Keys(ctx, q.Handle.(*queue).key+"*").Val(); len(keys) > 0 {
+	if keys := s.calls().Keys(ctx, q.Handle.(*queue).key+"*").Val(); len(keys) > 0 {
 		t.Errorf("a deleted queue is there again: %v", keys)
 	}
 }
@@ -121,30 +121,30 @@ func TestLanesAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := ctxT(t)
-	keys := s.client.Keys(ctx, s.cfg.prefix+":*:lanes").Val()
-	if len(keys) != 1 || s.client.HLen(ctx, keys[0]).Val() != 1 {
+	keys := s.calls().Keys(ctx, s.cfg.prefix+":*:lanes").Val()
+	if len(keys) != 1 || s.calls().HLen(ctx, keys[0]).Val() != 1 {
 		t.Fatalf("after a publish: %v", keys)
 	}
 	if err := other.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if left := s.client.HGetAll(ctx, keys[0]).Val(); len(left) != 0 {
+	if left := s.calls().HGetAll(ctx, keys[0]).Val(); len(left) != 0 {
 		t.Errorf("after Close: %v", left)
 	}
 	if err := publish(t, conn, "q", text("b")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.client.HSet(ctx, keys[0], "old", "7 1500000000000-0").Err(); err != nil {
+	if err := s.calls().HSet(ctx, keys[0], "old", "7 1500000000000-0").Err(); err != nil {
 		t.Fatal(err)
 	}
 	key := keys[0][:len(keys[0])-len(":lanes")]
-	if err := s.client.Do(ctx, "FCALL", plainFunctions.join, "1", key, "c", "1000").Err(); err != nil {
+	if err := s.calls().Do(ctx, "FCALL", plainFunctions.join, "1", key, "c", "1000").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.client.Do(ctx, "FCALL", plainFunctions.tend, "1", key, "c", "1000", "1", "0", "0", "0").Err(); err != nil {
+	if err := s.calls().Do(ctx, "FCALL", plainFunctions.tend, "1", key, "c", "1000", "1", "0", "0", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	left := s.client.HGetAll(ctx, keys[0]).Val()
+	left := s.calls().HGetAll(ctx, keys[0]).Val()
 	if _, ok := left["old"]; ok || len(left) != 1 {
 		t.Errorf("after a sweep: %v", left)
 	}

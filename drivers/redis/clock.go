@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// clock knows the server's time from its answers to TIME.
+// clock knows the server's time from its answers to TIME. In a cluster it is that
+// of the server that holds the topology: the others' are to agree with it.
 type clock struct {
 	s      *store
 	latest atomic.Pointer[reading]
@@ -55,8 +56,12 @@ func (c *clock) init(s *store) {
 
 // read asks the server.
 func (c *clock) read(ctx context.Context) error {
+	n, err := c.s.at(c.s.namespace())
+	if err != nil {
+		return err
+	}
 	sent := time.Now()
-	at, err := c.s.client.Time(ctx).Result()
+	at, err := n.client.Time(ctx).Result()
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
@@ -32,15 +30,21 @@ const (
 
 // config is what the URL says.
 type config struct {
-	addr           string
+	addrs          []string // of the server, of sentinels, or of some of a cluster's nodes
+	find           finder   // nil: the server stands alone
 	user, password string
 	db             int
 	tls            *tls.Config
-	prefix         string // of the namespace's keys, without the closing brace
-	lease          time.Duration
-	timeout        time.Duration
-	pool           int
-	memory         bool // durability=memory
+	safe           safety
+
+	// What the sentinels call the server, and who asks them.
+	master, sentinelUser, sentinelPassword string
+
+	prefix  string // of the namespace's keys, without the closing brace
+	lease   time.Duration
+	timeout time.Duration
+	pool    int
+	memory  bool // durability=memory
 }
 
 // store implements emulate.Store.
@@ -50,15 +54,17 @@ type store struct {
 	onState func(driver.State, error)
 	backend string
 
-	client *goredis.Client // calls
-	blocks *goredis.Client // a connection for each consumer
-	lanes  [laneCount]*lane
+	servers servers
+	lanes   []*lane
+	native  native
 
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
 	mu     sync.Mutex // held to begin something that wg counts
 	closed atomic.Bool
 	wg     sync.WaitGroup
+
+	unsure atomic.Bool // a change of the topology may not be safe
 
 	watch watch
 	clock clock
@@ -69,88 +75,62 @@ type store struct {
 
 var _ emulate.Store = (*store)(nil)
 
-func (c config) options() *goredis.Options {
-	o := &goredis.Options{
-		Addr:                  c.addr,
-		Username:              c.user,
-		Password:              c.password,
-		DB:                    c.db,
-		TLSConfig:             c.tls,
-		Protocol:              2,
-		MaxRetries:            -1, // its retries would repeat what was done: ours are deduplicated
-		DialerRetries:         1,
-		DialTimeout:           c.timeout,
-		ReadTimeout:           c.timeout,
-		WriteTimeout:          c.timeout,
-		ContextTimeoutEnabled: true,
-		DisableIdentity:       true,
-		MaintNotificationsConfig: &maintnotifications.Config{
-			Mode: maintnotifications.ModeDisabled,
-		},
-		PoolSize: c.pool,
-	}
-	dial := goredis.NewDialer(o)
-	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		if err != nil {
-			// The pool would write every failure to stderr and then try only
-			// once a second; this way the caller has the error and the pace.
-			return failedConn{err: err}, nil
-		}
-		return conn, nil
-	}
-	return o
-}
-
-// failedConn is a connection that was never made.
-type failedConn struct {
-	net.Conn
-	err error
-}
-
-func (c failedConn) Read([]byte) (int, error)       { return 0, c.err }
-func (c failedConn) Write([]byte) (int, error)      { return 0, c.err }
-func (failedConn) Close() error                     { return nil }
-func (failedConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (failedConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
-func (failedConn) SetDeadline(time.Time) error      { return nil }
-func (failedConn) SetReadDeadline(time.Time) error  { return nil }
-func (failedConn) SetWriteDeadline(time.Time) error { return nil }
-
 // open connects once.
 func open(ctx context.Context, cfg config, log *slog.Logger, onState func(driver.State, error)) (*store, error) {
-	blocks := cfg.options()
-	blocks.PoolSize = 1 << 14
-	blocks.ReadTimeout += maxBlock
-	s := &store{cfg: cfg, log: log, onState: onState, client: goredis.NewClient(cfg.options()), blocks: goredis.NewClient(blocks)}
+	s := &store{cfg: cfg, log: log, onState: onState}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.clock.init(s)
-	_, err := s.await(ctx, func() (any, error) {
-		if err := s.checkServer(ctx); err != nil {
-			return nil, err
-		}
-		if err := loadLibrary(ctx, s.client); err != nil {
-			return nil, err
-		}
-		return nil, s.clock.read(ctx)
-	})
+	s.servers.init(s)
+	_, err := s.await(ctx, func() (any, error) { return nil, s.begin(ctx) })
 	if err != nil {
 		s.stop()
 		s.wg.Wait()
-		_ = s.client.Close()
-		_ = s.blocks.Close()
+		s.servers.close()
 		if lost(err) {
-			return nil, fmt.Errorf("no connection to Redis at %s: %w", cfg.addr, endedBy(ctx, err))
+			return nil, fmt.Errorf("no connection to Redis at %s: %w", s.where(), endedBy(ctx, err))
 		}
 		return nil, mapped(err)
 	}
-	for i := range s.lanes {
-		s.lanes[i] = newLane(s)
+	for range min(laneCount*len(s.servers.first.nodes()), maxLanes) {
+		s.lanes = append(s.lanes, newLane(s))
 	}
 	s.watch.init(s)
 	s.wg.Go(s.clock.run)
+	if cfg.find != nil {
+		s.wg.Go(s.servers.run)
+	}
 	return s, nil
 }
+
+// begin finds the servers and makes sure of what they must have.
+func (s *store) begin(ctx context.Context) error {
+	if err := s.servers.look(ctx); err != nil {
+		return err
+	}
+	first, err := s.at(s.namespace())
+	if err != nil {
+		return err
+	}
+	for _, n := range s.servers.first.nodes() {
+		err := s.prepare(ctx, n)
+		// What holds but some of the queues may be down, or on its way back.
+		if err != nil && (n == first || !lost(err) && !transient(reply(err))) {
+			return err
+		}
+	}
+	return s.clock.read(ctx)
+}
+
+// prepare checks a server and loads the library there.
+func (s *store) prepare(ctx context.Context, n *node) error {
+	if err := s.checkServer(ctx, n); err != nil {
+		return err
+	}
+	return loadLibrary(ctx, n.client)
+}
+
+// where is the addresses of the URL, for errors.
+func (s *store) where() string { return strings.Join(s.cfg.addrs, ", ") }
 
 // await runs f on a goroutine of its own, so that the caller hears of ctx's
 // end at once: go-redis does not notice it while it waits for an answer. f ends
@@ -184,10 +164,10 @@ func (s *store) await(ctx context.Context, f func() (any, error)) (any, error) {
 	}
 }
 
-// retry runs f until the server has answered: also while the connection is
-// lost, until ctx ends. f must be harmless when it is done twice, or wrap
-// errOnce.
-func (s *store) retry(ctx context.Context, f func() (any, error)) (any, error) {
+// retry runs f with the node that holds the key, until the server has answered:
+// also while the connection is lost, until ctx ends. f must be harmless when it is
+// done twice, or wrap errOnce.
+func (s *store) retry(ctx context.Context, key string, f func(*node) (any, error)) (any, error) {
 	var last error
 	for try := 0; ; try++ {
 		if s.closed.Load() {
@@ -196,18 +176,24 @@ func (s *store) retry(ctx context.Context, f func() (any, error)) (any, error) {
 		if ctx.Err() != nil {
 			return nil, ended(ctx, last)
 		}
-		v, err := s.await(ctx, f)
+		var v any
+		n, err := s.at(key)
+		if err == nil {
+			v, err = s.await(ctx, func() (any, error) { return f(n) })
+		}
 		switch {
 		case err == nil, errors.Is(err, driver.ErrClosed), errors.Is(err, errOnce):
 			return v, err
 		case ctx.Err() != nil:
 			return nil, ended(ctx, last)
 		case noFunction(reply(err)):
-			if _, e := s.await(ctx, func() (any, error) { return nil, loadLibrary(ctx, s.client) }); e != nil && !lost(e) && !transient(reply(e)) {
+			if _, e := s.await(ctx, func() (any, error) { return nil, loadLibrary(ctx, n.client) }); e != nil && !lost(e) && !transient(reply(e)) {
 				return nil, mapped(e)
 			}
 		case !lost(err) && !transient(reply(err)):
 			return nil, mapped(err)
+		default:
+			s.servers.hurry()
 		}
 		last = err
 		select {
@@ -222,11 +208,11 @@ func (s *store) retry(ctx context.Context, f func() (any, error)) (any, error) {
 var errOnce = errors.New("the connection was lost")
 
 // raw is call with an answer that is not read yet.
-func (s *store) raw(ctx context.Context, in *sink, args []any) error {
-	got, err := s.retry(ctx, func() (any, error) {
+func (s *store) raw(ctx context.Context, key string, in *sink, args []any) error {
+	got, err := s.retry(ctx, key, func(n *node) (any, error) {
 		var b sink // of this try alone: await may leave it
 		cmd := goredis.NewRawWriteToCmd(ctx, &b, args...)
-		if err := s.client.Process(ctx, cmd); err != nil {
+		if err := n.client.Process(ctx, cmd); err != nil {
 			return nil, err
 		}
 		a := answer{b: b.b}
@@ -238,9 +224,14 @@ func (s *store) raw(ctx context.Context, in *sink, args []any) error {
 	return err
 }
 
-// call sends a command; see retry.
-func (s *store) call(ctx context.Context, args ...any) (any, error) {
-	return s.retry(ctx, func() (any, error) { return s.client.Do(ctx, args...).Result() })
+// call sends a command about the key; see retry.
+func (s *store) call(ctx context.Context, key string, args ...any) (any, error) {
+	return s.retry(ctx, key, func(n *node) (any, error) { return n.client.Do(ctx, args...).Result() })
+}
+
+// fcall calls a function.
+func (s *store) fcall(ctx context.Context, fn, key string, args ...any) (any, error) {
+	return s.call(ctx, key, append([]any{"FCALL", fn, "1", key}, args...)...)
 }
 
 // pause grows from 10 ms to 1 s.
@@ -248,14 +239,24 @@ func pause(try int) time.Duration {
 	return min(10*time.Millisecond<<min(try, 7), time.Second)
 }
 
-// checkServer refuses servers that are too old.
-func (s *store) checkServer(ctx context.Context) error {
-	info, err := s.client.Info(ctx, "server").Result()
+// checkServer refuses servers that cannot do what the URL wants.
+func (s *store) checkServer(ctx context.Context, n *node) error {
+	info, err := n.client.Info(ctx, "server").Result()
 	if err != nil {
 		return err
 	}
-	s.backend, err = server(info)
-	return err
+	name, err := server(info)
+	if err != nil {
+		return err
+	}
+	s.backend = name
+	switch mode := field(info, "redis_mode"); {
+	case mode == "sentinel":
+		return fmt.Errorf("%w: %s is a sentinel: the URL's scheme for it is redis+sentinel", errors.ErrUnsupported, n.addr)
+	case mode == "cluster" && s.cfg.find == nil:
+		return fmt.Errorf("%w: %s belongs to a Redis Cluster: the URL's scheme for it is redis+cluster", errors.ErrUnsupported, n.addr)
+	}
+	return s.cfg.safe.check(ctx, n, info)
 }
 
 // server is the server's name and version, of its answer to INFO.
@@ -296,15 +297,16 @@ func (s *store) Features() driver.Features {
 	}
 }
 
-func (s *store) Native() any { return goredis.UniversalClient(s.client) }
-
 func (s *store) Health(ctx context.Context) error {
 	if s.closed.Load() {
 		return driver.ErrClosed
 	}
-	_, err := s.await(ctx, func() (any, error) { return nil, s.client.Ping(ctx).Err() })
+	n, err := s.at(s.namespace())
+	if err == nil {
+		_, err = s.await(ctx, func() (any, error) { return nil, n.client.Ping(ctx).Err() })
+	}
 	if lost(err) && !errors.Is(err, driver.ErrClosed) {
-		return fmt.Errorf("no answer from Redis at %s: %w", s.cfg.addr, endedBy(ctx, err))
+		return fmt.Errorf("no answer from Redis at %s: %w", s.where(), endedBy(ctx, err))
 	}
 	return mapped(err)
 }
@@ -323,12 +325,13 @@ func (s *store) Close(ctx context.Context) error {
 func (s *store) end() {
 	s.stop()
 	for _, l := range s.lanes {
-		l.close()
+		l.interrupt()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	s.leave(ctx)
-	_, _ = s.client.Close(), s.blocks.Close() // they close but sockets
+	s.servers.close()
+	s.native.close()
 }
 
 // ended waits for the goroutines, which end at their timeouts at the latest.

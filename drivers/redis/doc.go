@@ -6,16 +6,35 @@
 //	conn, err := polymq.Open(ctx, "redis://user:password@localhost:6379/0", nil)
 //
 // The schemes are redis and valkey, and rediss and valkeys with TLS. The path
-// is the number of the database, 0 by default. One host is allowed. Options:
+// is the number of the database, 0 by default. The host is the server. Each scheme
+// has two more forms, with several hosts:
+//
+//	redis+sentinel://user:password@host1,host2,host3/0?master=name
+//	redis+cluster://user:password@host1,host2,host3
+//
+// With +sentinel the hosts are sentinels, on port 26379 by default, and user and
+// password those of the servers. With +cluster they are some nodes of a Redis
+// Cluster: each queue is as a whole on one of its masters, different queues are on
+// different ones, and there is no database. All follow a failover by themselves.
+// Options:
 //
 //	vhost       namespace                                                default: default
 //	lease       how long after the death of its process a held message
 //	            comes again, 1s to 1h                                    default: 30s
 //	durability  aof: durable exchanges and queues are refused where Redis
 //	            has no append-only file, or evicts any key when its memory
-//	            is full; memory: they are accepted, and may be lost      default: aof
+//	            is full; memory: they are accepted, and may be lost;
+//	            fsync: as aof, and what was confirmed has been written
+//	            to the disk, for which Redis must be 7.2 or newer        default: aof
+//	replicas    how many replicas have what was confirmed, 0 to 100      default: 0
 //	timeout     for connecting, and for an answer, 100ms to 1m           default: 3s
-//	pool        connections for calls, 1 to 1000                         default: 10
+//	pool        connections for calls to a server, 1 to 1000             default: 10
+//
+// With +sentinel also:
+//
+//	master             what the sentinels call the servers, required
+//	sentinel-user      the user for the sentinels                        default: none
+//	sentinel-password  and the password                                  default: none
 //
 // rediss and valkeys trust the system's roots and want a certificate for the
 // host's name, unless these say otherwise:
@@ -32,9 +51,23 @@
 // older. docs/WIRE.md describes what is stored.
 //
 // How safe a confirmed message is depends on Redis: with appendfsync everysec
-// (its default) a crash loses the last second or two, with appendfsync always
-// nothing; replication is asynchronous, so a failover may lose what was
-// confirmed just before.
+// (its default) a crash loses the last second or two, with appendfsync always or
+// durability=fsync nothing. Replication is asynchronous, so a failover may lose what
+// was confirmed just before. With replicas=1 or more a publish is confirmed, an
+// exchange, queue or binding declared, and a dead letter moved, once so many replicas
+// have it; with durability=fsync too, once it is on their disks as well. Until so many
+// are there it is tried again, and who gives up has ErrUnconfirmed. A failover to
+// a replica that is one of those loses nothing then. Where more replicas exist than are waited
+// for, it may be to one that is behind: wait for all but one, or have Redis choose
+// among few. With replicas=0 set min-replicas-to-write in Redis, or a master that is
+// cut off goes on confirming what is thrown away later. What a failover can undo
+// in any case is settlements: what was acknowledged just before it comes again.
+//
+// A queue that a server lost leaves the topology when it is next used. Who holds
+// messages of a queue during a failover may find them lost (ErrLost) after it. While a
+// slot of a cluster is moved to another master key by key, what has to do with its
+// queues waits, and a message that is published just then may be stored twice. The
+// clocks of a cluster's nodes must agree.
 //
 // A message given back comes in its original place, before what nobody has
 // touched. An entry that someone else put into the stream is delivered as a
@@ -72,6 +105,9 @@
 // exclusive and auto-delete queues. An app's are refused (ErrPermission) until an
 // admin's have done it. Where an app is the only one connected, queues that end by
 // themselves stay until an admin is there.
+//
+// and for a cluster +cluster|slots, for replicas=1 or more +wait, and for
+// durability=fsync +waitaof. A sentinel's user needs +sentinel|get-master-addr-by-name.
 //
 // Each subscriber uses a connection of its own.
 package redis

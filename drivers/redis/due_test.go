@@ -30,14 +30,14 @@ func (x *script) delay(n int) {
 	}
 	x.call(x.h.fns.leave, "earlier")
 	key := x.h.key + ":delayed"
-	if err := x.s.client.Do(ctxT(x.t), "ZUNIONSTORE", key, 1, key, "WEIGHTS", 0).Err(); err != nil {
+	if err := x.s.calls().Do(ctxT(x.t), "ZUNIONSTORE", key, 1, key, "WEIGHTS", 0).Err(); err != nil {
 		x.t.Fatal(err)
 	}
 }
 
 func (x *script) delayed() int64 {
 	x.t.Helper()
-	n, err := x.s.client.ZCard(ctxT(x.t), x.h.key+":delayed").Result()
+	n, err := x.s.calls().ZCard(ctxT(x.t), x.h.key+":delayed").Result()
 	if err != nil {
 		x.t.Fatal(err)
 	}

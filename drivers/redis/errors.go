@@ -22,14 +22,24 @@ func reply(err error) string {
 	return ""
 }
 
-// transient reports answers that mean: nothing was done, try again soon.
+// transient reports answers that mean: nothing was done, or not all of it, try
+// again soon, at whichever server it is then.
 func transient(answer string) bool {
-	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY ", "ERR max number of clients"} {
+	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED ", "ASK ", demoted, "NOREPLICAS", "BUSY ", "ERR max number of clients"} {
 		if strings.HasPrefix(answer, p) {
 			return true
 		}
 	}
-	return noFunction(answer)
+	return noFunction(answer) || partly(answer)
+}
+
+// demoted is the answer to who waited at a server that is no master any more.
+const demoted = "UNBLOCKED force unblock"
+
+// partly reports an answer upon which a function may have done a part of its
+// work: keys of its slot were just being moved to another server of the cluster.
+func partly(answer string) bool {
+	return strings.Contains(answer, "attempted to access a non local key")
 }
 
 func noFunction(answer string) bool { return strings.HasPrefix(answer, "ERR Function not found") }

@@ -10,7 +10,7 @@ import (
 // onlyStream is the key of the one queue there is.
 func onlyStream(t *testing.T, s *store) string {
 	t.Helper()
-	streams, err := s.client.Keys(ctxT(t), s.cfg.prefix+":*}").Result()
+	streams, err := s.calls().Keys(ctxT(t), s.cfg.prefix+":*}").Result()
 	if err != nil || len(streams) != 1 {
 		t.Fatal(streams, err)
 	}
@@ -31,7 +31,7 @@ func TestGivenBackByOthersIsFirst(t *testing.T) {
 		{"XREADGROUP", "GROUP", group, "other", "COUNT", "1", "STREAMS", key, ">"},
 		{"FCALL", plainFunctions.leave, "1", key, "other"},
 	} {
-		if err := s.client.Do(ctx, args...).Err(); err != nil {
+		if err := s.calls().Do(ctx, args...).Err(); err != nil {
 			t.Fatal(args, err)
 		}
 	}
@@ -57,7 +57,7 @@ func TestReadWithoutFunctions(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := expect(t, sub, "a")
-		if err := s.client.FunctionFlush(ctxT(t)).Err(); err != nil {
+		if err := s.calls().FunctionFlush(ctxT(t)).Err(); err != nil {
 			t.Fatal(err)
 		}
 		settle(t, sub, driver.Ack, a...)
@@ -83,7 +83,7 @@ func TestReadAfterTheBlow(t *testing.T) {
 		{"XREADGROUP", "GROUP", group, "struck", "STREAMS", key, ">"},
 		{"FCALL", plainFunctions.join, "1", key, "next", "30000", "struck"},
 	} {
-		if err := s.client.Do(ctx, args...).Err(); err != nil {
+		if err := s.calls().Do(ctx, args...).Err(); err != nil {
 			t.Fatal(args, err)
 		}
 	}

@@ -76,6 +76,15 @@ func dialStates(t testing.TB, url string) (driver.Conn, *store, *states) {
 	return conn, s, st
 }
 
+// calls is the client for calls to the server that holds the topology.
+func (s *store) calls() *goredis.Client {
+	n, err := s.at(s.namespace())
+	if err != nil {
+		panic(err)
+	}
+	return n.client
+}
+
 // raw is a client beside the driver.
 func raw(t testing.TB, url string) *goredis.Client {
 	t.Helper()
@@ -87,7 +96,7 @@ func raw(t testing.TB, url string) *goredis.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := goredis.NewClient(cfg.options())
+	c := goredis.NewClient(cfg.options(cfg.addrs[0]))
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

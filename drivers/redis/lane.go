@@ -18,10 +18,9 @@ import (
 // same number, by which the server sees whether it has it: so a lost answer
 // leaves no second copy, whatever the messages' IDs.
 type lane struct {
-	s      *store
-	client *goredis.Client
-	name   string
-	kick   chan struct{} // cap 1
+	s    *store
+	name string
+	kick chan struct{} // cap 1
 
 	mu    sync.Mutex
 	queue []*item
@@ -33,6 +32,7 @@ type lane struct {
 	conns map[net.Conn]struct{}
 
 	// Of whoever is busy.
+	to    map[*node]*goredis.Client
 	batch []*item
 	calls []*call
 	left  []*call
@@ -44,14 +44,31 @@ type call struct {
 	fn    string
 	args  []any
 	items []*item
+	node  *node
 	cmd   *goredis.Cmd
+	err   error // why what is done does not count yet, or was not tried
 	done  bool
 }
 
 func newLane(s *store) *lane {
-	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), used: map[string]bool{}, conns: map[net.Conn]struct{}{}}
-	o := s.cfg.options()
+	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), used: map[string]bool{}, to: map[*node]*goredis.Client{}, conns: map[net.Conn]struct{}{}}
+	s.wg.Go(l.run)
+	return l
+}
+
+// client is the lane's connection to a server.
+func (l *lane) client(n *node) *goredis.Client {
+	if c := l.to[n]; c != nil {
+		return c
+	}
+	for old := range l.to {
+		if old.isClosed() {
+			delete(l.to, old)
+		}
+	}
+	o := l.s.cfg.options(n.addr)
 	o.PoolSize = 1
+	o.ReadTimeout += l.s.cfg.safe.wait()
 	dial := o.Dialer
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
@@ -64,9 +81,8 @@ func newLane(s *store) *lane {
 		l.mu.Unlock()
 		return lc, nil
 	}
-	l.client = goredis.NewClient(o)
-	s.wg.Go(l.run)
-	return l
+	l.to[n] = n.lane(o)
+	return l.to[n]
 }
 
 // laneConn is a connection that interrupt finds.
@@ -90,11 +106,6 @@ func (l *lane) interrupt() {
 	for c := range l.conns {
 		_ = c.SetDeadline(time.Unix(1, 0))
 	}
-}
-
-func (l *lane) close() {
-	l.interrupt()
-	_ = l.client.Close()
 }
 
 // pass makes the lane's goroutine the one who is busy.
@@ -254,22 +265,19 @@ func (l *lane) send() error {
 			continue
 		}
 		c.cmd = goredis.NewCmd(ctx, c.args...)
+		c.node, c.err = l.s.at(c.key)
 		left = append(left, c)
 		l.use(c.key)
 	}
 	l.left = left
-	var err error
-	switch len(left) {
-	case 0:
-	case 1:
-		_ = l.client.Process(ctx, left[0].cmd)
-	default:
-		pipe := l.client.Pipeline()
-		for _, c := range left {
-			_ = pipe.Process(ctx, c.cmd)
+	for i := 0; i < len(left); {
+		from := i
+		for i < len(left) && left[i].node == left[from].node {
+			i++
 		}
-		_, _ = pipe.Exec(ctx)
+		l.exchange(ctx, left[from:i])
 	}
+	var err error
 	for _, c := range left {
 		if e := l.resolve(c); e != nil {
 			err = e
@@ -283,11 +291,44 @@ func (l *lane) send() error {
 		l.batch = l.batch[:0]
 		return nil
 	}
-	if noFunction(reply(err)) {
-		_ = loadLibrary(ctx, l.s.client)
-	}
+	l.s.servers.hurry()
 	l.shed(err)
 	return err
+}
+
+// exchange sends calls to one server.
+func (l *lane) exchange(ctx context.Context, calls []*call) {
+	n := calls[0].node
+	if n == nil {
+		return // nobody holds these queues
+	}
+	client := l.client(n)
+	safe := &l.s.cfg.safe
+	if len(calls) == 1 && safe.none() {
+		_ = client.Process(ctx, calls[0].cmd)
+	} else {
+		pipe := client.Pipeline()
+		for _, c := range calls {
+			_ = pipe.Process(ctx, c.cmd)
+		}
+		if safe.none() {
+			_, _ = pipe.Exec(ctx)
+		} else {
+			last := safe.command(ctx)
+			_ = pipe.Process(ctx, last)
+			_, _ = pipe.Exec(ctx)
+			err := safe.unsafe(last)
+			for _, c := range calls {
+				c.err = err
+			}
+		}
+	}
+	for _, c := range calls {
+		if noFunction(reply(c.cmd.Err())) {
+			_ = loadLibrary(ctx, n.client)
+			return
+		}
+	}
 }
 
 // use notes a queue that is told of the lane. Of very many, those it had before
@@ -303,13 +344,22 @@ func (l *lane) use(key string) {
 
 // leave has the queues forget the lanes.
 func (s *store) leave(ctx context.Context) {
-	pipe := s.client.Pipeline()
+	pipes := map[*node]goredis.Pipeliner{}
 	for _, l := range s.lanes {
 		l.mu.Lock()
 		for key := range l.used {
-			pipe.HDel(ctx, key+":lanes", l.name)
+			n, err := s.at(key)
+			if err != nil {
+				continue
+			}
+			if pipes[n] == nil {
+				pipes[n] = n.client.Pipeline()
+			}
+			pipes[n].HDel(ctx, key+":lanes", l.name)
 		}
 		l.mu.Unlock()
 	}
-	_, _ = pipe.Exec(ctx) // else they forget them by and by
+	for _, pipe := range pipes {
+		_, _ = pipe.Exec(ctx) // else they forget them by and by
+	}
 }

@@ -2,8 +2,8 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -15,14 +15,24 @@ import (
 
 func init() {
 	for _, scheme := range []string{"redis", "rediss", "valkey", "valkeys"} {
-		polymq.Register(scheme, Driver{})
+		for way := range ways {
+			polymq.Register(scheme+way, Driver{})
+		}
 	}
 }
 
-// Driver opens the URLs of redis, rediss, valkey and valkeys.
+// ways are how the servers are found, by the end of the URL's scheme.
+var ways = map[string]finder{
+	"":          nil, // it is the URL's host
+	"+sentinel": askSentinel,
+	"+cluster":  askCluster,
+}
+
+// Driver opens the URLs of redis, rediss, valkey and valkeys, of each with
+// +sentinel and +cluster.
 type Driver struct{}
 
-// Open connects to the server, checks its version and loads the library.
+// Open connects to the servers, checks their versions and loads the library.
 func (Driver) Open(ctx context.Context, u *driver.URL, c driver.Config) (driver.Conn, error) {
 	cfg, err := parse(u)
 	if err != nil {
@@ -41,23 +51,43 @@ func (Driver) Open(ctx context.Context, u *driver.URL, c driver.Config) (driver.
 }
 
 func parse(u *driver.URL) (config, error) {
+	durability := u.OneOf("durability", "aof", "memory", "fsync")
 	cfg := config{
 		prefix:   "polymq:{" + escape(u.Text("vhost", "default")),
 		lease:    u.Duration("lease", 30*time.Second, time.Second, time.Hour),
 		timeout:  u.Duration("timeout", 3*time.Second, 100*time.Millisecond, time.Minute),
 		pool:     u.Int("pool", 10, 1, 1000),
-		memory:   u.OneOf("durability", "aof", "memory") == "memory",
+		memory:   durability == "memory",
+		safe:     safety{replicas: u.Int("replicas", 0, 0, 100), fsync: durability == "fsync"},
 		user:     u.User,
 		password: u.Password,
 	}
-	if u.Scheme == "rediss" || u.Scheme == "valkeys" {
+	scheme, way, _ := strings.Cut(u.Scheme, "+")
+	if way != "" {
+		way = "+" + way
+	}
+	cfg.find = ways[way]
+	if scheme == "rediss" || scheme == "valkeys" {
 		cfg.tls = u.TLS()
 	}
+	port := 6379
+	if way == "+sentinel" {
+		port = 26379
+		cfg.master = u.Text("master", "")
+		cfg.sentinelUser = u.Text("sentinel-user", "")
+		cfg.sentinelPassword = u.Text("sentinel-password", "")
+	}
+	cfg.addrs = u.Addrs(port)
 	if err := u.Rest(); err != nil {
 		return cfg, err
 	}
-	if len(u.Hosts) > 1 {
-		return cfg, fmt.Errorf("the URL names %d hosts: %s takes one", len(u.Hosts), u.Scheme)
+	switch {
+	case way == "" && len(u.Hosts) > 1:
+		return cfg, fmt.Errorf("the URL names %d hosts: %s takes one; %[2]s+sentinel and %[2]s+cluster take several", len(u.Hosts), u.Scheme)
+	case way == "+sentinel" && cfg.master == "":
+		return cfg, errors.New("the URL has no option master: by what name do the sentinels know the server?")
+	case way == "+cluster" && u.Path != "" && u.Path != "0":
+		return cfg, errors.New("the URL names a database, and a Redis Cluster has only 0: the namespace is ?vhost=")
 	}
 	if u.Path != "" {
 		db, err := strconv.Atoi(u.Path)
@@ -65,10 +95,6 @@ func parse(u *driver.URL) (config, error) {
 			return cfg, fmt.Errorf("the URL's path is the number of a database, 0 by default, not %q: the namespace is ?vhost=", u.Path)
 		}
 		cfg.db = db
-	}
-	cfg.addr = u.Addrs(6379)[0]
-	if cfg.tls != nil && cfg.tls.ServerName == "" {
-		cfg.tls.ServerName, _, _ = net.SplitHostPort(cfg.addr)
 	}
 	return cfg, nil
 }

@@ -224,11 +224,11 @@ func TestGroupDestroyed(t *testing.T) {
 	conn, s := dial(t, url)
 	declare(t, conn, "q")
 	sub := subscribe(t, conn, "q", 10)
-	streams, err := s.client.Keys(ctxT(t), s.cfg.prefix+":*}").Result()
+	streams, err := s.calls().Keys(ctxT(t), s.cfg.prefix+":*}").Result()
 	if err != nil || len(streams) != 1 {
 		t.Fatal(streams, err)
 	}
-	if err := s.client.XGroupDestroy(ctxT(t), streams[0], group).Err(); err != nil {
+	if err := s.calls().XGroupDestroy(ctxT(t), streams[0], group).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := sub.Receive(ctxT(t), make([]*driver.Delivery, 1)); !errors.Is(err, driver.ErrNotFound) {

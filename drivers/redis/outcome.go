@@ -11,6 +11,9 @@ import (
 // unknown, or that the server was not ready.
 func (l *lane) resolve(c *call) error {
 	v, err := c.cmd.Result()
+	if err == nil {
+		err = c.err
+	}
 	if lost(err) || transient(reply(err)) {
 		return err
 	}

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// laneCount is how many batches can be under way at once. A queue always
-	// has the same lane, which keeps its messages in order.
+	// laneCount is how many batches can be under way to a server at once. A queue
+	// always has the same lane, which keeps its messages in order.
 	laneCount = 2
+	maxLanes  = 32
 	// maxBatch and maxBatchBytes bound a batch.
 	maxBatch      = 512
 	maxBatchBytes = 1 << 20
@@ -43,7 +44,7 @@ func (s *store) Attach(q *emulate.Queue) {
 	for _, c := range []byte(q.Incarnation) {
 		h.lane += int(c)
 	}
-	h.lane %= laneCount
+	h.lane = (h.lane%laneCount + laneCount*s.servers.shard(h.key)) % maxLanes
 	q.Handle = h
 }
 
@@ -70,7 +71,8 @@ func (s *store) Append(ctx context.Context, parcels []*emulate.Parcel, wait bool
 		s.lanes[q.lane].append(ctx, q.lane, parcels, wait)
 		return
 	}
-	var per [laneCount]int
+	var all [maxLanes]int
+	per := all[:len(s.lanes)]
 	for _, p := range parcels {
 		per[p.Queue.Handle.(*queue).lane]++
 	}

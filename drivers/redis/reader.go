@@ -72,13 +72,17 @@ func (c *consumer) read() {
 				c.call.unlock()
 			}
 			return
-		case lost(err):
+		case lost(err) || partly(reply(err)):
 			unknown = true
 			c.disconnect()
+			c.s.servers.hurry()
 			c.s.log.Debug("a Redis consumer lost its connection", "queue", c.q.Name, "error", err)
 		case noFunction(reply(err)):
-			_ = loadLibrary(c.ctx, c.s.client)
-		case !transient(reply(err)):
+			_ = loadLibrary(c.ctx, c.node.client)
+		case transient(reply(err)):
+			c.disconnect() // the queue may be elsewhere by now
+			c.s.servers.hurry()
+		default:
 			// What this is may pass, as permissions do; the queue is not gone.
 			c.s.log.Warn("a Redis queue cannot be read", "queue", c.q.Name, "error", err)
 		}

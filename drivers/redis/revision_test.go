@@ -14,7 +14,7 @@ func TestRevision3(t *testing.T) {
 	key := x.h.key
 	do := func(want string, args ...any) {
 		t.Helper()
-		v, err := x.s.client.Do(ctxT(t), args...).Result()
+		v, err := x.s.calls().Do(ctxT(t), args...).Result()
 		if err != nil || fmt.Sprint(v) != want {
 			t.Fatalf("%v: %v, %v, want %s", args, v, err, want)
 		}
@@ -24,7 +24,7 @@ func TestRevision3(t *testing.T) {
 		do(want, append([]any{"FCALL", "polymq1_" + fn, "1", key}, args...)...)
 	}
 	// Made by it, as far as it made it.
-	if err := x.s.client.Del(ctxT(t), key+":usage").Err(); err != nil {
+	if err := x.s.calls().Del(ctxT(t), key+":usage").Err(); err != nil {
 		t.Fatal(err)
 	}
 	fcall("1", "create")
@@ -33,7 +33,7 @@ func TestRevision3(t *testing.T) {
 	fcall("[3 0 0]", "inspect")
 	fcall("1", "join", "c-1", "30000")
 	fcall("[1000 0]", "tend", "c-1", "30000", "0", "0", "64", "0")
-	if err := x.s.client.Do(ctxT(t), "XREADGROUP", "GROUP", "polymq", "c-1", "COUNT", "64", "STREAMS", key, ">").Err(); err != nil {
+	if err := x.s.calls().Do(ctxT(t), "XREADGROUP", "GROUP", "polymq", "c-1", "COUNT", "64", "STREAMS", key, ">").Err(); err != nil {
 		t.Fatal(err)
 	}
 	ids := x.held("c-1")

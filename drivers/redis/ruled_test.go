@@ -262,7 +262,7 @@ func TestRulesDeletedQueue(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	keys, err := s.client.Keys(ctxT(t), s.cfg.prefix+":*").Result()
+	keys, err := s.calls().Keys(ctxT(t), s.cfg.prefix+":*").Result()
 	if err != nil || len(keys) > 0 {
 		t.Fatalf("left over: %v, %v", keys, err)
 	}

@@ -29,7 +29,7 @@ func TestPriorities(t *testing.T) {
 func TestForeignByRules(t *testing.T) {
 	x := newScript(t, routing.Queue{MaxPriority: 5, MaxLength: 2})
 	for _, args := range [][]any{{"priority", "1", "body", "a"}, {"priority", "900", "body", "b"}, {"body", "c", "priority", "4"}} {
-		if err := x.s.client.Do(ctxT(t), append([]any{"XADD", x.h.key, "*"}, args...)...).Err(); err != nil {
+		if err := x.s.calls().Do(ctxT(t), append([]any{"XADD", x.h.key, "*"}, args...)...).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,7 +70,7 @@ func TestDropHead(t *testing.T) {
 		if dlx != "" {
 			want = 5
 		}
-		if n := x.s.client.XLen(ctxT(t), x.h.key).Val(); n != want {
+		if n := x.s.calls().XLen(ctxT(t), x.h.key).Val(); n != want {
 			t.Fatalf("%d entries in the stream, want %d", n, want)
 		}
 	}
@@ -95,7 +95,7 @@ func TestDropHeadByBytes(t *testing.T) {
 	}
 	x.fetch("one", 0, x.held("one")[0]+" 1 0")
 	x.expect("after the return", x.fetch("one", 10), "gggg:1 hhhhhh:1")
-	if size := x.s.client.HGet(ctxT(t), x.h.key+":rules", "size").Val(); size != "0" {
+	if size := x.s.calls().HGet(ctxT(t), x.h.key+":rules", "size").Val(); size != "0" {
 		t.Fatalf("%s bytes counted of an empty queue", size)
 	}
 }
@@ -175,7 +175,7 @@ func TestSingleActiveConsumer(t *testing.T) {
 	}
 	// One whose lease has run out.
 	over := x.s.Now().Add(20 * time.Millisecond).UnixMilli()
-	if err := x.s.client.ZAdd(ctxT(t), x.h.key+":consumers", zOf("a", float64(over))).Err(); err != nil {
+	if err := x.s.calls().ZAdd(ctxT(t), x.h.key+":consumers", zOf("a", float64(over))).Err(); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "time does not pass", func() bool { return x.s.Now().UnixMilli() > over+20 })

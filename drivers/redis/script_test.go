@@ -36,7 +36,7 @@ func newScript(t testing.TB, rq routing.Queue) *script {
 
 func (x *script) call(fn string, args ...any) any {
 	x.t.Helper()
-	v, err := x.s.client.Do(ctxT(x.t), append([]any{"FCALL", fn, "1", x.h.key}, args...)...).Result()
+	v, err := x.s.calls().Do(ctxT(x.t), append([]any{"FCALL", fn, "1", x.h.key}, args...)...).Result()
 	if err != nil {
 		x.t.Fatalf("%s: %v", fn, err)
 	}
@@ -136,7 +136,7 @@ func body(entry any) string {
 // held is the IDs that a member of the group holds.
 func (x *script) held(consumer string) []string {
 	x.t.Helper()
-	v, err := x.s.client.Do(ctxT(x.t), "XPENDING", x.h.key, group, "-", "+", 100000, consumer).Slice()
+	v, err := x.s.calls().Do(ctxT(x.t), "XPENDING", x.h.key, group, "-", "+", 100000, consumer).Slice()
 	if err != nil {
 		x.t.Fatal(err)
 	}

@@ -149,14 +149,18 @@ func (c *consumer) sendSettled(ctx context.Context) error {
 			return unconfirmed(err)
 		}
 		c.mu.Lock()
-		n := len(c.todo)
+		idle := len(c.todo) == 0
 		c.mu.Unlock()
-		if n == 0 {
+		if idle {
 			c.call.unlock()
 			return nil
 		}
 		args, batch, _ := c.settlements([]any{"FCALL", c.fns.settle, "1", c.key, c.name, c.lease()})
-		v, err := c.s.await(ctx, func() (any, error) { return c.s.client.Do(ctx, args...).Result() })
+		var v any
+		n, err := c.s.at(c.key)
+		if err == nil {
+			v, err = c.s.await(ctx, func() (any, error) { return n.client.Do(ctx, args...).Result() })
+		}
 		switch {
 		case err == nil:
 			c.verdict(v)
@@ -175,7 +179,9 @@ func (c *consumer) sendSettled(ctx context.Context) error {
 			return unconfirmed(err)
 		}
 		if noFunction(reply(err)) {
-			_, _ = c.s.await(ctx, func() (any, error) { return nil, loadLibrary(ctx, c.s.client) })
+			_, _ = c.s.await(ctx, func() (any, error) { return nil, loadLibrary(ctx, n.client) })
+		} else {
+			c.s.servers.hurry()
 		}
 		select {
 		case <-time.After(pause(try)):

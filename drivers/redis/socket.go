@@ -8,12 +8,17 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// connect makes sure of a connection of the reader's own.
+// connect makes sure of a connection of the reader's own, to the server that holds
+// the queue.
 func (c *consumer) connect() error {
 	if c.conn != nil {
 		return nil
 	}
-	conn := c.s.blocks.Conn()
+	n, err := c.s.at(c.key)
+	if err != nil {
+		return err
+	}
+	conn := n.blocks.Conn()
 	id, err := conn.ClientID(c.ctx).Result()
 	if err != nil {
 		_ = conn.Close()
@@ -21,7 +26,7 @@ func (c *consumer) connect() error {
 	}
 	c.conn = conn
 	c.connMu.Lock()
-	c.connID = id
+	c.connID, c.node = id, n
 	c.connMu.Unlock()
 	return nil
 }

@@ -196,7 +196,7 @@ func TestDeletedQueue(t *testing.T) {
 	if err := sub.Close(ctxT(t)); err != nil {
 		t.Fatal(err)
 	}
-	if keys, err := s.client.Keys(ctxT(t), s.cfg.prefix+":*").Result(); err != nil || len(keys) > 1 {
+	if keys, err := s.calls().Keys(ctxT(t), s.cfg.prefix+":*").Result(); err != nil || len(keys) > 1 {
 		t.Fatalf("left over: %v, %v", keys, err)
 	}
 }

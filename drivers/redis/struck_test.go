@@ -14,7 +14,7 @@ import (
 // read is a read of the stream under a name, whatever became of that.
 func (x *script) read(consumer string) {
 	x.t.Helper()
-	if err := x.s.client.Do(ctxT(x.t), "XREADGROUP", "GROUP", group, consumer, "COUNT", "1", "STREAMS", x.h.key, ">").Err(); err != nil {
+	if err := x.s.calls().Do(ctxT(x.t), "XREADGROUP", "GROUP", group, consumer, "COUNT", "1", "STREAMS", x.h.key, ">").Err(); err != nil {
 		x.t.Fatal(err)
 	}
 }
@@ -73,12 +73,12 @@ func TestHeartbeatWakesOthers(t *testing.T) {
 		x.fetch("one", 1)
 		begin := x.s.Now()
 		x.fetch("one", 0, x.held("one")[0]+" 1 50")
-		if err := x.s.client.XTrimMaxLen(ctxT(t), x.h.key+":wake", 0).Err(); err != nil {
+		if err := x.s.calls().XTrimMaxLen(ctxT(t), x.h.key+":wake", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
 		until(t, "time does not pass", func() bool { return x.s.Now().Sub(begin) > 100*time.Millisecond })
 		x.beat("one")
-		if n := x.s.client.XLen(ctxT(t), x.h.key+":wake").Val(); n == 0 {
+		if n := x.s.calls().XLen(ctxT(t), x.h.key+":wake").Val(); n == 0 {
 			t.Errorf("%+v: nobody was woken", rq)
 		}
 	}

@@ -70,7 +70,8 @@ type consumer struct {
 	first, second sink          // the reader's
 	conn          *goredis.Conn // the reader's
 	connMu        sync.Mutex
-	connID        int64 // of conn, for CLIENT UNBLOCK
+	connID        int64 // of conn, for CLIENT UNBLOCK at node
+	node          *node
 
 	// call is held around every call that names the consumer, blocking reads
 	// excepted, so that a new name is not taken under one.
@@ -98,7 +99,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	}
 	c.holds.prev, c.holds.next = &c.holds, &c.holds
 	c.rename()
-	v, err := s.call(ctx, "FCALL", c.fns.join, "1", c.key, c.name, c.lease())
+	v, err := s.fcall(ctx, c.fns.join, c.key, c.name, c.lease())
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emula
 	}
 	name := c.name
 	c.call.unlock()
-	v, err := c.s.call(ctx, "FCALL", c.fns.extend, "1", c.key, name, c.lease())
+	v, err := c.s.fcall(ctx, c.fns.extend, c.key, name, c.lease())
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +235,7 @@ func (c *consumer) withdraw(ctx context.Context) error {
 		return err
 	}
 	defer c.call.unlock()
-	_, err := c.s.call(ctx, "FCALL", c.fns.withdraw, "1", c.key, c.name)
+	_, err := c.s.fcall(ctx, c.fns.withdraw, c.key, c.name)
 	return err
 }
 
@@ -244,10 +245,10 @@ func (c *consumer) halt(ctx context.Context) error {
 	for {
 		// A read that blocks is ended by the server, so that it takes nothing more.
 		c.connMu.Lock()
-		id := c.connID
+		id, n := c.connID, c.node
 		c.connMu.Unlock()
 		if id != 0 {
-			_, _ = c.s.await(ctx, func() (any, error) { return c.s.client.Do(ctx, "CLIENT", "UNBLOCK", id).Result() })
+			_, _ = c.s.await(ctx, func() (any, error) { return n.client.Do(ctx, "CLIENT", "UNBLOCK", id).Result() })
 		}
 		select {
 		case <-c.ended:
@@ -280,13 +281,13 @@ func (c *consumer) Close(ctx context.Context) error {
 	if gone {
 		return nil
 	}
-	args := []any{"FCALL", c.fns.leave, "1", c.key, c.name}
+	args := []any{c.name}
 	for _, d := range handed {
 		if h := d.Ref.(*hold); h.life == life {
 			args = append(args, h.id)
 		}
 	}
-	if _, e := c.s.call(ctx, args...); e != nil {
+	if _, e := c.s.fcall(ctx, c.fns.leave, c.key, args...); e != nil {
 		return errors.Join(err, e)
 	}
 	return err

@@ -16,7 +16,7 @@ func (s *store) Sweep(ctx context.Context, q *emulate.Queue, max int) (emulate.S
 		"FCALL", h.fns.sweep, "1", h.key, max, q.TTL.Milliseconds(), flag(ownTTL(q)), flag(q.DeadLetterExchange != ""),
 		s.cfg.lease.Milliseconds(),
 	}
-	err := s.raw(ctx, &in, args)
+	err := s.raw(ctx, h.key, &in, args)
 	if err != nil {
 		return emulate.Swept{}, err
 	}
@@ -69,17 +69,17 @@ func (s *store) Drop(ctx context.Context, q *emulate.Queue, ds []*emulate.Delive
 		return nil
 	}
 	h := q.Handle.(*queue)
-	args := []any{"FCALL", h.fns.drop, "1", h.key}
+	var args []any
 	for _, d := range ds {
 		args = append(args, d.Ref.(*hold).id)
 	}
-	_, err := s.call(ctx, args...)
+	_, err := s.fcall(ctx, h.fns.drop, h.key, args...)
 	return err
 }
 
 func (s *store) Usage(ctx context.Context, q *emulate.Queue) (emulate.Usage, error) {
 	h := q.Handle.(*queue)
-	v, err := s.call(ctx, "FCALL", h.fns.usage, "1", h.key)
+	v, err := s.fcall(ctx, h.fns.usage, h.key)
 	if err != nil {
 		return emulate.Usage{}, err
 	}
@@ -93,7 +93,7 @@ func (s *store) Usage(ctx context.Context, q *emulate.Queue) (emulate.Usage, err
 
 func (s *store) Touch(ctx context.Context, q *emulate.Queue) error {
 	h := q.Handle.(*queue)
-	v, err := s.call(ctx, "FCALL", h.fns.touch, "1", h.key)
+	v, err := s.fcall(ctx, h.fns.touch, h.key)
 	if err == nil && v != int64(1) {
 		return emulate.ErrGone
 	}
@@ -101,6 +101,6 @@ func (s *store) Touch(ctx context.Context, q *emulate.Queue) error {
 }
 
 func (s *store) Lead(ctx context.Context, client string, term time.Duration) (bool, error) {
-	v, err := s.call(ctx, "FCALL", fnLead, "1", s.namespace(), client, strconv.FormatInt(term.Milliseconds(), 10))
+	v, err := s.fcall(ctx, fnLead, s.namespace(), client, strconv.FormatInt(term.Milliseconds(), 10))
 	return v == int64(1), err
 }

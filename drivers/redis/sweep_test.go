@@ -78,7 +78,7 @@ func TestSweep(t *testing.T) {
 			if dlx {
 				want = 4
 			}
-			if n := x.s.client.XLen(ctxT(t), x.h.key).Val(); n != want {
+			if n := x.s.calls().XLen(ctxT(t), x.h.key).Val(); n != want {
 				t.Fatalf("%d entries, want %d", n, want)
 			}
 		})
@@ -181,7 +181,7 @@ func TestSweepBytes(t *testing.T) {
 
 // storedAt is when the newest entry was stored.
 func storedAt(t *testing.T, x *script, key string) time.Time {
-	es, err := x.s.client.XRevRangeN(ctxT(t), key, "+", "-", 1).Result()
+	es, err := x.s.calls().XRevRangeN(ctxT(t), key, "+", "-", 1).Result()
 	if err != nil || len(es) != 1 {
 		t.Fatal(es, err)
 	}
@@ -221,7 +221,7 @@ func TestUsage(t *testing.T) {
 			t.Fatalf("DeleteQueue of one with a consumer: %v", err)
 		}
 		// A dead consumer is none.
-		if err := x.s.client.ZAdd(ctx, x.h.key+":consumers", zOf("one", 1)).Err(); err != nil {
+		if err := x.s.calls().ZAdd(ctx, x.h.key+":consumers", zOf("one", 1)).Err(); err != nil {
 			t.Fatal(err)
 		}
 		if u := get(); u.Consumers != 0 || !u.Used || u.Idle > while {
@@ -243,7 +243,7 @@ func TestUsage(t *testing.T) {
 		if err := x.s.Drop(ctx, x.q, nil); err != nil {
 			t.Errorf("Drop of a queue that is gone: %v", err)
 		}
-		if keys := x.s.client.Keys(ctx, x.h.key+"*").Val(); len(keys) > 0 {
+		if keys := x.s.calls().Keys(ctx, x.h.key+"*").Val(); len(keys) > 0 {
 			t.Errorf("left over: %v", keys)
 		}
 	}
@@ -260,7 +260,7 @@ func TestLead(t *testing.T) {
 		}
 	}
 	// Of clients of their own: the connections' may lead by themselves.
-	if err := one.client.Del(ctxT(t), one.namespace()+":leader").Err(); err != nil {
+	if err := one.calls().Del(ctxT(t), one.namespace()+":leader").Err(); err != nil {
 		t.Fatal(err)
 	}
 	lead(one, "a", 20*time.Second, true)
@@ -284,7 +284,7 @@ func TestClock(t *testing.T) {
 		}
 	}
 	before := s.Now()
-	at, err := s.client.Time(ctxT(t)).Result()
+	at, err := s.calls().Time(ctxT(t)).Result()
 	after := s.Now()
 	const off = 5 * time.Millisecond
 	if err != nil || at.Before(before.Add(-off)) || at.After(after.Add(off)) {

@@ -18,7 +18,12 @@ import (
 func (s *store) namespace() string { return s.cfg.prefix + "}" }
 
 func (s *store) LoadTopology(ctx context.Context, since emulate.Version) (emulate.Changes, error) {
-	v, err := s.call(ctx, "FCALL", fnLoad, "1", s.namespace(), random(8), since.Epoch, strconv.FormatUint(since.N, 10))
+	if s.unsure.Load() {
+		if err := s.makeSure(ctx); err != nil {
+			return emulate.Changes{}, err
+		}
+	}
+	v, err := s.fcall(ctx, fnLoad, s.namespace(), random(8), since.Epoch, strconv.FormatUint(since.N, 10))
 	if err != nil {
 		return emulate.Changes{}, err
 	}
@@ -45,6 +50,17 @@ func (s *store) LoadTopology(ctx context.Context, since emulate.Version) (emulat
 	return c, nil
 }
 
+// makeSure writes something, and waits until that, and so all before it, is as safe
+// as the URL wants: a change that was not when it was made may be read next.
+func (s *store) makeSure(ctx context.Context) error {
+	args := []any{"HSET", s.namespace() + ":version", "sure", "1"}
+	_, err := s.retry(ctx, s.namespace(), func(n *node) (any, error) { return s.write(ctx, n, args) })
+	if err == nil {
+		s.unsure.Store(false)
+	}
+	return err
+}
+
 func errAnswer(fn string, v any) error {
 	return fmt.Errorf("function %s of the library %s answered %.80v: is it another program's?", fn, libraryName, v)
 }
@@ -63,13 +79,13 @@ func (s *store) ApplyTopology(ctx context.Context, at emulate.Version, elements 
 		durable = durable || isDurable(e.Data)
 	}
 	if durable {
-		if err := s.checkDurability(ctx); err != nil {
+		if err := s.checkDurability(ctx, s.namespace()); err != nil {
 			return emulate.Version{}, err
 		}
 	}
-	v, err := s.retry(ctx, func() (any, error) {
-		v, err := s.client.Do(ctx, args...).Result()
-		if lost(err) && !notSent(err) {
+	v, err := s.retry(ctx, s.namespace(), func(n *node) (any, error) {
+		v, err := s.write(ctx, n, args)
+		if lost(err) && !notSent(err) || partly(reply(err)) {
 			// The next try would find the version changed by this one.
 			err = fmt.Errorf("%w: %w", errOnce, err)
 		}
@@ -82,6 +98,7 @@ func (s *store) ApplyTopology(ctx context.Context, at emulate.Version, elements 
 	case err == nil:
 		return emulate.Version{}, emulate.ErrStale
 	case errors.Is(err, errOnce), errors.Is(err, driver.ErrClosed), ctx.Err() != nil:
+		s.unsure.Store(!s.cfg.safe.none())
 		return emulate.Version{}, unconfirmed(err)
 	}
 	return emulate.Version{}, err
@@ -100,11 +117,11 @@ func isDurable(data []byte) bool {
 }
 
 // checkDurability refuses a server that forgets what it confirmed.
-func (s *store) checkDurability(ctx context.Context) error {
+func (s *store) checkDurability(ctx context.Context, key string) error {
 	if s.cfg.memory {
 		return nil
 	}
-	v, err := s.call(ctx, "INFO", "persistence", "memory")
+	v, err := s.call(ctx, key, "INFO", "persistence", "memory")
 	if err != nil {
 		return err
 	}
@@ -121,8 +138,11 @@ func (s *store) checkDurability(ctx context.Context) error {
 }
 
 func (s *store) RenewLease(ctx context.Context, client string, v emulate.Version) error {
-	r, err := s.call(ctx, "FCALL", fnRenew, "1", s.namespace(), client, v.Epoch, strconv.FormatUint(v.N, 10),
-		strconv.FormatInt((12*emulate.LeaseTime).Milliseconds(), 10))
+	args := []any{
+		"FCALL", fnRenew, "1", s.namespace(), client, v.Epoch, strconv.FormatUint(v.N, 10),
+		strconv.FormatInt((12 * emulate.LeaseTime).Milliseconds(), 10),
+	}
+	r, err := s.retry(ctx, s.namespace(), func(n *node) (any, error) { return s.write(ctx, n, args) })
 	if err != nil {
 		return err
 	}
@@ -133,17 +153,7 @@ func (s *store) RenewLease(ctx context.Context, client string, v emulate.Version
 }
 
 func (s *store) Leases(ctx context.Context) ([]emulate.Lease, time.Duration, error) {
-	v, err := s.call(ctx, "INFO", "server", "replication")
-	if err != nil {
-		return nil, 0, err
-	}
-	info, _ := v.(string)
-	up, err := strconv.Atoi(field(info, "uptime_in_seconds"))
-	if err != nil {
-		return nil, 0, fmt.Errorf("INFO of this Redis has no uptime_in_seconds: %w", err)
-	}
-	restarted := time.Duration(up) * time.Second
-	v, err = s.call(ctx, "FCALL", fnLeases, "1", s.namespace(), field(info, "master_replid"))
+	v, err := s.fcall(ctx, fnLeases, s.namespace())
 	if err != nil {
 		return nil, 0, err
 	}
@@ -151,9 +161,9 @@ func (s *store) Leases(ctx context.Context) ([]emulate.Lease, time.Duration, err
 	if !ok || len(list) == 0 {
 		return nil, 0, errAnswer(fnLeases, v)
 	}
-	// After a failover or a FLUSHALL.
-	if since, ok := list[0].(int64); ok && since >= 0 {
-		restarted = min(restarted, time.Duration(since)*time.Millisecond)
+	since, ok := list[0].(int64)
+	if !ok {
+		return nil, 0, errAnswer(fnLeases, v)
 	}
 	var leases []emulate.Lease
 	for i := 1; i+2 < len(list); i += 3 {
@@ -164,34 +174,34 @@ func (s *store) Leases(ctx context.Context) ([]emulate.Lease, time.Duration, err
 		l.Version.N, _ = strconv.ParseUint(n, 10, 64)
 		leases = append(leases, l)
 	}
-	return leases, restarted, nil
+	return leases, time.Duration(since) * time.Millisecond, nil
 }
 
 func (s *store) EndLease(ctx context.Context, client string) error {
-	_, err := s.call(ctx, "HDEL", s.namespace()+":leases", client)
+	_, err := s.call(ctx, s.namespace(), "HDEL", s.namespace()+":leases", client)
 	return err
 }
 
 func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
+	h := q.Handle.(*queue)
 	if !q.Transient {
-		if err := s.checkDurability(ctx); err != nil {
+		if err := s.checkDurability(ctx, h.key); err != nil {
 			return err
 		}
 	}
-	h := q.Handle.(*queue)
 	args := []any{"FCALL", h.fns.create, "1", h.key}
 	if hasRules(q) {
 		args = append(args, q.MaxPriority, q.MaxLength, q.MaxBytes, flag(q.Overflow == routing.RejectPublish),
 			flag(q.DeadLetterExchange != ""), flag(q.SingleActiveConsumer))
 	}
-	_, err := s.call(ctx, args...)
+	_, err := s.retry(ctx, h.key, func(n *node) (any, error) { return s.write(ctx, n, args) })
 	return err
 }
 
 func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.DeleteOptions) error {
 	h := q.Handle.(*queue)
 	idle := (o.Idle + time.Millisecond - 1).Milliseconds()
-	v, err := s.call(ctx, "FCALL", h.fns.delete, "1", h.key, flag(o.IfUnused), flag(o.IfEmpty), idle)
+	v, err := s.fcall(ctx, h.fns.delete, h.key, flag(o.IfUnused), flag(o.IfEmpty), idle)
 	if err != nil {
 		return err
 	}
@@ -208,13 +218,14 @@ func (s *store) DeleteQueue(ctx context.Context, q *emulate.Queue, o emulate.Del
 }
 
 func (s *store) QueueExists(ctx context.Context, q *emulate.Queue) (bool, error) {
-	v, err := s.call(ctx, "EXISTS", q.Handle.(*queue).key)
+	key := q.Handle.(*queue).key
+	v, err := s.call(ctx, key, "EXISTS", key)
 	return v == int64(1), err
 }
 
 func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo, error) {
 	h := q.Handle.(*queue)
-	v, err := s.call(ctx, "FCALL", h.fns.inspect, "1", h.key)
+	v, err := s.fcall(ctx, h.fns.inspect, h.key)
 	if err != nil {
 		return driver.QueueInfo{}, err
 	}
@@ -228,7 +239,7 @@ func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo
 
 func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
 	h := q.Handle.(*queue)
-	v, err := s.call(ctx, "FCALL", h.fns.purge, "1", h.key)
+	v, err := s.fcall(ctx, h.fns.purge, h.key)
 	if err != nil {
 		return 0, err
 	}

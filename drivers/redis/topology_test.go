@@ -75,7 +75,7 @@ func TestTopologyStore(t *testing.T) {
 	if got, err := s.LoadTopology(ctx, before); err != nil || got.Full || len(got.Elements) != emulate.MaxElements {
 		t.Errorf("since %v: full %v, %d elements, %v", before, got.Full, len(got.Elements), err)
 	}
-	if err := s.client.HSet(ctx, s.namespace()+":version", "wire", "2").Err(); err != nil {
+	if err := s.calls().HSet(ctx, s.namespace()+":version", "wire", "2").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.LoadTopology(ctx, v); !errors.Is(err, errors.ErrUnsupported) {
@@ -99,18 +99,18 @@ func TestVersionIsNotRepeated(t *testing.T) {
 	}
 	saved := map[string]string{}
 	for _, suffix := range []string{":version", ":topology", ":changes", ":leases"} {
-		saved[s.namespace()+suffix] = s.client.Dump(ctx, s.namespace()+suffix).Val()
+		saved[s.namespace()+suffix] = s.calls().Dump(ctx, s.namespace()+suffix).Val()
 	}
 	lost, err := s.ApplyTopology(ctx, v1, []emulate.Element{{Name: "lost", Data: data}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for key, dump := range saved {
-		if err := s.client.Del(ctx, key).Err(); err != nil {
+		if err := s.calls().Del(ctx, key).Err(); err != nil {
 			t.Fatal(err)
 		}
 		if dump != "" {
-			if err := s.client.Restore(ctx, key, 0, dump).Err(); err != nil {
+			if err := s.calls().Restore(ctx, key, 0, dump).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -155,11 +155,11 @@ func TestFlushed(t *testing.T) {
 	if err := s.RenewLease(ctx, "one", v.Version); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := s.client.Keys(ctx, s.namespace()+":*").Result()
+	keys, err := s.calls().Keys(ctx, s.namespace()+":*").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.client.Del(ctx, keys...).Err(); err != nil {
+	if err := s.calls().Del(ctx, keys...).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := s.LoadTopology(ctx, v.Version); err != nil || again.Version.Epoch == v.Version.Epoch || !again.Full {

@@ -18,7 +18,7 @@ var calls = regexp.MustCompile(`(?m)^cmdstat_(\w+):calls=(\d+)`)
 // commands is how many commands the server has executed, those of functions too.
 func (x *script) commands() int {
 	x.t.Helper()
-	v, err := x.s.client.Info(ctxT(x.t), "commandstats").Result()
+	v, err := x.s.calls().Info(ctxT(x.t), "commandstats").Result()
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestPromiseLapses(t *testing.T) {
 	silent := func(x *script, consumer string, room int) {
 		t.Helper()
 		at := x.s.Now().Add(-4 * time.Second).UnixMilli()
-		if err := x.s.client.HSet(ctxT(t), x.h.key+":rooms", consumer, fmt.Sprintf("%d %d", room, at)).Err(); err != nil {
+		if err := x.s.calls().HSet(ctxT(t), x.h.key+":rooms", consumer, fmt.Sprintf("%d %d", room, at)).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -253,12 +253,12 @@ func TestWhoWaitsIsHeardOf(t *testing.T) {
 	subscribe(t, conn, "q", 7)
 	seen := map[string]time.Time{}
 	until(t, "it is not heard of", func() bool {
-		keys, err := s.client.Keys(ctxT(t), s.cfg.prefix+":*:rooms").Result()
+		keys, err := s.calls().Keys(ctxT(t), s.cfg.prefix+":*:rooms").Result()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, k := range keys {
-			for _, v := range s.client.HGetAll(ctxT(t), k).Val() {
+			for _, v := range s.calls().HGetAll(ctxT(t), k).Val() {
 				if !strings.HasPrefix(v, "7 ") {
 					t.Fatalf("room: %q", v)
 				}

@@ -63,6 +63,7 @@ func (w *watch) run() {
 		if w.s.ctx.Err() != nil {
 			return
 		}
+		w.s.servers.hurry()
 		if connected {
 			connected = false
 			w.s.onState(driver.Disconnected, err)
@@ -79,7 +80,11 @@ func (w *watch) run() {
 // connection is lost.
 func (w *watch) listen(up func()) error {
 	ctx := w.s.ctx
-	sub := w.s.client.Subscribe(ctx)
+	n, err := w.s.at(w.s.namespace())
+	if err != nil {
+		return err
+	}
+	sub := n.client.Subscribe(ctx)
 	defer sub.Close()
 	// Subscribe does not wait for the end of ctx in a read: Close does it.
 	defer context.AfterFunc(ctx, func() { _ = sub.Close() })()
@@ -106,6 +111,9 @@ func (w *watch) listen(up func()) error {
 			}
 			if err := sub.Ping(ctx); err != nil {
 				return err
+			}
+			if n.isClosed() {
+				return errNowhere
 			}
 		default:
 			return err

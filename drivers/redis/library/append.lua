@@ -14,6 +14,7 @@ local function append(keys, args)
   if known then
     local seq, failed = string.match(known, '^(%d+) %S+ ?(.*)$')
     if seq and tonumber(seq) >= tonumber(args[2]) then
+      redis.call('HSET', lanes, args[1], known) -- who waits for replicas waits for the last write
       return failed == '' and 1 or cjson.decode(failed)
     end
   end

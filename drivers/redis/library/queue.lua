@@ -9,7 +9,8 @@ local function create(keys, args)
     local r = redis.pcall('XGROUP', 'CREATE', key, GROUP, '0', 'MKSTREAM')
     if r.err and not string.find(r.err, 'BUSYGROUP', 1, true) then return r end
   end
-  redis.call('HSETNX', p .. ':usage', 'since', ms(now()))
+  -- A write in any case: who waits for replicas waits for the last one.
+  redis.call('HSET', p .. ':usage', 'since', redis.call('HGET', p .. ':usage', 'since') or ms(now()))
   if #args > 0 then
     redis.call('HSET', p .. ':rules', 'levels', args[1], 'length', args[2], 'bytes', args[3],
       'reject', args[4], 'dead', args[5], 'single', args[6])

@@ -22,6 +22,10 @@ local function remember(p, t)
   renewed[p] = t
 end
 
+local function replid()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+end
+
 -- load: a fresh epoch for the case that there is none, then the version known.
 -- Only a version that the log knows has a difference to the present one: a
 -- failover or a restored file can have taken back the one that a client saw.
@@ -30,7 +34,7 @@ local function load(keys, args)
   local epoch, n = version(p)
   if not epoch then
     epoch, n = args[1], '0'
-    redis.call('HSET', p .. ':version', 'epoch', epoch, 'n', n, 'wire', '1')
+    redis.call('HSET', p .. ':version', 'epoch', epoch, 'n', n, 'wire', '1', 'replid', replid(), 'replid-at', '')
     local t = now()
     if renewed[p] and renewed[p] + LEASE > t then
       redis.call('HSET', p .. ':version', 'born-at', ms(t))
@@ -91,25 +95,28 @@ local function renew(keys, args)
   return 1
 end
 
--- leases: the server's replication id. Returns how long ago leases may have been
--- forgotten, in ms, or -1, then client, epoch, n of each record. They are by
--- another server that took over, and by a FLUSHALL under clients that live.
+-- leases: none; older programs name the replication id. Returns how long ago leases
+-- may have been forgotten, in ms, then client, epoch, n of each record. They are by
+-- a restart, by another server that took over, and by a FLUSHALL under clients that
+-- live. The server says by itself who it is: what it was asked before may have been
+-- answered by the one before it.
 local function leases(keys, args)
   local p, t = keys[1], now()
+  local id = replid()
+  local since = 1000 * string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
   local known = redis.call('HMGET', p .. ':version', 'replid', 'replid-at', 'born-at')
-  local since = -1
-  if known[1] ~= args[1] then
+  if known[1] ~= id then
     local at = known[1] and ms(t) or ''
     if redis.call('EXISTS', p .. ':version') == 1 then
-      redis.call('HSET', p .. ':version', 'replid', args[1], 'replid-at', at)
+      redis.call('HSET', p .. ':version', 'replid', id, 'replid-at', at)
     end
     if known[1] then since = 0 end
   elseif known[2] ~= '' then
-    since = t - tonumber(known[2])
+    since = math.min(since, t - tonumber(known[2]))
   end
   if known[3] then
     local age = math.max(t - tonumber(known[3]), 0)
-    if since < 0 or age < since then since = age end
+    since = math.min(since, age)
   end
   local out = {since}
   local all = redis.call('HGETALL', p .. ':leases')

@@ -1,0 +1,262 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+const (
+	// askEvery is how often it is asked who the servers are: one that hangs
+	// answers nothing, and others know that it was replaced.
+	askEvery = time.Second
+	// askPause is the least time between two of these.
+	askPause = 50 * time.Millisecond
+)
+
+// finder asks one of those who know who the servers are. It returns who else may
+// be asked, too.
+type finder func(ctx context.Context, c config, from *goredis.Client) ([]shard, []string, error)
+
+// shard is a range of slots and the address of the server that holds it.
+type shard struct {
+	from, to int
+	addr     string
+}
+
+// servers are those that hold the namespace's keys: one, or those that share the
+// slots of a cluster. Who they are changes at a failover.
+type servers struct {
+	s     *store
+	now   atomic.Pointer[table]
+	first *table        // as found by open
+	again chan struct{} // cap 1: ask now
+
+	// Of who asks.
+	hosts   []string // the next to be asked first
+	turned  time.Time
+	unknown bool // nobody knows
+
+	mu     sync.Mutex
+	asked  *goredis.Client
+	closed bool
+}
+
+// table says which node holds a slot.
+type table []span
+
+// span is a range of slots.
+type span struct {
+	from, to int
+	n        *node
+}
+
+func (t table) nodes() []*node {
+	var all []*node
+	for _, sp := range t {
+		if !slices.Contains(all, sp.n) {
+			all = append(all, sp.n)
+		}
+	}
+	return all
+}
+
+// errNowhere says that no server holds a key, as far as is known.
+var errNowhere = errors.New("no server of the Redis Cluster holds this slot")
+
+// at is the node that holds a key.
+func (s *store) at(key string) (*node, error) { return s.servers.now.Load().at(key) }
+
+func (t table) at(key string) (*node, error) {
+	if len(t) == 1 {
+		return t[0].n, nil
+	}
+	return t.holds(slotOf(key))
+}
+
+func (t table) holds(slot int) (*node, error) {
+	i, _ := slices.BinarySearchFunc(t, slot, func(sp span, slot int) int { return sp.to - slot })
+	if i == len(t) || t[i].from > slot {
+		return nil, errNowhere
+	}
+	return t[i].n, nil
+}
+
+// shard is the place of the server that held a key when the store was opened.
+// Queues of one server share lanes, so that one that hangs holds up no others.
+func (v *servers) shard(key string) int {
+	n, err := v.first.at(key)
+	if err != nil {
+		return 0
+	}
+	return slices.Index(v.first.nodes(), n)
+}
+
+func (v *servers) init(s *store) {
+	v.s = s
+	v.now.Store(&table{})
+	v.again = make(chan struct{}, 1)
+	v.hosts = s.cfg.addrs
+}
+
+// hurry has it asked soon who the servers are.
+func (v *servers) hurry() {
+	select {
+	case v.again <- struct{}{}:
+	default:
+	}
+}
+
+func (v *servers) run() {
+	timer := time.NewTimer(askEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-v.again:
+			// Something is wrong. Who was asked until now may be cut off from
+			// the others himself.
+			if time.Since(v.turned) > askEvery {
+				v.turn()
+			}
+		case <-v.s.ctx.Done():
+			return
+		}
+		err := v.look(v.s.ctx)
+		if v.s.ctx.Err() != nil {
+			return
+		}
+		if (err != nil) != v.unknown {
+			v.unknown = err != nil
+			if v.unknown {
+				v.s.log.Warn("nobody says which Redis servers there are; trying again", "error", err)
+			}
+		}
+		select {
+		case <-time.After(askPause):
+		case <-v.s.ctx.Done():
+			return
+		}
+		timer.Reset(askEvery)
+	}
+}
+
+// look finds out who the servers are.
+func (v *servers) look(ctx context.Context) error {
+	if v.s.cfg.find == nil {
+		v.adopt([]shard{{0, slots - 1, v.s.cfg.addrs[0]}})
+		return nil
+	}
+	var last error
+	for range v.hosts {
+		shards, more, err := v.s.cfg.find(ctx, v.s.cfg, v.ask())
+		if err == nil {
+			v.adopt(shards)
+			for _, addr := range more {
+				if !slices.Contains(v.hosts, addr) {
+					v.hosts = append(v.hosts, addr)
+				}
+			}
+			v.hosts = slices.DeleteFunc(v.hosts, func(addr string) bool {
+				return !slices.Contains(more, addr) && !slices.Contains(v.s.cfg.addrs, addr)
+			})
+			return nil
+		}
+		last = err
+		v.turn()
+	}
+	return last
+}
+
+// ask is the connection to who is asked.
+func (v *servers) ask() *goredis.Client {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.asked == nil {
+		v.asked = goredis.NewClient(v.s.cfg.asking(v.hosts[0]))
+		if v.closed {
+			_ = v.asked.Close()
+		}
+	}
+	return v.asked
+}
+
+// turn has another asked from now on.
+func (v *servers) turn() {
+	v.turned = time.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.asked != nil {
+		_ = v.asked.Close()
+		v.asked = nil
+	}
+	v.hosts = append(slices.Clone(v.hosts[1:]), v.hosts[0])
+}
+
+// asking is how to speak with those who know.
+func (c config) asking(addr string) *goredis.Options {
+	o := c.options(addr)
+	o.PoolSize = 1
+	if c.master != "" {
+		o.Username, o.Password, o.DB = c.sentinelUser, c.sentinelPassword, 0
+	}
+	for _, t := range []*time.Duration{&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout} {
+		*t = min(*t, askEvery)
+	}
+	return o
+}
+
+// adopt goes by what was found. The connections to who is no server any more are
+// closed, so that nobody waits there for an answer.
+func (v *servers) adopt(shards []shard) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return
+	}
+	was := *v.now.Load()
+	if slices.EqualFunc(was, shards, func(sp span, sh shard) bool {
+		return sp.from == sh.from && sp.to == sh.to && sp.n.addr == sh.addr
+	}) {
+		return
+	}
+	nodes := map[string]*node{}
+	for _, n := range was.nodes() {
+		nodes[n.addr] = n
+	}
+	var now table
+	for _, sh := range shards {
+		if nodes[sh.addr] == nil {
+			nodes[sh.addr] = newNode(v.s.cfg, sh.addr)
+		}
+		now = append(now, span{sh.from, sh.to, nodes[sh.addr]})
+	}
+	if v.first == nil {
+		v.first = &now
+	}
+	v.now.Store(&now)
+	present := now.nodes()
+	for _, n := range was.nodes() {
+		if !slices.Contains(present, n) {
+			n.close()
+		}
+	}
+}
+
+// close ends all connections.
+func (v *servers) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closed = true
+	if v.asked != nil {
+		_ = v.asked.Close()
+	}
+	for _, n := range v.now.Load().nodes() {
+		n.close()
+	}
+}
