@@ -51,6 +51,7 @@ func FeatureTable(w io.Writer, backends ...polymq.Features) error {
 	})
 	row("a redelivered message comes", func(f polymq.Features) string { return f.Requeue })
 	row("plain queues mind priorities", func(f polymq.Features) string { return yesNo(f.PlainPriorities) })
+	row("full durable queues refuse a message late", func(f polymq.Features) string { return yesNo(f.RefusesLate) })
 	row("attempts count what was only prefetched", func(f polymq.Features) string { return yesNo(f.CountsReturned) })
 	_, err := io.WriteString(w, b.String())
 	return err

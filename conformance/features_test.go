@@ -68,7 +68,7 @@ func TestFeatureTable(t *testing.T) {
 		polymq.Features{
 			Backend:         "Broker 1.2",
 			Support:         map[polymq.Feature]polymq.Support{polymq.FeatureRouting: polymq.SupportNative, polymq.FeatureTTL: polymq.SupportRefused, polymq.FeatureDelay: polymq.SupportNative},
-			MaxMessageBytes: 16 << 20, HoldLimit: 30 * time.Minute, DelayPrecision: 100 * time.Millisecond, Requeue: "last", CountsReturned: true, PlainPriorities: true,
+			MaxMessageBytes: 16 << 20, HoldLimit: 30 * time.Minute, DelayPrecision: 100 * time.Millisecond, Requeue: "last", CountsReturned: true, PlainPriorities: true, RefusesLate: true,
 		},
 		polymq.Features{
 			Backend:         "memory",
@@ -89,6 +89,7 @@ func TestFeatureTable(t *testing.T) {
 		"| delays are exact to | 100ms | none |\n",
 		"| a redelivered message comes | last | first |\n",
 		"| plain queues mind priorities | yes | no |\n",
+		"| full durable queues refuse a message late | yes | no |\n",
 		"| attempts count what was only prefetched | yes | no |\n",
 	} {
 		if !strings.Contains(table.String(), line) {

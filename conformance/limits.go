@@ -11,10 +11,13 @@ import (
 
 var limitRows = []row{
 	{promise: 2, name: "full", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: fullRefuses},
+	{promise: 2, name: "full-durable", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: fullDurable},
 	{promise: 2, name: "full-bytes", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: fullOfBytes},
 	{promise: 2, name: "full-but-held", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: heldIsNotFull},
 	{promise: 2, name: "refused-again", needs: []polymq.Feature{polymq.FeatureMaxLength, polymq.FeatureDedup}, run: refusedAgain},
 	{promise: 2, name: "same-id-by-rules", needs: []polymq.Feature{polymq.FeatureDedup}, run: sameIDByRules},
+
+	{promise: 10, name: "held-beyond-limit", needs: []polymq.Feature{polymq.FeatureMaxLength}, hooks: hookRestart, run: heldSurvives},
 
 	{promise: 17, name: "overflow-dropped", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: overflowDropped},
 	{promise: 17, name: "overflow-dead-letter", needs: []polymq.Feature{polymq.FeatureMaxLength, polymq.FeatureDeadLetter}, run: overflowDeadLetter},
@@ -23,10 +26,25 @@ var limitRows = []row{
 	{promise: 17, name: "overflow-given-back", needs: []polymq.Feature{polymq.FeatureMaxLength}, run: givenBackOverflows},
 }
 
+// refusing is a queue that refuses exactly what is beyond its limits.
+func refusing(c *polymq.Conn, q routing.Queue) routing.Queue {
+	q.Name, q.Overflow, q.Transient = "q", routing.RejectPublish, c.Features().RefusesLate
+	return q
+}
+
+// late is how many messages a durable queue takes beyond its limit from a
+// publisher that waits.
+func late(c *polymq.Conn) int {
+	if c.Features().RefusesLate {
+		return 1
+	}
+	return 0
+}
+
 // fullRefuses fills one of the queues of a fan-out.
 func fullRefuses(e *env) {
 	c := e.open()
-	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Fanout}, routing.Queue{Name: "q", MaxLength: 2, Overflow: routing.RejectPublish}, "beside",
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Fanout}, refusing(c, routing.Queue{MaxLength: 2}), "beside",
 		to("x", "q", ""), to("x", "beside", ""))
 	failed := e.failures(e.publisher(c, "x").Publish(e.short(), numbered(5, "", "")...))
 	for i := range 5 {
@@ -47,9 +65,29 @@ func fullRefuses(e *env) {
 	e.has(c, "beside", "0", "1", "2", "3", "4")
 }
 
+// fullDurable has a publisher wait for each message, until the queue refuses.
+func fullDurable(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "q", MaxLength: 5, Overflow: routing.RejectPublish})
+	stored := numbered(5+late(c), "q", "")
+	for _, m := range stored {
+		e.publish(c, "", m)
+	}
+	for range 2 {
+		e.mustBe(e.try(c, "", msg("q", "refused")), "Publish to a full queue", polymq.ErrRejected)
+	}
+	s := e.subscriber(c, "q", 1)
+	for _, m := range stored {
+		e.ack(e.body(s, string(m.Body)))
+	}
+	e.close(s)
+	e.eventually("the empty queue takes messages", func() bool { return e.try(c, "", msg("q", "next")) == nil })
+	e.holds(c, "q", "next")
+}
+
 func fullOfBytes(e *env) {
 	c := e.open()
-	e.declare(c, routing.Queue{Name: "q", MaxBytes: 100, Overflow: routing.RejectPublish})
+	e.declare(c, refusing(c, routing.Queue{MaxBytes: 100}))
 	body := func(n int) *polymq.Message {
 		m := msg("q", string(make([]byte, n)))
 		m.Header = polymq.Header{"no": string(make([]byte, 200))} // not counted
@@ -72,7 +110,7 @@ func fullOfBytes(e *env) {
 // heldIsNotFull has what subscribers hold not count.
 func heldIsNotFull(e *env) {
 	c := e.open()
-	e.declare(c, routing.Queue{Name: "q", MaxLength: 2, Overflow: routing.RejectPublish})
+	e.declare(c, refusing(c, routing.Queue{MaxLength: 2}))
 	e.publish(c, "", msg("q", "0"), msg("q", "1"))
 	s := e.subscriber(c, "q", 2)
 	ds := e.receiveN(s, 2)
@@ -93,6 +131,34 @@ func heldIsNotFull(e *env) {
 		e.Errorf("the queue had %q, want what was confirmed", got)
 	}
 	e.ack(e.body(s, e.sentinel(c, "q")))
+}
+
+// heldSurvives restarts the broker while a subscriber holds what there is no
+// room for beside the rest: all was confirmed, and all is there.
+func heldSurvives(e *env) {
+	url, restart := e.b.Restart(e.TB)
+	c := e.openAt(url)
+	e.declare(c, routing.Queue{Name: "q", MaxLength: 10, Overflow: routing.RejectPublish})
+	ms := numbered(15, "q", "")
+	e.publish(c, "", ms[:5]...)
+	e.receiveN(e.subscriber(c, "q", 5), 5)
+	e.publish(c, "", ms[5:]...)
+	restart()
+	e.close(c)
+	c = e.openAt(url)
+	s := e.subscriber(c, "q", len(ms))
+	got := make([]string, len(ms))
+	for i := range got {
+		d := e.receiveWithin(s, e.again()+c.Features().Lease)
+		got[i] = string(d.Body)
+		e.ack(d)
+	}
+	want := bodies(ms)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		e.Errorf("the queue has %q, want %q", got, want)
+	}
 }
 
 // refusedAgain publishes what was refused once more when there is room.

@@ -127,14 +127,17 @@ func rulesSurvive(e *env) {
 	for i, priority := range []uint8{1, 0, 5, 3, 1} {
 		e.publish(c, "", prior("prior", strconv.Itoa(i), priority))
 	}
-	e.publish(c, "", msg("full", "0"), msg("full", "1"))
+	full := numbered(2+late(c), "full", "")
+	for _, m := range full {
+		e.publish(c, "", m)
+	}
 	e.publish(c, "", lasting("timed", "short", e.b.Patience/5), lasting("timed", "long", time.Hour))
 	restart()
 	c = e.openAt(url)
 	e.must(c.Verify(e.ctx, t), "Verify after the restart")
 	e.publish(c, "", prior("prior", "5", 4))
-	e.mustBe(e.try(c, "", msg("full", "2")), "Publish to a queue that was full before the restart", polymq.ErrRejected)
-	e.holds(c, "full", "0", "1")
+	e.mustBe(e.try(c, "", msg("full", "refused")), "Publish to a queue that was full before the restart", polymq.ErrRejected)
+	e.equalBodies("full", e.receiveN(e.subscriber(c, "full", len(full)), len(full)), bodies(full))
 	s := e.subscriber(c, "prior", 1)
 	for _, want := range []string{"2", "5", "3", "0", "4", "1"} {
 		e.ack(e.body(s, want))

@@ -68,6 +68,11 @@ type Features struct {
 	// Message.Priority all the same (RabbitMQ's quorum queues from 4.0 on):
 	// messages of one priority are in order there, others may pass them.
 	PlainPriorities bool
+	// RefusesLate says that a durable queue with Overflow RejectPublish takes one
+	// message more than its limit, and some more from publishers that do not
+	// wait, and then refuses until a fifth of it has gone (RabbitMQ's quorum
+	// queues). Transient queues refuse exactly what is beyond it.
+	RefusesLate bool
 	// DelayPrecision is how exactly delays are kept: a delayed message comes
 	// no earlier than its delay, and, on a broker that is there and idle, not
 	// much more than this later.

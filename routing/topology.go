@@ -54,9 +54,11 @@ type Queue struct {
 	// Type is the broker's kind of queue. RabbitMQ: "quorum" or "classic";
 	// default classic when Transient, Exclusive, AutoDelete or with MaxPriority,
 	// which its quorum queues do not have; quorum with MaxAttempts or safe dead
-	// letters, which its classic ones do not have; of the rest classic with
-	// Overflow RejectPublish, Expires or MaxBytes, of which quorum queues have
-	// less; else quorum. Elsewhere it must be empty.
+	// letters, which its classic ones do not have, and with Overflow
+	// RejectPublish, where a durable classic queue drops what subscribers held
+	// beyond the limit when the broker restarts; of the rest classic with Expires
+	// or MaxBytes, of which quorum queues have less; else quorum. Elsewhere it
+	// must be empty.
 	Type string
 	// Transient queues may be gone, with their messages, after a broker
 	// restart. Default: durable.

@@ -50,6 +50,12 @@ type queueForm struct {
 	args                           amqp091.Table
 }
 
+// drops reports that a restart of the broker loses what the queue has confirmed;
+// see defaultType.
+func (f queueForm) drops() bool {
+	return f.kind == typeClassic && f.durable && !f.exclusive && f.args[argOverflow] == rejectPublish
+}
+
 func (f queueForm) declare(ch *channel, name string) error {
 	_, err := ch.QueueDeclare(name, f.durable, f.autoDelete, f.exclusive, false, f.args)
 	return err
@@ -63,9 +69,10 @@ func defaultType(q routing.Queue) string {
 	case q.MaxAttempts > 0, q.DeadLetterExchange != "" && !q.BestEffortDeadLetter:
 		return typeQuorum // nothing else does
 	case q.Rejects():
-		// A quorum queue refuses only what comes after one message too many,
-		// and then until a fifth of it has gone.
-		return typeClassic
+		// When the broker restarts, a classic queue sets up its limit before it
+		// learns that it is to refuse: what subscribers held, and is beyond the
+		// limit now, it drops.
+		return typeQuorum
 	case q.Expires > 0, q.MaxBytes > 0:
 		// A quorum queue is not used by being declared again, and from 4.3 on
 		// counts more than the bodies of its messages.

@@ -115,6 +115,7 @@ func featuresOf(backend string, v version, management bool) driver.Features {
 		DelayPrecision:  100 * time.Millisecond, // the unit, and a step for each level
 		CountsReturned:  !v.atLeast(4, 3),
 		PlainPriorities: v.atLeast(4, 0),
+		RefusesLate:     true,
 		Requeue:         "last",
 	}
 	if management {

@@ -83,7 +83,8 @@
 //
 //	Transient, Exclusive, AutoDelete, MaxPriority     classic: quorum queues have none of it
 //	MaxAttempts, dead letters that are to be safe     quorum: classic queues have neither
-//	Overflow RejectPublish, Expires, MaxBytes         classic: quorum queues have less of it
+//	Overflow RejectPublish                            quorum: a classic queue can drop what was held
+//	Expires, MaxBytes                                 classic: quorum queues have less of it
 //	nothing of these                                  quorum
 //
 // What cannot be had together is errors.ErrUnsupported at Declare. Dead letters
@@ -93,8 +94,14 @@
 //
 // A quorum queue with Overflow RejectPublish takes one message more than its
 // limit, and some more from publishers that do not wait, and then refuses until
-// a fifth of its limit has gone. One with Expires is not used by being declared
-// again, only by subscribers. From RabbitMQ 4 quorum queues heed the priority of
+// a fifth of its limit has gone (Features.RefusesLate). A durable classic one,
+// where Type, MaxPriority or AutoDelete makes it so, is exact, but when the broker
+// restarts, it comes back as one that drops its head before it learns that it
+// refuses: of what it has with what subscribers held, the oldest beyond the limit
+// are lost (or become dead letters). Declaring it is logged as a warning.
+//
+// A quorum queue with Expires is not used by being declared again, only by
+// subscribers. From RabbitMQ 4 quorum queues heed the priority of
 // messages although nobody asked for it: 4.0 gives those above 4 out twice as
 // often, 4.3 by priority, in which none is like 4.
 //

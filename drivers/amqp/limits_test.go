@@ -24,9 +24,9 @@ func TestFields(t *testing.T) {
 	levels := routing.Queue{Name: "levels", MaxPriority: 5, TTL: time.Second, DeadLetterExchange: "dlx", BestEffortDeadLetter: true, MaxLength: 3}
 	queues := []routing.Queue{
 		full, levels,
-		{Name: "auto", AutoDelete: true}, {Name: "bounded", MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "bytes", MaxBytes: 7},
+		{Name: "auto", AutoDelete: true}, {Name: "bounded", Type: typeClassic, MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "bytes", MaxBytes: 7},
 		{Name: "classic", Type: typeClassic}, {Name: "expires", Expires: time.Hour}, {Name: "exclusive", Exclusive: true},
-		{Name: "quorum", Type: typeQuorum, MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "transient", Transient: true},
+		{Name: "quorum", MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "transient", Transient: true},
 	}
 	slices.SortFunc(queues, func(a, b routing.Queue) int { return strings.Compare(a.Name, b.Name) })
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: queues}))
@@ -128,13 +128,16 @@ func TestDefaultType(t *testing.T) {
 		{routing.Queue{AutoDelete: true}, typeClassic},
 		{routing.Queue{MaxPriority: 1}, typeClassic},
 		{routing.Queue{MaxLength: 1}, typeQuorum},
-		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish}, typeClassic},
+		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish}, typeQuorum},
+		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, MaxPriority: 1}, typeClassic},
+		{routing.Queue{MaxBytes: 1, Overflow: routing.RejectPublish, Expires: time.Hour}, typeQuorum},
+		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, Transient: true}, typeClassic},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, MaxAttempts: 2}, typeQuorum},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x"}, typeQuorum},
 		{routing.Queue{Expires: time.Hour}, typeClassic},
 		{routing.Queue{MaxBytes: 1}, typeClassic},
 		{routing.Queue{Expires: time.Hour, MaxAttempts: 2}, typeQuorum},
-		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x", BestEffortDeadLetter: true}, typeClassic},
+		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x", BestEffortDeadLetter: true}, typeQuorum},
 	} {
 		if got := defaultType(tc.q); got != tc.want {
 			t.Errorf("%+v: %s, want %s", tc.q, got, tc.want)
@@ -207,13 +210,13 @@ func TestDropHead(t *testing.T) {
 	}
 }
 
-// TestRejectPublish: exactly what is beyond the limit is refused, and other
-// queues get one copy.
+// TestRejectPublish: exactly what is beyond the limit of a classic queue is
+// refused, and other queues get one copy.
 func TestRejectPublish(t *testing.T) {
 	c := open(t)
 	check(t, c.Declare(ctxOf(t), routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Fanout}},
-		Queues:    []routing.Queue{{Name: "q", MaxLength: 2, Overflow: routing.RejectPublish}, {Name: "other"}},
+		Queues:    []routing.Queue{{Name: "q", Type: typeClassic, MaxLength: 2, Overflow: routing.RejectPublish}, {Name: "other"}},
 		Bindings:  []routing.Binding{{Exchange: "x", Queue: "q"}, {Exchange: "x", Queue: "other"}},
 	}))
 	p := publisherOf(t, c, "x")

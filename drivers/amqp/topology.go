@@ -51,6 +51,9 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 			if err := queues[i].declare(ch, q.Name); err != nil {
 				return fmt.Errorf("queue %q: %w", q.Name, locked(ch, q, transientRefused(q, lacking(makeQueue, err))))
 			}
+			if queues[i].drops() {
+				c.cfg.Logger.Warn("polymq: when RabbitMQ restarts, this classic queue drops what subscribers hold beyond its limit: make it a quorum queue, or Overflow drop-head", "scheme", "amqp", "queue", q.Name)
+			}
 			if q.Exclusive {
 				c.exclusives.add(ch.conn, q.Name, queues[i])
 			}

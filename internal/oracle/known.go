@@ -65,7 +65,7 @@ var Known = []KnownDifference{
 	{knownShared, "which of several subscribers of a queue gets a message is promised nowhere", true},
 	{knownHeaderNumbers, "a headers exchange of 3.10 to 3.12 takes the integer 1 for the float 1.0, and one of 4.x matches no time at all: promise 12 is that of 4.x for numbers", true},
 	{knownPartial, "which message is next after a return, or where dead letters arrive in any order, differs, so such a queue is read as a whole", true},
-	{knownRejectQuorum, "a quorum queue finds out that it is full after the message that filled it, so that it takes some more than its limit; classic queues keep it exactly", true},
+	{knownRejectQuorum, "a quorum queue finds out that it is full after the message that filled it, so that it takes some more than its limit: queues that refuse are classic or transient, which keep it exactly", true},
 	{knownNowhere, "RabbitMQ looks for a way for a kept dead letter every three minutes", true},
 	{knownExclusiveAgain, "RabbitMQ compares exclusiveness before the other fields and calls it a lock", true},
 }

@@ -163,16 +163,16 @@ func defaulted(exchange string) string {
 	return exchange
 }
 
-// isQuorum is the type of a queue: the one that can do what is asked for, and
-// does it exactly.
+// isQuorum is the type of a queue: the one that can do what is asked for, keeps
+// what it has, and does it exactly.
 func isQuorum(q routing.Queue, classic bool) bool {
 	switch {
 	case classic, q.Transient, q.Exclusive, q.AutoDelete, q.MaxPriority > 0:
 		return false
-	case q.MaxAttempts > 0, q.DeadLetterExchange != "" && !q.BestEffortDeadLetter:
+	case q.MaxAttempts > 0, q.DeadLetterExchange != "" && !q.BestEffortDeadLetter, q.Rejects():
 		return true
 	}
-	return q.Expires == 0 && !q.Rejects()
+	return q.Expires == 0
 }
 
 // queueArgs are the arguments of a queue, as a careful user writes them.

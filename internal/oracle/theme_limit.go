@@ -13,7 +13,7 @@ func (g *generator) maxLength() {
 	}
 	rejects := g.chance(45)
 	if rejects && !g.s.Classic {
-		g.avoid(knownRejectQuorum) // as its type is left open
+		g.avoid(knownRejectQuorum)
 	}
 	most := 0
 	q := g.queue(g.on(), func(q *routing.Queue) {
@@ -28,7 +28,7 @@ func (g *generator) maxLength() {
 			q.MaxBytes = int64(10 + g.IntN(30))
 		}
 		if rejects {
-			q.Overflow = routing.RejectPublish
+			q.Overflow, q.Transient = routing.RejectPublish, !g.s.Classic // a classic one, by its type or so
 		} else if g.chance(30) {
 			q.Overflow = routing.DropHead
 		}

@@ -43,6 +43,11 @@ var limitFaults = []Fault{
 		info, err := p.c.Conn.Inspect(context.Background(), "q")
 		return err == nil && info.Ready >= 2
 	})},
+	{Name: "takes twice as much where it is durable", Promise: 2, Row: "full-durable", declare: queues(func(q *routing.Queue) {
+		if !q.Transient {
+			q.MaxLength *= 2
+		}
+	})},
 	{Name: "has room for twice the bytes", Promise: 2, Row: "full-bytes", declare: queues(func(q *routing.Queue) { q.MaxBytes *= 2 })},
 	{Name: "has room for half the bytes", Promise: 2, Row: "full-bytes", declare: queues(func(q *routing.Queue) { q.MaxBytes /= 2 })},
 	{Name: "takes what is held for room that is used", Promise: 2, Row: "full-but-held", publish: refusing(func(p *publisher, _ *driver.Publishing) bool { return p.c.d.held() })},
@@ -54,6 +59,8 @@ var limitFaults = []Fault{
 			m.ID, *id = "", rand.Text()
 		}
 	})},
+
+	{Name: "drops what was held and is beyond the limit", Promise: 10, Row: "held-beyond-limit", declare: queues(func(q *routing.Queue) { q.Overflow = "" })},
 
 	{Name: "knows no limits", Promise: 17, Row: "overflow-dropped", declare: queues(func(q *routing.Queue) { q.MaxLength, q.MaxBytes = 0, 0 })},
 	{Name: "drops what is new", Promise: 17, Row: "overflow-dropped", declare: queues(func(q *routing.Queue) { q.Overflow = routing.RejectPublish }), publish: reporting(func(*driver.Publishing, error) error { return nil })},
