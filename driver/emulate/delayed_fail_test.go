@@ -63,6 +63,35 @@ func TestDelayedRefused(t *testing.T) {
 	}
 }
 
+// TestDelayedRefusedThenUnbound: what some queues have is not unroutable when the
+// one that refused it is bound no more.
+func TestDelayedRefusedThenUnbound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newWorld().delaying(t)
+		defer b.close()
+		top := routing.Topology{
+			Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Fanout}},
+			Queues:    []routing.Queue{{Name: "a"}, {Name: "full", MaxLength: 1, Overflow: routing.RejectPublish}},
+			Bindings:  []routing.Binding{{Exchange: "x", Queue: "a"}, {Exchange: "x", Queue: "full"}},
+		}
+		b.declare(top)
+		b.publish("full", "in the way")
+		b.delay("x", driver.Message{Body: []byte("m")}, time.Second)
+		time.Sleep(10 * time.Second)
+		if err := b.c.Unbind(t.Context(), top.Bindings); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		b.want("a", "m")
+		b.want("full", "in the way")
+		b.want(delayedQueue)
+		if b.state().queues[driver.UnroutableQueue] != nil {
+			b.want(driver.UnroutableQueue)
+		}
+	})
+}
+
 // TestDelayedSilence: a target that does not answer holds up nobody for long,
 // and loses nothing.
 func TestDelayedSilence(t *testing.T) {

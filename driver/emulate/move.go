@@ -115,7 +115,7 @@ func (v *move) taken() []string {
 // where there is none then.
 func (v *move) without(names []string) ([]string, error) {
 	have := v.taken()
-	if len(names) == 0 || len(v.avoid)+len(have) == 0 {
+	if len(have) == 0 && (len(names) == 0 || len(v.avoid) == 0) {
 		return names, nil
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
