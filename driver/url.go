@@ -49,6 +49,9 @@ func ParseURL(s string) (*URL, error) {
 		return nil, errors.New("the URL's options are not well formed: want ?option=value&option=value, percent-encoded")
 	}
 	for name, values := range u.options {
+		if strings.ContainsAny(name, "@:/") {
+			return nil, errors.New("the URL has no option of such a name: write %3F for a ? in a user name, password or path")
+		}
 		if len(values) > 1 {
 			return nil, fmt.Errorf("URL option %q is given %d times", name, len(values))
 		}
@@ -68,6 +71,8 @@ func ParseURL(s string) (*URL, error) {
 		if err1 != nil || err2 != nil {
 			return nil, errors.New("the URL's user name or password is not well percent-encoded")
 		}
+	} else if strings.Contains(path, "@") { // shown, it would be the rest of a password
+		return nil, errors.New("the URL has a @ after a slash: write %2F for a slash in a user name or password, or %40 for a @ in a path")
 	}
 	for host := range strings.SplitSeq(hosts, ",") {
 		if err := checkHost(host); err != nil {
@@ -114,24 +119,28 @@ func (u *URL) Addrs(defaultPort int) []string {
 	return addrs
 }
 
-// String is the URL without its password and option values, fit for errors
-// and logs.
-func (u *URL) String() string {
+// String is the URL without its secrets, fit for errors and logs: the password,
+// a user without one, which may be a token, and the values of options.
+func (u URL) String() string {
 	var b strings.Builder
 	b.WriteString(u.Scheme + "://")
-	if u.HasUser {
-		b.WriteString(url.User(u.User).String())
-		if u.Password != "" {
-			b.WriteString(":xxxxx")
-		}
+	switch {
+	case u.Password != "":
+		b.WriteString(url.User(u.User).String() + ":xxxxx@")
+	case u.User != "":
+		b.WriteString("xxxxx@")
+	case u.HasUser:
 		b.WriteByte('@')
 	}
 	b.WriteString(strings.Join(u.Hosts, ","))
 	if u.HasPath {
-		b.WriteString("/" + url.PathEscape(u.Path))
+		b.WriteString("/" + strings.ReplaceAll(url.PathEscape(u.Path), "@", "%40"))
 	}
 	return b.String()
 }
+
+// GoString is String.
+func (u URL) GoString() string { return u.String() }
 
 // Text takes an option; def where it is not given.
 func (u *URL) Text(name, def string) string {

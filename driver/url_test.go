@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func TestParseURL(t *testing.T) {
 		{in: "amqp://h/%2f", scheme: "amqp", addrs: "h:1", path: "/", hasPath: true, text: "amqp://h/%2F"},
 		{in: "amqp://a,b:2,[::1],[::2]:3", scheme: "amqp", addrs: "a:1 b:2 [::1]:1 [::2]:3", text: "amqp://a,b:2,[::1],[::2]:3"},
 		{in: "nats://u:p%40ss:w@h", scheme: "nats", user: "u", password: "p@ss:w", hasUser: true, addrs: "h:1", text: "nats://u:xxxxx@h"},
-		{in: "nats://tok%3Aen@h", scheme: "nats", user: "tok:en", hasUser: true, addrs: "h:1", text: "nats://tok%3Aen@h"},
+		{in: "nats://tok%3Aen@h", scheme: "nats", user: "tok:en", hasUser: true, addrs: "h:1", text: "nats://xxxxx@h"},
 		{in: "nats://u@v:p@h", scheme: "nats", user: "u@v", password: "p", hasUser: true, addrs: "h:1", text: "nats://u%40v:xxxxx@h"},
 		{in: "redis://:p@h/3?a=b", scheme: "redis", password: "p", hasUser: true, addrs: "h:1", path: "3", hasPath: true, text: "redis://:xxxxx@h/3"},
 		{in: "redis://@h", scheme: "redis", hasUser: true, addrs: "h:1", text: "redis://@h"},
@@ -43,8 +44,10 @@ func TestParseURL(t *testing.T) {
 		if got := strings.Join(u.Addrs(1), " "); got != c.addrs {
 			t.Errorf("%s: addresses %s, want %s", c.in, got, c.addrs)
 		}
-		if u.String() != c.text {
-			t.Errorf("%s: text %s, want %s", c.in, u, c.text)
+		for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+			if shown := fmt.Sprintf(format+" "+format, u, *u); shown != c.text+" "+c.text {
+				t.Errorf("%s: text %s, want %s twice", c.in, shown, c.text)
+			}
 		}
 	}
 }
@@ -59,6 +62,8 @@ func TestParseURLRefuses(t *testing.T) {
 		"amqp://h/%zz":              "path",
 		"amqp://u:s%zzcret@h":       "password",
 		"amqp://u:secret@h?a=%zz":   "options",
+		"amqp://u:1?secret@h/v":     "%3F",
+		"amqp://u:1/secret@h/v":     "%2F",
 		"amqp://u:secret@h?a;b":     "options",
 		"amqp://h?a=1&a=2":          "2 times",
 		"amqp://h:port":             "port",
@@ -68,7 +73,7 @@ func TestParseURLRefuses(t *testing.T) {
 		"amqp://a:b:c":              "host",
 		"amqp://[::1":               "host",
 		"amqp://a b":                "white space",
-		"amqp://u:secret/with@h:1/": "port", // a slash in a password
+		"amqp://u:secret/with@h:1/": "%2F", // a slash in a password
 	} {
 		u, err := driver.ParseURL(in)
 		if err == nil {
@@ -144,11 +149,11 @@ func FuzzParseURL(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q is shown as %q: %v", s, u, err)
 		}
-		if shown.Scheme != u.Scheme || shown.User != u.User || !slices.Equal(shown.Hosts, u.Hosts) || shown.Path != u.Path || shown.HasPath != u.HasPath || shown.HasUser != u.HasUser {
+		if shown.Scheme != u.Scheme || u.Password != "" && shown.User != u.User || !slices.Equal(shown.Hosts, u.Hosts) || shown.Path != u.Path || shown.HasPath != u.HasPath || shown.HasUser != u.HasUser {
 			t.Errorf("%q is shown as %q", s, u)
 		}
-		if u.Password != "" && shown.Password != "xxxxx" {
-			t.Errorf("the password of %q is shown in %q", s, u)
+		if u.Password != "" && shown.Password != "xxxxx" || u.Password == "" && u.User != "" && shown.User != "xxxxx" {
+			t.Errorf("the password or token of %q is shown in %q", s, u)
 		}
 		_ = u.Int("x", 1, 1, 2)
 		_ = u.Duration("y", time.Second, time.Second, time.Minute)
