@@ -2,6 +2,8 @@ package nats
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -104,5 +106,39 @@ func TestRefusalForgotten(t *testing.T) {
 	<-o.done
 	if !errors.Is(pub.Err(), driver.ErrUnconfirmed) {
 		t.Errorf("outcome of a message that was refused: %v", pub.Err())
+	}
+}
+
+// TestVerdictOnDeleted: a publish is resolved also where somebody deletes its
+// message from the stream before this process has read it.
+func TestVerdictOnDeleted(t *testing.T) {
+	s := openRaw(t, testbroker.URL(t, "nats"))
+	c := emulated(t, s)
+	q := routing.Queue{Name: "q", MaxLength: 2, Overflow: routing.RejectPublish}
+	declare(t, c, q)
+	p := publisherOf(t, c)
+	mustPublish(t, p, "q", "m0")
+	l := ledgerOf(t, s, q)
+	l.mu.Lock()
+	l.trail.dead = true // slow
+	l.mu.Unlock()
+	o := &outcome{left: 1, done: make(chan struct{})}
+	ctx := within(t)
+	p.Publish(ctx, []*driver.Publishing{{Message: &driver.Message{Key: "q", Body: []byte("x")}, ID: "x", Owner: o}}, true)
+	var seqs []uint64
+	for len(seqs) == 0 && wait(ctx, time.Millisecond) == nil {
+		l.mu.Lock()
+		seqs = slices.Collect(maps.Keys(l.verdicts))
+		l.mu.Unlock()
+	}
+	if _, err := s.deleteMessages(ctx, l.h, seqs); err != nil {
+		t.Fatal(err)
+	}
+	signal(l.relink)
+	inspect(t, c, "q") // a message behind it
+	select {
+	case <-o.done:
+	case <-ctx.Done():
+		t.Error("it has no outcome")
 	}
 }

@@ -253,6 +253,13 @@ func (t *trail) receive(m *natsgo.Msg) {
 		}
 		l.safe = seq - 1
 	}
+	if seq > l.at+1 {
+		for missing := range l.verdicts {
+			if missing < seq { // somebody deleted it
+				l.judge(missing)
+			}
+		}
+	}
 	l.at = seq
 	l.enter(m, seq, at)
 }
