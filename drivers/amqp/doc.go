@@ -30,11 +30,11 @@
 // A Conn has two connections, one to publish and one to consume and declare, and
 // where messages are delayed a third, which moves what is due. Each is supervised
 // by a goroutine of its own: lost, it is made again, over all hosts in turn, with
-// growing and random pauses of up to 5 s, for as long as it takes. Beyond that a Conn has one goroutine for what could not be sent
-// at once and one that looks for delayed messages, and each connection one that
-// writes and amqp091's two; each subscriber has one and amqp091's one. Where
-// messages are delayed, a Conn has three more and a subscriber that move what is
-// due. Each call that waits for an answer of the broker runs on a goroutine for
+// growing and random pauses of up to 1 s, for as long as it takes. Beyond that a
+// Conn has one goroutine for what could not be sent at once and one that looks for
+// delayed messages, and each connection one that writes and amqp091's two; each
+// subscriber has one and amqp091's one. Where messages are delayed, a Conn has
+// three more and a subscriber that move what is due. Each call that waits for an answer of the broker runs on a goroutine for
 // its time, as does what looks up exchanges and levels for delayed messages.
 //
 // All subscribers share the consuming connection. One whose Close is not

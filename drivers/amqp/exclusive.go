@@ -185,7 +185,7 @@ func (c *Conn) ensureExclusive(ctx context.Context, conn *amqp091.Connection, na
 		return nil
 	}
 	pause := minPause
-	for end := time.Now().Add(c.remakeTime()); ; pause = min(2*pause, time.Second) {
+	for end := time.Now().Add(c.remakeTime()); ; pause = longer(pause) {
 		err := x.make(e, conn)
 		told := wrap(err)
 		switch {

@@ -4,22 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/polymq/polymq/driver"
-)
-
-// The bounds of the pause between two rounds through the hosts. It begins anew
-// when a connection has lasted: one that is lost at once, as by a message that
-// the broker cannot read, must not be made again in a loop.
-const (
-	minPause = 50 * time.Millisecond
-	maxPause = 5 * time.Second
-	lasting  = time.Second
 )
 
 // link is one supervised connection: made again, for as long as it takes,
@@ -31,8 +21,8 @@ type link struct {
 	onUp    func(*amqp091.Connection, *wire) // on the link's goroutine
 
 	// Of the link's goroutine.
-	next  int           // the host to try first
-	pause time.Duration // before the next round
+	next  int // the host to try first
+	pause pause
 
 	mu      sync.Mutex
 	conn    *amqp091.Connection // nil while down
@@ -128,9 +118,7 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 	l.c.delays.forget()
 	l.c.cfg.Logger.Warn("polymq: connection lost", "scheme", "amqp", "role", l.role, "error", cause)
 	l.c.report(wrap(cause))
-	if time.Since(began) >= lasting {
-		l.pause = 0
-	}
+	l.pause.lost(time.Since(began))
 	if l.keepOpening() {
 		l.c.cfg.Logger.Info("polymq: connection is back", "scheme", "amqp", "role", l.role)
 		l.c.report(nil)
@@ -141,11 +129,10 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 func (l *link) keepOpening() bool {
 	for first := true; ; first = false {
 		select {
-		case <-time.After(l.pause/2 + rand.N(l.pause+1)):
+		case <-time.After(l.pause.take()):
 		case <-l.c.ctx.Done():
 			return false
 		}
-		l.pause = min(max(2*l.pause, minPause), maxPause)
 		err := l.open(l.c.ctx)
 		if err == nil {
 			return true
