@@ -35,6 +35,7 @@ func (b *book) line(l line) {
 func (b *book) dump() string {
 	var s strings.Builder
 	fmt.Fprintln(&s, b.now, b.ready, b.bytes, b.used, b.idle)
+	fmt.Fprintln(&s, b.refused, b.forgotten, b.taken, b.purged)
 	for i := range b.levels {
 		l := &b.levels[i]
 		back := slices.Clone(l.back)
