@@ -91,7 +91,9 @@
 //     is behind only learns later. Two goroutines run for each such queue, now
 //     and then a third, and one for each of its subscribers. Where somebody
 //     purges its stream by the server's own means, subscribers lose what they
-//     hold as soon as a connection notices.
+//     hold as soon as a connection notices. Nobody must delete single messages
+//     from it: of their priority and size connections may then think differently,
+//     and hence of what is next, or of what a limit refuses.
 //   - In the other queues a message of which the time is over is found by looking
 //     at the head of the queue. Where messages were given back, the oldest of
 //     them is taken for the head.
