@@ -208,3 +208,57 @@ func TestPurgeByRules(t *testing.T) {
 		t.Fatalf("%d ready: the bytes of what was purged count still", n)
 	}
 }
+
+// TestPurgeInParts: no call removes more than it is told to, and what comes
+// meanwhile stays.
+func TestPurgeInParts(t *testing.T) {
+	for _, rq := range []routing.Queue{{}, {MaxPriority: 2}, {MaxBytes: 1 << 20}} {
+		for _, held := range []bool{true, false} {
+			x := newScript(t, rq)
+			x.join("one")
+			batch := func(n int) {
+				var ms []string
+				for i := range n {
+					ms = append(ms, fmt.Sprintf("m priority=%d", i%3))
+				}
+				x.publish(ms...)
+			}
+			batch(2)
+			x.fetch("one", 2)
+			ids := x.held("one")
+			settle := []any{"one", "60000", 0, ids[0], 1, 0} // one is back
+			if !held {
+				settle = append(settle, ids[1], 1, 60000)
+			}
+			x.call(x.h.fns.settle, settle...)
+			batch(2500)
+			to, all, calls := "", int64(0), 0
+			for {
+				v := x.call(x.h.fns.purge, to, 1000).([]any)
+				calls++
+				all += v[0].(int64)
+				if to = v[1].(string); to == "" {
+					break
+				}
+				if v[0] != int64(1000) {
+					t.Errorf("%+v: a part of %v", rq, v[0])
+				}
+				batch(1)
+			}
+			parts := 3
+			if !held && !hasRules(x.q) {
+				parts = 1 // the server can do it by itself, at no cost
+			}
+			want := int64(2501 + boolInt(!held))
+			if all != want || calls != parts || x.ready() != parts-1 || len(x.held("one")) != boolInt(held) {
+				t.Errorf("%+v, held %v: %d of %d removed in %d parts, %d are ready", rq, held, all, want, calls, x.ready())
+			}
+			if n := x.call(x.h.fns.purge, "", 1000).([]any)[0]; n != int64(parts-1) || x.ready() != 0 {
+				t.Errorf("%+v, held %v: then %d removed", rq, held, n)
+			}
+			if size, _ := x.s.calls().HGet(ctxT(t), x.h.key+":rules", "size").Result(); rq.MaxBytes > 0 && size != "0" {
+				t.Errorf("%+v: %s bytes are left", rq, size)
+			}
+		}
+	}
+}

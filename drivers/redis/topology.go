@@ -237,19 +237,29 @@ func (s *store) Inspect(ctx context.Context, q *emulate.Queue) (driver.QueueInfo
 	return driver.QueueInfo{Ready: n(0), Unsettled: n(1), Consumers: n(2)}, nil
 }
 
-func (s *store) Purge(ctx context.Context, q *emulate.Queue) (int, error) {
+// Purge removes what is there when it begins in parts, since one call for all of a
+// long queue would hold up everybody.
+func (s *store) Purge(ctx context.Context, q *emulate.Queue) (n int, err error) {
 	h := q.Handle.(*queue)
-	v, err := s.fcall(ctx, h.fns.purge, h.key)
-	if err != nil {
-		return 0, err
+	for to := ""; ; {
+		v, err := s.fcall(ctx, h.fns.purge, h.key, to, purgePart)
+		if err != nil {
+			return n, err
+		}
+		list, _ := v.([]any)
+		if len(list) != 2 {
+			return n, emulate.ErrGone
+		}
+		removed, _ := list[0].(int64)
+		n += int(removed)
+		if to, _ = list[1].(string); to == "" {
+			return n, nil
+		}
 	}
-	list, _ := v.([]any)
-	if len(list) != 1 || list[0] == int64(-1) {
-		return 0, emulate.ErrGone
-	}
-	n, _ := list[0].(int64)
-	return int(n), nil
 }
+
+// purgePart is how many messages one call removes at most.
+const purgePart = 5000
 
 func flag(on bool) string {
 	if on {

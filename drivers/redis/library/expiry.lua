@@ -10,6 +10,14 @@ local function last_delivered(p)
   return '0'
 end
 
+-- last_generated is the ID of the newest entry that the stream ever had.
+local function last_generated(p)
+  local info = redis.call('XINFO', 'STREAM', p)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+end
+
 -- head is the entry that would be delivered next, and its level; fresh: it was
 -- never read.
 local function head(p)

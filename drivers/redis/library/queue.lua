@@ -72,39 +72,55 @@ local function touch(keys, args)
   return 1
 end
 
+-- purge: none to remove all at once, as older clients do; else the ID up to which
+-- entries are removed, '' for all that are there now, and how many at most. Returns
+-- how many were removed and, where so many were at most, the ID for the next call, ''
+-- when there are no more; -1 when the queue is gone.
 local function purge(keys, args)
   local p, t = keys[1], now()
   if gone(p) then return {-1} end
   expire(p, t)
   if rules and rules.changed then trim(p) end
-  local ready, held, dead = count(p)
+  local to, left, removed = args[1] or '', tonumber(args[2] or math.huge), 0
+  if to == '' then to = last_generated(p) end
+  local function remove(ids)
+    redis.call('XACK', p, GROUP, unpack(ids))
+    removed = removed + redis.call('XDEL', p, unpack(ids))
+    left = left - #ids
+  end
   local owners = {READY, DELAYED}
   for level = 1, rules and rules.levels or 0 do owners[#owners + 1] = ready_at(level) end
+  if rules then ready(p) end
   for _, owner in ipairs(owners) do
-    while true do
-      local pending = redis.call('XPENDING', p, GROUP, '-', '+', CHUNK, owner)
+    while left > 0 do
+      local pending = redis.call('XPENDING', p, GROUP, '-', to, math.min(CHUNK, left), owner)
       if #pending == 0 then break end
       local ids = {}
       for i, e in ipairs(pending) do ids[i] = e[1] end
-      redis.call('XACK', p, GROUP, unpack(ids))
-      redis.call('XDEL', p, unpack(ids))
+      if owner == DELAYED then
+        redis.call('ZREM', p .. ':delayed', unpack(ids))
+      elseif rules then
+        for _, id in ipairs(rules.bytes and ids or {}) do rules.size = rules.size - size_at(p, id) end
+        recount(level_named(owner), -#ids)
+      end
+      remove(ids)
     end
   end
-  redis.call('DEL', p .. ':delayed')
-  if rules then rules.ready, rules.at, rules.size = 0, {}, 0 end
-  if held + dead == 0 then
-    redis.call('XTRIM', p, 'MAXLEN', 0)
-    return {ready}
+  local _, held, dead = count(p)
+  if left > 0 and held + dead == 0 then
+    local at, n = string.match(to, '^(%d+)-(%d+)$')
+    removed = removed + redis.call('XTRIM', p, 'MINID', at .. '-' .. ms(n + 1))
+  else
+    local last = last_delivered(p)
+    while left > 0 do
+      local entries = redis.call('XRANGE', p, '(' .. last, to, 'COUNT', math.min(100, left))
+      if #entries == 0 then break end
+      local ids = {}
+      for i, e in ipairs(entries) do ids[i] = e[1] end
+      remove(ids)
+    end
   end
-  local last = last_delivered(p)
-  while true do
-    local entries = redis.call('XRANGE', p, '(' .. last, '+', 'COUNT', 100)
-    if #entries == 0 then break end
-    local ids = {}
-    for i, e in ipairs(entries) do ids[i] = e[1] end
-    redis.call('XDEL', p, unpack(ids))
-  end
-  return {ready}
+  return args[2] and {removed, left > 0 and '' or to} or {removed}
 end
 
 -- delete: 1 if unused, 1 if empty, if unused for so many ms. Returns 0 when a
