@@ -36,6 +36,7 @@ type config struct {
 	db             int
 	tls            *tls.Config
 	safe           safety
+	via            func(addr string) string // the address to dial for one; nil: itself
 
 	// What the sentinels call the server, and who asks them.
 	master, sentinelUser, sentinelPassword string

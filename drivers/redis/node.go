@@ -78,6 +78,9 @@ func (c config) options(addr string) *goredis.Options {
 	}
 	dial := goredis.NewDialer(o)
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if c.via != nil {
+			addr = c.via(addr)
+		}
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
 			// The pool would write every failure to stderr and then try only

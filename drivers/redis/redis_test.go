@@ -1,10 +1,10 @@
 package redis
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/polymq/polymq/conformance"
-	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
 )
 
@@ -28,18 +28,42 @@ func TestConformance(t *testing.T) {
 			safe(t, b)
 			return b.URL() + "?lease=2s", b.Restart
 		},
-		Newer: func(t testing.TB, url string) {
-			u, err := driver.ParseURL(url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg, err := parse(u)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := raw(t, url).HSet(ctxT(t), cfg.prefix+"}:version", "wire", "2").Err(); err != nil {
-				t.Fatal(err)
-			}
-		},
+		Newer: newer,
 	})
+}
+
+func newer(t testing.TB, url string) {
+	_, s := dial(t, url)
+	if err := s.calls().HSet(ctxT(t), s.namespace()+":version", "wire", "2").Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestConformanceOfClusters: the suite on servers that stand in for one another. Who
+// dies without a word is left out: it takes a minute, and what then happens does not
+// go by who the server is. What is restarted is in TestLeaderKilledUnderLoad.
+func TestConformanceOfClusters(t *testing.T) {
+	for _, scheme := range clusters {
+		t.Run(scheme, func(t *testing.T) {
+			c := testbroker.StartCluster(t, scheme)
+			n := 0
+			conformance.Run(t, conformance.Backend{
+				Open: openLinked,
+				Namespace: func(testing.TB) string {
+					n++
+					return with(c.URL(), fmt.Sprintf("lease=2s&vhost=n%d", n))
+				},
+				Sever: func(t testing.TB, url string) (string, func()) {
+					l, through := newLinks(t, url)
+					return through, func() { l.each((*testbroker.Link).Cut, false) }
+				},
+				Pause: func(t testing.TB, url string) (string, func(), func()) {
+					l, through := newLinks(t, url)
+					return through, func() { l.each(func(link *testbroker.Link) { link.Stall(true) }, true) },
+						func() { l.each(func(link *testbroker.Link) { link.Stall(false) }, false) }
+				},
+				Newer: newer,
+			})
+		})
+	}
 }
