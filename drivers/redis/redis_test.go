@@ -41,7 +41,7 @@ func newer(t testing.TB, url string) {
 
 // TestConformanceOfClusters: the suite on servers that stand in for one another. Who
 // dies without a word is left out: it takes a minute, and what then happens does not
-// go by who the server is. What is restarted is in TestLeaderKilledUnderLoad.
+// go by who the server is. What is restarted is in TestLeaderLostUnderLoad.
 func TestConformanceOfClusters(t *testing.T) {
 	for _, scheme := range clusters {
 		t.Run(scheme, func(t *testing.T) {
