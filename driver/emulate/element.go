@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -138,6 +139,9 @@ func (e *element) binding() (routing.Binding, error) {
 
 func (e *element) queue() (*Queue, error) {
 	q := e.Queue
+	if !q.sound() {
+		return nil, fmt.Errorf("the stored topology cannot be read: queue %q has a field that no queue can have", q.Name)
+	}
 	args, err := decodeArgs(q.Args)
 	return &Queue{Incarnation: q.Incarnation, owner: q.Owner, expiring: q.MessageTTL, Queue: routing.Queue{
 		Name: q.Name, Type: q.Type, Transient: q.Transient,
@@ -147,6 +151,17 @@ func (e *element) queue() (*Queue, error) {
 		MaxLength: q.MaxLength, MaxBytes: q.MaxBytes, Overflow: q.Overflow, MaxPriority: q.MaxPriority,
 		SingleActiveConsumer: q.SingleActiveConsumer, Exclusive: q.Owner != "", AutoDelete: q.AutoDelete,
 	}}, err
+}
+
+// sound reports whether a queue could have been declared so: stores make names of
+// incarnations, and count with the rest.
+func (q *queueElement) sound() bool {
+	const most = int64(math.MaxInt64 / time.Millisecond)
+	named := q.Incarnation != "" && !strings.ContainsFunc(q.Incarnation, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9')
+	})
+	return named && min(q.TTL, q.Expires, q.MaxBytes, int64(min(q.MaxLength, q.MaxPriority, q.MaxAttempts))) >= 0 &&
+		max(q.TTL, q.Expires) <= most && q.MaxPriority <= math.MaxUint8
 }
 
 // decodeElement reads an element; errNewer when a newer version wrote it.

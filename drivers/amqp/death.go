@@ -201,9 +201,17 @@ func mergeDeaths(newer, older []any) []any {
 
 func findDeath(deaths []any, like map[string]any) map[string]any {
 	for _, v := range deaths {
-		if t, ok := v.(map[string]any); ok && t["queue"] == like["queue"] && t["reason"] == like["reason"] {
+		if t, ok := v.(map[string]any); ok && sameText(t["queue"], like["queue"]) && sameText(t["reason"], like["reason"]) {
 			return t
 		}
 	}
 	return nil
+}
+
+// sameText compares what should be texts: of others, which somebody has
+// published, some cannot be compared.
+func sameText(a, b any) bool {
+	x, xok := a.(string)
+	y, yok := b.(string)
+	return xok && yok && x == y
 }

@@ -139,6 +139,9 @@ func decodeSnapshot(data []byte) (*snapshot, error) {
 	if err := json.NewDecoder(io.LimitReader(z, maxSnapshot)).Decode(s); err != nil {
 		return nil, unreadable(err)
 	}
+	if s.At > 1<<62 {
+		return nil, unreadable(fmt.Errorf("message %d", s.At))
+	}
 	for _, i := range s.Turn {
 		if i < 0 || i >= len(s.Readers) {
 			return nil, unreadable(fmt.Errorf("a reader %d", i))

@@ -73,19 +73,19 @@ func (a *answer) integer() int64 {
 	return n
 }
 
-// array is the number of elements that follow; -1 for nil.
+// array is the number of elements that follow; 0 also for nil.
 func (a *answer) array() int {
 	kind, n := a.head()
 	if kind != '*' || n > int64(len(a.b)) {
 		a.fail()
 		return 0
 	}
-	return int(n)
+	return int(max(n, 0))
 }
 
 func (a *answer) text() []byte {
 	kind, n := a.head()
-	if kind != '$' || n < 0 || n+2 > int64(len(a.b)) {
+	if kind != '$' || n < 0 || n > int64(len(a.b))-2 {
 		a.fail()
 		return nil
 	}
@@ -98,7 +98,7 @@ func (a *answer) text() []byte {
 func (a *answer) skip() {
 	kind, n := a.head()
 	switch {
-	case kind == '$' && n >= 0 && n+2 <= int64(len(a.b)):
+	case kind == '$' && n >= 0 && n <= int64(len(a.b))-2:
 		a.b = a.b[n+2:]
 	case kind == '$' && n >= 0:
 		a.fail()

@@ -71,7 +71,7 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		return err
 	}
 	r.woken = false
-	if a.b[0] == ':' {
+	if len(a.b) > 0 && a.b[0] == ':' {
 		r.alive = c.verdict(a.integer())
 		if c.isGone() {
 			return driver.ErrNotFound

@@ -21,7 +21,7 @@ func (s *store) Sweep(ctx context.Context, q *emulate.Queue, max int) (emulate.S
 		return emulate.Swept{}, err
 	}
 	a := answer{b: in.b}
-	if a.b[0] == ':' {
+	if len(a.b) > 0 && a.b[0] == ':' {
 		return emulate.Swept{}, emulate.ErrGone
 	}
 	return a.swept(q.Name)
