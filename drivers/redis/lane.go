@@ -312,11 +312,11 @@ func (l *lane) exchange(ctx context.Context, calls []*call) {
 			_ = pipe.Process(ctx, c.cmd)
 		}
 		if safe.none() {
-			_, _ = pipe.Exec(ctx)
+			exec(ctx, pipe)
 		} else {
 			last := safe.command(ctx)
 			_ = pipe.Process(ctx, last)
-			_, _ = pipe.Exec(ctx)
+			exec(ctx, pipe)
 			err := safe.unsafe(last)
 			for _, c := range calls {
 				c.err = err

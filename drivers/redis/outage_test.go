@@ -219,6 +219,43 @@ func TestStalled(t *testing.T) {
 	}
 }
 
+// TestRefusedConnection: what goes to several queues at once is not taken for
+// stored where the server lets nobody in.
+func TestRefusedConnection(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	conn, _ := dial(t, b.URL())
+	queues := []string{"q0", "q1", "q2", "q3", "q4"}
+	declare(t, conn, queues...)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	p, err := conn.Publisher(ctx, driver.PublisherConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := raw(t, b.URL())
+	pipe := c.Pipeline()
+	pipe.ConfigSet(ctx, "requirepass", "another")
+	pipe.Do(ctx, "CLIENT", "KILL", "SKIPME", "yes")
+	if _, err := pipe.Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w := waiter{make(chan *driver.Publishing, len(queues))}
+	var batch []*driver.Publishing
+	for _, q := range queues {
+		batch = append(batch, &driver.Publishing{Message: &driver.Message{Key: q}, ID: q, Owner: w})
+	}
+	p.Publish(ctx, batch, true)
+	for range queues {
+		select {
+		case p := <-w.c:
+			if p.Err() == nil {
+				t.Errorf("%s: confirmed", p.ID)
+			}
+		case <-ctx.Done(): // not confirmed
+		}
+	}
+}
+
 func TestGroupDestroyed(t *testing.T) {
 	url := testbroker.URL(t, "redis")
 	conn, s := dial(t, url)

@@ -69,7 +69,7 @@ func (s *store) write(ctx context.Context, n *node, args []any) (any, error) {
 	pipe := n.blocks.Pipeline()
 	cmd, safe := goredis.NewCmd(ctx, args...), s.cfg.safe.command(ctx)
 	_, _ = pipe.Process(ctx, cmd), pipe.Process(ctx, safe)
-	_, _ = pipe.Exec(ctx)
+	exec(ctx, pipe)
 	v, err := cmd.Result()
 	if err == nil {
 		err = s.cfg.safe.unsafe(safe)

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"errors"
 	"io"
 	"slices"
@@ -61,6 +62,21 @@ func (c *consumer) both(first, second []any) (a, b answer, err error) {
 		return a, b, err
 	}
 	return answer{b: c.first.b}, answer{b: c.second.b}, nil
+}
+
+// exec sends a pipeline of *goredis.Cmd whose answers are never nil. Where the server
+// refuses the connection the client returns that, but leaves the commands as if
+// they had been done.
+func exec(ctx context.Context, pipe goredis.Pipeliner) {
+	cmds, err := pipe.Exec(ctx)
+	if err == nil {
+		return
+	}
+	for _, cmd := range cmds {
+		if c := cmd.(*goredis.Cmd); c.Err() == nil && c.Val() == nil {
+			c.SetErr(err)
+		}
+	}
 }
 
 // sink is where a raw answer is collected, over and over.
