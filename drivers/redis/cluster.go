@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -14,8 +15,35 @@ import (
 // slots is how many the keys of a Redis Cluster are spread over.
 const slots = 16384
 
-// askCluster asks a node of a Redis Cluster.
-func askCluster(ctx context.Context, _ config, from *goredis.Client) ([]shard, []string, error) {
+// askCluster asks the nodes of a Redis Cluster, one after the other, until one
+// answers.
+func (v *servers) askCluster(ctx context.Context) ([]shard, error) {
+	if v.troubled && time.Since(v.turned) > askEvery {
+		v.turn() // who was asked until now may be cut off from the others himself
+	}
+	var last error
+	for range v.hosts {
+		shards, known, err := askNode(ctx, v.from(v.hosts[0]))
+		if err != nil {
+			last = err
+			v.turn()
+			continue
+		}
+		v.hosts = slices.DeleteFunc(v.hosts, func(addr string) bool {
+			return !slices.Contains(known, addr) && !slices.Contains(v.s.cfg.addrs, addr)
+		})
+		for _, addr := range known {
+			if !slices.Contains(v.hosts, addr) {
+				v.hosts = append(v.hosts, addr)
+			}
+		}
+		return shards, nil
+	}
+	return nil, last
+}
+
+// askNode asks one node. It returns the addresses of all that it knows, too.
+func askNode(ctx context.Context, from *goredis.Client) ([]shard, []string, error) {
 	//lint:ignore SA1019 CLUSTER SHARDS leaves it open which of two masters of a shard is the present one
 	found, err := from.ClusterSlots(ctx).Result()
 	if err != nil {

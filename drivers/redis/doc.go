@@ -107,7 +107,8 @@
 // themselves stay until an admin is there.
 //
 // and for a cluster +cluster|slots, for replicas=1 or more +wait, and for
-// durability=fsync +waitaof. A sentinel's user needs +sentinel|get-master-addr-by-name.
+// durability=fsync +waitaof. A sentinel's user needs
+// +sentinel|get-master-addr-by-name and +sentinel|master.
 //
 // Each subscriber uses a connection of its own.
 package redis

@@ -24,8 +24,8 @@ func init() {
 // ways are how the servers are found, by the end of the URL's scheme.
 var ways = map[string]finder{
 	"":          nil, // it is the URL's host
-	"+sentinel": askSentinel,
-	"+cluster":  askCluster,
+	"+sentinel": (*servers).askSentinels,
+	"+cluster":  (*servers).askCluster,
 }
 
 // Driver opens the URLs of redis, rediss, valkey and valkeys, of each with

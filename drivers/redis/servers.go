@@ -19,9 +19,8 @@ const (
 	askPause = 50 * time.Millisecond
 )
 
-// finder asks one of those who know who the servers are. It returns who else may
-// be asked, too.
-type finder func(ctx context.Context, c config, from *goredis.Client) ([]shard, []string, error)
+// finder asks those who know who the servers are.
+type finder func(*servers, context.Context) ([]shard, error)
 
 // shard is a range of slots and the address of the server that holds it.
 type shard struct {
@@ -38,12 +37,13 @@ type servers struct {
 	again chan struct{} // cap 1: ask now
 
 	// Of who asks.
-	hosts   []string // the next to be asked first
-	turned  time.Time
-	unknown bool // nobody knows
+	hosts    []string // the next to be asked first
+	turned   time.Time
+	troubled bool // something is wrong
+	unknown  bool // nobody knows
 
 	mu     sync.Mutex
-	asked  *goredis.Client
+	asked  map[string]*goredis.Client // by address
 	closed bool
 }
 
@@ -102,6 +102,7 @@ func (v *servers) init(s *store) {
 	v.now.Store(&table{})
 	v.again = make(chan struct{}, 1)
 	v.hosts = s.cfg.addrs
+	v.asked = map[string]*goredis.Client{}
 }
 
 // hurry has it asked soon who the servers are.
@@ -119,15 +120,12 @@ func (v *servers) run() {
 		select {
 		case <-timer.C:
 		case <-v.again:
-			// Something is wrong. Who was asked until now may be cut off from
-			// the others himself.
-			if time.Since(v.turned) > askEvery {
-				v.turn()
-			}
+			v.troubled = true
 		case <-v.s.ctx.Done():
 			return
 		}
 		err := v.look(v.s.ctx)
+		v.troubled = false
 		if v.s.ctx.Err() != nil {
 			return
 		}
@@ -152,48 +150,36 @@ func (v *servers) look(ctx context.Context) error {
 		v.adopt([]shard{{0, slots - 1, v.s.cfg.addrs[0]}})
 		return nil
 	}
-	var last error
-	for range v.hosts {
-		shards, more, err := v.s.cfg.find(ctx, v.s.cfg, v.ask())
-		if err == nil {
-			v.adopt(shards)
-			for _, addr := range more {
-				if !slices.Contains(v.hosts, addr) {
-					v.hosts = append(v.hosts, addr)
-				}
-			}
-			v.hosts = slices.DeleteFunc(v.hosts, func(addr string) bool {
-				return !slices.Contains(more, addr) && !slices.Contains(v.s.cfg.addrs, addr)
-			})
-			return nil
-		}
-		last = err
-		v.turn()
+	shards, err := v.s.cfg.find(v, ctx)
+	if err == nil {
+		v.adopt(shards)
 	}
-	return last
+	return err
 }
 
-// ask is the connection to who is asked.
-func (v *servers) ask() *goredis.Client {
+// from is the connection to one who is asked.
+func (v *servers) from(addr string) *goredis.Client {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.asked == nil {
-		v.asked = goredis.NewClient(v.s.cfg.asking(v.hosts[0]))
+	c := v.asked[addr]
+	if c == nil {
+		c = goredis.NewClient(v.s.cfg.asking(addr))
+		v.asked[addr] = c
 		if v.closed {
-			_ = v.asked.Close()
+			_ = c.Close()
 		}
 	}
-	return v.asked
+	return c
 }
 
-// turn has another asked from now on.
+// turn has another asked first from now on.
 func (v *servers) turn() {
 	v.turned = time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.asked != nil {
-		_ = v.asked.Close()
-		v.asked = nil
+	if c := v.asked[v.hosts[0]]; c != nil {
+		_ = c.Close()
+		delete(v.asked, v.hosts[0])
 	}
 	v.hosts = append(slices.Clone(v.hosts[1:]), v.hosts[0])
 }
@@ -201,7 +187,7 @@ func (v *servers) turn() {
 // asking is how to speak with those who know.
 func (c config) asking(addr string) *goredis.Options {
 	o := c.options(addr)
-	o.PoolSize = 1
+	o.PoolSize, o.PoolTimeout = 1, askPause // nobody waits behind one that hangs
 	if c.master != "" {
 		o.Username, o.Password, o.DB = c.sentinelUser, c.sentinelPassword, 0
 	}
@@ -253,8 +239,8 @@ func (v *servers) close() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.closed = true
-	if v.asked != nil {
-		_ = v.asked.Close()
+	for _, c := range v.asked {
+		_ = c.Close()
 	}
 	for _, n := range v.now.Load().nodes() {
 		n.close()
