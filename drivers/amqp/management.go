@@ -20,7 +20,7 @@ import (
 type management struct {
 	base     string
 	user     string
-	password string
+	password driver.Secret
 	vhost    string
 	client   *http.Client
 }
@@ -36,7 +36,8 @@ func newManagement(s settings) (*management, error) {
 	m := &management{user: s.user, password: s.password, vhost: url.PathEscape(s.vhost)}
 	if u.User != nil {
 		m.user = u.User.Username()
-		m.password, _ = u.User.Password()
+		password, _ := u.User.Password()
+		m.password = driver.NewSecret(password)
 		u.User = nil
 	}
 	u.RawQuery, u.Fragment = "", ""
@@ -60,7 +61,7 @@ func (m *management) get(ctx context.Context, into any, collection string, name 
 	if err != nil {
 		return err
 	}
-	req.SetBasicAuth(m.user, m.password)
+	req.SetBasicAuth(m.user, m.password.Text())
 	res, err := m.client.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {

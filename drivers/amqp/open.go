@@ -30,7 +30,7 @@ type settings struct {
 	tls         *tls.Config // nil: in clear
 	external    bool        // the client's certificate says who it is
 	user        string
-	password    string
+	password    driver.Secret
 	vhost       string
 	name        string
 	heartbeat   time.Duration
@@ -39,7 +39,7 @@ type settings struct {
 }
 
 func parse(u *driver.URL) (settings, error) {
-	s := settings{user: "guest", password: "guest", vhost: "/"}
+	s := settings{user: "guest", password: driver.NewSecret("guest"), vhost: "/"}
 	port := 5672
 	if u.Scheme == "amqps" {
 		port = 5671
@@ -48,7 +48,7 @@ func parse(u *driver.URL) (settings, error) {
 	}
 	s.addrs = u.Addrs(port)
 	if u.HasUser {
-		s.user, s.password = u.User, u.Password
+		s.user, s.password = u.User, driver.NewSecret(u.Password)
 	}
 	if u.Path != "" {
 		s.vhost = u.Path
@@ -104,7 +104,7 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 	}
 	w := newWire(nc)
 	prepare(w)
-	var auth amqp091.Authentication = &amqp091.PlainAuth{Username: s.user, Password: s.password}
+	var auth amqp091.Authentication = &amqp091.PlainAuth{Username: s.user, Password: s.password.Text()}
 	if s.external {
 		auth = &amqp091.ExternalAuth{}
 	}

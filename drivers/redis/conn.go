@@ -30,16 +30,18 @@ const (
 
 // config is what the URL says.
 type config struct {
-	addrs          []string // of the server, of sentinels, or of some of a cluster's nodes
-	find           finder   // nil: the server stands alone
-	user, password string
-	db             int
-	tls            *tls.Config
-	safe           safety
-	via            func(addr string) string // the address to dial for one; nil: itself
+	addrs    []string // of the server, of sentinels, or of some of a cluster's nodes
+	find     finder   // nil: the server stands alone
+	user     string
+	password driver.Secret
+	db       int
+	tls      *tls.Config
+	safe     safety
+	via      func(addr string) string // the address to dial for one; nil: itself
 
 	// What the sentinels call the server, and who asks them.
-	master, sentinelUser, sentinelPassword string
+	master, sentinelUser string
+	sentinelPassword     driver.Secret
 
 	prefix  string // of the namespace's keys, without the closing brace
 	lease   time.Duration

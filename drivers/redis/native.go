@@ -32,7 +32,7 @@ func (s *store) Native() any {
 func (c config) client() goredis.UniversalClient {
 	return goredis.NewUniversalClient(&goredis.UniversalOptions{
 		Addrs: c.addrs, IsClusterMode: c.find != nil && c.master == "", MasterName: c.master, DB: c.db,
-		Username: c.user, Password: c.password, SentinelUsername: c.sentinelUser, SentinelPassword: c.sentinelPassword,
+		Username: c.user, Password: c.password.Text(), SentinelUsername: c.sentinelUser, SentinelPassword: c.sentinelPassword.Text(),
 		TLSConfig: c.tls, Protocol: 2, DisableIdentity: true, ContextTimeoutEnabled: true,
 		DialTimeout: c.timeout, ReadTimeout: c.timeout, WriteTimeout: c.timeout, PoolSize: c.pool,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},

@@ -60,7 +60,7 @@ func (c config) options(addr string) *goredis.Options {
 	o := &goredis.Options{
 		Addr:                  addr,
 		Username:              c.user,
-		Password:              c.password,
+		Password:              c.password.Text(),
 		DB:                    c.db,
 		TLSConfig:             c.tls,
 		Protocol:              2,

@@ -60,7 +60,7 @@ func parse(u *driver.URL) (config, error) {
 		memory:   durability == "memory",
 		safe:     safety{replicas: u.Int("replicas", 0, 0, 100), fsync: durability == "fsync"},
 		user:     u.User,
-		password: u.Password,
+		password: driver.NewSecret(u.Password),
 	}
 	scheme, way, _ := strings.Cut(u.Scheme, "+")
 	if way != "" {
@@ -75,7 +75,7 @@ func parse(u *driver.URL) (config, error) {
 		port = 26379
 		cfg.master = u.Text("master", "")
 		cfg.sentinelUser = u.Text("sentinel-user", "")
-		cfg.sentinelPassword = u.Text("sentinel-password", "")
+		cfg.sentinelPassword = driver.NewSecret(u.Text("sentinel-password", ""))
 	}
 	cfg.addrs = u.Addrs(port)
 	if err := u.Rest(); err != nil {

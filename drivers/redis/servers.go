@@ -189,7 +189,7 @@ func (c config) asking(addr string) *goredis.Options {
 	o := c.options(addr)
 	o.PoolSize, o.PoolTimeout = 1, askPause // nobody waits behind one that hangs
 	if c.master != "" {
-		o.Username, o.Password, o.DB = c.sentinelUser, c.sentinelPassword, 0
+		o.Username, o.Password, o.DB = c.sentinelUser, c.sentinelPassword.Text(), 0
 	}
 	for _, t := range []*time.Duration{&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout} {
 		*t = min(*t, askEvery)
