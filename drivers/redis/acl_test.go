@@ -53,7 +53,8 @@ func documented(t *testing.T, url string) (admin, app string) {
 // TestPermissions: with the rights that doc.go names an app can use what is
 // there, and nothing but an admin can change it.
 func TestPermissions(t *testing.T) {
-	adminURL, appURL := documented(t, testbroker.URL(t, "redis"))
+	brokerURL := testbroker.URL(t, "redis")
+	adminURL, appURL := documented(t, brokerURL)
 	admin, _ := dial(t, adminURL)
 	topology := routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Direct}},
@@ -121,6 +122,15 @@ func TestPermissions(t *testing.T) {
 		}
 		if err := publish(t, app, "dead", m); err != nil {
 			t.Errorf("the next message with %s: %v", name, err)
+		}
+	}
+	// What this server is not asked for, being alone.
+	for _, command := range [][]any{{"WAIT", 1, 1}, {"CLUSTER", "SLOTS"}} {
+		for _, url := range []string{adminURL, appURL} {
+			user, _, _ := strings.Cut(strings.TrimPrefix(url, "redis://"), ":")
+			if answer, err := raw(t, brokerURL).Do(ctx, append([]any{"ACL", "DRYRUN", user}, command...)...).Text(); err != nil || answer != "OK" {
+				t.Errorf("%s may not %v: %s, %v", user, command, answer, err)
+			}
 		}
 	}
 	if err := admin.Verify(ctx, topology); err != nil {

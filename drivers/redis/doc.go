@@ -85,19 +85,19 @@
 //
 // # Permissions
 //
-// Three ACL users for the namespace default, the least that they need. admin
+// Two ACL users for the namespace default, with the least that they need. admin
 // declares, binds and deletes, also what others need made for them (see below),
 // and loads the library. app publishes, consumes, purges, inspects and verifies
 // what is there; the change of the topology is refused with ErrPermission.
 //
 //	ACL SETUSER admin on >password resetkeys resetchannels ~polymq:{default}* ~polymq:{default:* &polymq:{default}:changed
-//	ACL SETUSER admin -@all +@connection +info +time +publish +subscribe +fcall +function|load
+//	ACL SETUSER admin -@all +@connection +info +time +publish +subscribe +cluster|slots +fcall +function|load
 //	ACL SETUSER admin +@stream +@sortedset +@hash +get +set +exists +del +unlink
 //
 //	ACL SETUSER app on >password resetkeys resetchannels &polymq:{default}:changed ~polymq:{default:*
 //	ACL SETUSER app ~polymq:{default} ~polymq:{default}:leases ~polymq:{default}:leader
 //	ACL SETUSER app %R~polymq:{default}:version %R~polymq:{default}:topology %R~polymq:{default}:changes
-//	ACL SETUSER app -@all +@connection +info +time +publish +subscribe +fcall
+//	ACL SETUSER app -@all +@connection +info +time +publish +subscribe +cluster|slots +fcall
 //	ACL SETUSER app +@stream -xgroup|create -xgroup|destroy +@sortedset +@hash +get +set +exists +del
 //
 // Some publishes make something in the topology: the first with a Delay in a
@@ -106,8 +106,7 @@
 // admin's have done it. Where an app is the only one connected, queues that end by
 // themselves stay until an admin is there.
 //
-// and for a cluster +cluster|slots, for replicas=1 or more +wait, and for
-// durability=fsync +waitaof. A sentinel's user needs
+// Only a cluster needs cluster|slots. A sentinel's user needs
 // +sentinel|get-master-addr-by-name and +sentinel|master.
 //
 // Each subscriber uses a connection of its own.
