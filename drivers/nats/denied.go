@@ -72,6 +72,10 @@ func (s *store) denied(err error) bool {
 			parcel.Done(err)
 			told = true
 		}
+		for _, c := range s.consuming(subject) {
+			c.in.Fail(err)
+			told = true
+		}
 	}
 	s.asks.mu.Lock()
 	defer s.asks.mu.Unlock()
@@ -82,6 +86,23 @@ func (s *store) denied(err error) bool {
 		}
 	}
 	return told
+}
+
+// consuming are the consumers that publish to a subject to ask for messages of
+// their stream, or to settle them.
+func (s *store) consuming(subject string) (of []*consumer) {
+	if !strings.HasPrefix(subject, "$JS.") {
+		return nil
+	}
+	tokens := strings.Split(subject, ".")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.consumers {
+		if slices.Contains(tokens, c.h.stream) && (tokens[1] == "ACK" || strings.Contains(subject, ".MSG.NEXT.")) {
+			of = append(of, c)
+		}
+	}
+	return of
 }
 
 func quoted(s, before string) string {

@@ -130,6 +130,8 @@ func TestPermissionsMissing(t *testing.T) {
 		{ user: admin, password: password }
 		{ user: mute, password: password, permissions: { publish: ["none"] } }
 		{ user: deaf, password: password, permissions: { subscribe: ["none"] } }
+		{ user: sender, password: password, permissions: { publish: { deny: ["$JS.API.CONSUMER.MSG.NEXT.>"] } } }
+		{ user: holder, password: password, permissions: { publish: { deny: ["$JS.ACK.>"] } } }
 		{ user: reader, password: password, permissions: { publish: { deny: ["polymq.default.q.*.m"] } } }
 	] }`)
 	for user, subject := range map[string]string{"mute": "publish to $JS.API.INFO", "deaf": "subscribe to _INBOX."} {
@@ -143,6 +145,19 @@ func TestPermissionsMissing(t *testing.T) {
 		}
 	}
 	declare(t, open(t, as("admin", b.URL())), routing.Queue{Name: "q"})
+	mustPublish(t, publisherOf(t, open(t, as("admin", b.URL()))), "q", "0")
+	for user, subject := range map[string]string{"sender": "$JS.API.CONSUMER.MSG.NEXT.", "holder": "$JS.ACK."} {
+		s := subscribe(t, open(t, as(user, b.URL())), "q", 1)
+		var err error
+		for buf := make([]*driver.Delivery, 1); err == nil; { // until what is settled was denied
+			if _, err = s.Receive(within(t), buf); err == nil {
+				err = s.Settle(within(t), buf[0], driver.Ack, 0)
+			}
+		}
+		if !errors.Is(err, driver.ErrPermission) || !strings.Contains(err.Error(), "publish to "+subject) {
+			t.Errorf("%s: %v, want ErrPermission that names %s", user, err, subject)
+		}
+	}
 	for _, err := range publish(t, publisherOf(t, open(t, as("reader", b.URL()))), "q", "1", "2") {
 		if !errors.Is(err, driver.ErrPermission) || !strings.Contains(err.Error(), "publish to polymq.default.q.") {
 			t.Errorf("publishing without the right: %v", err)
