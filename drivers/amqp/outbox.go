@@ -334,7 +334,7 @@ func (o *outbox) lookUp(s *session, exchange string) bool {
 	o.mu.Unlock()
 	for _, it := range missed {
 		it.tried = it.tried || it.partly
-		it.p.Resolve(refused(it, wrap(err)))
+		it.p.Resolve(refused(it, wrap(lacking(writing, err)))) // RabbitMQ 4.3 shows no exchange to who may do nothing with it
 	}
 	return true
 }
