@@ -94,6 +94,10 @@ func TestPermissions(t *testing.T) {
 		}
 	}
 
+	bare, _, _ := strings.Cut(of("plain"), "?")
+	if err := openURL(t, bare).Verify(ctxOf(t), routing.Topology{Exchanges: topology.Exchanges, Queues: topology.Queues}); err != nil {
+		t.Errorf("Verify without the management API: %v", err)
+	}
 	c := openURL(t, of("orderer"))
 	check(t, publish(t, publisherOf(t, c, "orders"), driver.Message{Key: "k"}))
 	refusedFor(t, "publishing elsewhere", publish(t, publisherOf(t, c, "dead"), driver.Message{}), "write")
