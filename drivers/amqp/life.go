@@ -171,13 +171,17 @@ func (s *subscriber) leaveQueue() {
 	}
 }
 
-// giveBack ends the consumer and returns what was only prefetched.
-func (s *subscriber) giveBack(l *life) {
+// endConsumer has the broker send nothing more, and takes in what it had sent.
+func (s *subscriber) endConsumer(l *life) {
 	s.leaveQueue()
 	l.ch.Cancel(consumerTag, false)
 	for d := range l.deliveries {
 		s.put(l, &d)
 	}
+}
+
+// giveBack returns what was only prefetched.
+func (s *subscriber) giveBack(l *life) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.local {
@@ -190,13 +194,24 @@ func (s *subscriber) giveBack(l *life) {
 	l.acks.flush()
 }
 
-// leave returns what was handed out and is still held, and ends the channel.
+// leave returns all that is still held, in order, so that a limit of the queue
+// drops what it would have dropped had the channel just ended; and ends the
+// channel.
 func (s *subscriber) leave(l *life) {
 	s.mu.Lock()
 	s.life = nil
 	l.acks.flush()
+	prefetched := make(map[uint64]bool, len(s.local))
+	for _, d := range s.local {
+		prefetched[d.tag] = true
+	}
+	s.local = nil
 	for tag := l.acks.base; tag < l.acks.next(); tag++ {
-		if l.held[tag] != nil {
+		switch {
+		case l.held[tag] == nil:
+		case prefetched[tag]:
+			l.ch.Nack(tag, false, true) // not counted as an attempt, where the broker can tell
+		default:
 			l.ch.Reject(tag, true)
 		}
 	}

@@ -285,3 +285,23 @@ func TestExpires(t *testing.T) {
 		t.Errorf("%d dead letters, %v", n, err)
 	}
 }
+
+// TestCloseReturnsInOrder: what was handed out and what was only prefetched come
+// back as one, so that a limit drops the oldest of them.
+func TestCloseReturnsInOrder(t *testing.T) {
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q", Type: typeClassic, MaxBytes: 13}}}))
+	pub := publisherOf(t, c, "")
+	sub := subscribe(t, c, "q", 10)
+	check(t, publish(t, pub, driver.Message{Key: "q", Body: []byte("01")}))
+	if got := receive(t, sub); string(got.Message.Body) != "01" {
+		t.Fatalf("received %q", got.Message.Body)
+	}
+	for _, body := range []string{"body 10", "body 11"} {
+		check(t, publish(t, pub, driver.Message{Key: "q", Body: []byte(body)}))
+	}
+	check(t, sub.Close(ctxOf(t)))
+	if got := receive(t, subscribe(t, c, "q", 10)); string(got.Message.Body) != "body 11" {
+		t.Errorf("received %q: the limit has not dropped the two before it", got.Message.Body)
+	}
+}

@@ -119,12 +119,15 @@ func (s *subscriber) serve(l *life) bool {
 			l.acks.flush()
 			s.mu.Unlock()
 		case <-drain:
-			s.giveBack(l)
+			s.endConsumer(l)
+			if s.ctx.Err() == nil {
+				s.giveBack(l)
+			}
 			close(s.drained)
 			deliveries, drain = nil, nil
 		case <-s.ctx.Done():
 			if drain != nil {
-				s.giveBack(l)
+				s.endConsumer(l)
 			}
 			s.leave(l)
 			return false
@@ -293,11 +296,11 @@ func (s *subscriber) Close(ctx context.Context) error {
 		s.late = time.AfterFunc(answerTime, s.breakOff)
 	}
 	s.mu.Unlock()
+	s.cancel()
 	if !again {
 		close(s.drain)
 		signal(s.ready)
 	}
-	s.cancel()
 	s.c.mu.Lock()
 	delete(s.c.subscribers, s)
 	s.c.mu.Unlock()
