@@ -201,10 +201,31 @@
 // option a user with the tag management. Some subscribers do more than consume, see
 // Queues: they tell the log where they lack a permission for it.
 //
+// # From RabbitMQ 3 to 4
+//
+// RabbitMQ 4 gives each quorum queue that has no delivery limit one of 20: what
+// is returned more often is dropped, or becomes a dead letter. Where MaxAttempts
+// is 0, the driver declares on RabbitMQ 4 that there is no limit, but queues that
+// were made on RabbitMQ 3 have no such argument, polymq.delay.due among them, and
+// arguments cannot be changed. So before the upgrade, give all queues a policy with
+// a limit that nothing reaches:
+//
+//	rabbitmqctl set_policy -p shop --apply-to queues endless ".*" '{"delivery-limit":1000000000}'
+//
+// RabbitMQ 3 takes no -1 there, and RabbitMQ 4 takes both. One policy applies to a
+// queue: where there are others, add the limit to them. MaxAttempts is not touched,
+// since the lower limit counts.
+//
+// Declare of such a queue on RabbitMQ 4 is ErrConflict, which says so, until the
+// management option lets the driver see that policy: then the queue is what is
+// declared. Without the option, delete the queue when it is empty and declare it
+// anew. Delays need neither, but without the policy can lose messages; the log
+// warns of it, and without the management option in any case.
+//
 // # What the management API is needed for
 //
 // Topology, Inspect, and Verify of bindings. Without the option they answer
-// errors.ErrUnsupported. Inspect's Ready and Consumers are exact; Unsettled is
+// errors.ErrUnsupported. Declare, for queues that RabbitMQ 3 made. Inspect's Ready and Consumers are exact; Unsettled is
 // what the API says, which can be five seconds old. The API shows AMQP's void
 // as the text "undefined", and bytes as text; Topology takes the first for nil
 // and the second for strings.

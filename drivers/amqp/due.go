@@ -30,7 +30,14 @@ func (c *Conn) ensureDue(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := form.declare(ch, dueQueue); err != nil {
+			err = form.declare(ch, dueQueue)
+			if errors.Is(wrap(err), driver.ErrConflict) {
+				if form.older(err) && !c.endlessByPolicy(ctx, dueQueue) {
+					c.cfg.Logger.Warn("polymq: RabbitMQ 4 can drop delayed messages that cannot be moved on for a while from this queue, which RabbitMQ 3 made, unless a policy gives it the delivery-limit of the documentation", "scheme", "amqp", "queue", dueQueue, "delivery-limit", endless)
+				}
+				err = ch.reopen()
+			}
+			if err != nil {
 				return err
 			}
 			return ch.QueueBind(dueQueue, "", exchangeOut, false, amqp091.Table{"x-match": "all", headerDue: true})

@@ -48,7 +48,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 			if err := c.exclusives.dropEnded(ch, q.Name); err != nil {
 				return err
 			}
-			if err := queues[i].declare(ch, q.Name); err != nil {
+			if err := c.declareQueue(ctx, ch, q.Name, queues[i]); err != nil {
 				return fmt.Errorf("queue %q: %w", q.Name, locked(ch, q, transientRefused(q, lacking(makeQueue, err))))
 			}
 			if queues[i].drops() {
