@@ -60,7 +60,7 @@
 //
 // What is nacked in the end is ErrRejected where a queue that it may have gone to
 // refuses what is beyond its limits, and else ErrUnconfirmed. Of queues that this
-// Conn has not declared so the driver asks the management API, or the broker as
+// Conn has not declared so within a minute the driver asks the management API, or the broker as
 // a subscriber does (see below; limits that a policy sets it does not see). Of
 // what goes to an exchange only the management API tells, and of all queues of the
 // vhost; without it, a nack from an exchange counts as a refusal unless a queue

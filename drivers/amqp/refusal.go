@@ -3,6 +3,7 @@ package amqp
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -20,12 +21,13 @@ import (
 type refusals struct {
 	mu     sync.Mutex
 	queues map[string]refusal // anyQueue: whether there is one in the vhost
+	many   int                // with so many, those that are too old are looked for
 }
 
 type refusal struct {
 	yes    bool
 	silent bool      // asked, and not answered
-	until  time.Time // when it is asked again; zero for what this connection has declared
+	until  time.Time // when it is asked again
 }
 
 const (
@@ -33,7 +35,9 @@ const (
 	anyQueue = ""
 	// refusalTime is for how long an answer is believed.
 	refusalTime = 10 * time.Second
-	// manyRefusals is when answers that are too old are looked for.
+	// declaredTime is for how long a declaration is: the queue may end by itself.
+	declaredTime = time.Minute
+	// manyRefusals is how many are remembered though they may be too old.
 	manyRefusals = 1000
 )
 
@@ -45,14 +49,14 @@ func (r *refusals) declared(queue string, refuses bool) {
 		delete(r.queues, queue)
 		return
 	}
-	r.put(queue, refusal{yes: true})
+	r.put(queue, refusal{yes: true, until: time.Now().Add(declaredTime)})
 }
 
 // learned takes in an answer, unless the queue was declared meanwhile.
 func (r *refusals) learned(target string, x refusal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if known := r.queues[target]; !known.yes || !known.until.IsZero() {
+	if !r.queues[target].until.After(x.until) {
 		r.put(target, x)
 	}
 }
@@ -61,17 +65,14 @@ func (r *refusals) put(target string, x refusal) {
 	if r.queues == nil {
 		r.queues = map[string]refusal{}
 	}
-	if len(r.queues) >= manyRefusals {
-		for name, x := range r.queues {
-			if x.old() {
-				delete(r.queues, name)
-			}
-		}
+	if len(r.queues) >= max(r.many, manyRefusals) {
+		maps.DeleteFunc(r.queues, func(_ string, x refusal) bool { return x.old() })
+		r.many = 2 * len(r.queues)
 	}
 	r.queues[target] = x
 }
 
-func (x refusal) old() bool { return !x.until.IsZero() && time.Now().After(x.until) }
+func (x refusal) old() bool { return time.Now().After(x.until) }
 
 // of is what is known of a target; false where it is to be asked.
 func (r *refusals) of(target string) (x refusal, known bool) {

@@ -3,12 +3,14 @@ package amqp
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -202,4 +204,38 @@ func TestCloseEndsDoubts(t *testing.T) {
 	if !x.Resolved() || !errors.Is(x.Err(), driver.ErrUnconfirmed) {
 		t.Errorf("after Close: resolved %v, %v", x.Resolved(), x.Err())
 	}
+}
+
+// TestDeclaredRefusalEnds: a queue that was declared may have ended by itself, or
+// by another's deletion.
+func TestDeclaredRefusalEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r refusals
+		r.declared("q", true)
+		r.learned("q", refusal{until: time.Now().Add(refusalTime)}) // asked before it was declared
+		for _, target := range []string{"q", anyQueue} {
+			if x, known := r.of(target); !known || !x.yes {
+				t.Errorf("%q: %+v, %v", target, x, known)
+			}
+		}
+		time.Sleep(declaredTime + 1)
+		for _, target := range []string{"q", anyQueue} {
+			if x, known := r.of(target); known {
+				t.Errorf("%q, when the declaration is old: %+v", target, x)
+			}
+		}
+		r.learned("q", refusal{until: time.Now().Add(refusalTime)})
+		if x, known := r.of("q"); !known || x.yes {
+			t.Errorf("asked: %+v, %v", x, known)
+		}
+		for i := range 20 {
+			for k := range manyRefusals {
+				r.declared(fmt.Sprint(i, " ", k), true)
+			}
+			time.Sleep(declaredTime + 1)
+		}
+		if n := len(r.queues); n > 2*manyRefusals {
+			t.Errorf("%d queues are remembered", n)
+		}
+	})
 }
