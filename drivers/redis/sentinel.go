@@ -21,7 +21,8 @@ type found struct {
 
 // askSentinels asks the sentinels for the server that is the master now, all at
 // once: after a failover one knows first, and the others hear of it within two
-// seconds. Those who have not answered soon after the first are not waited for.
+// seconds. Those who have not answered soon after one who is not behind what was
+// found before are not waited for.
 func (v *servers) askSentinels(ctx context.Context) ([]shard, error) {
 	answers := make(chan found, len(v.hosts))
 	for _, host := range v.hosts {
@@ -39,7 +40,7 @@ func (v *servers) askSentinels(ctx context.Context) ([]shard, error) {
 			case a.epoch > best.epoch:
 				best.addr, best.epoch = a.addr, a.epoch
 			}
-			if a.err == nil && enough == nil {
+			if a.err == nil && a.epoch >= v.epoch && enough == nil {
 				enough = time.After(askPause)
 			}
 			continue
@@ -50,6 +51,7 @@ func (v *servers) askSentinels(ctx context.Context) ([]shard, error) {
 	if best.epoch < 0 {
 		return nil, best.err
 	}
+	v.epoch = best.epoch
 	return []shard{{0, slots - 1, best.addr}}, nil
 }
 

@@ -40,6 +40,7 @@ type servers struct {
 	hosts    []string // the next to be asked first
 	turned   time.Time
 	troubled bool // something is wrong
+	epoch    int  // of what sentinels said
 	unknown  bool // nobody knows
 
 	mu     sync.Mutex
