@@ -217,6 +217,9 @@ func (m *mover) finish() {
 		done := m.end && len(m.open) == 0
 		m.mu.Unlock()
 		for _, x := range turn {
+			if m.c.ctx.Err() != nil {
+				return // it failed since the Conn ends
+			}
 			x.step(x, x.p.Err())
 		}
 		if done {

@@ -165,3 +165,16 @@ func TestForeignDue(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 }
+
+// TestMoverAfterClose: what the end of the Conn has left open takes no further
+// step, which would warn of a failure or publish in vain.
+func TestMoverAfterClose(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 100 { // the mover hears of both at once
+		x := &moving{p: publishing(driver.Message{}), step: func(*moving, error) { t.Error("it goes on") }}
+		m := &mover{c: &Conn{ctx: ctx}, wake: make(chan struct{}, 1), turn: []*moving{x}}
+		signal(m.wake)
+		m.finish()
+	}
+}
