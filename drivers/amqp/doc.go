@@ -155,7 +155,8 @@
 // part in publishing from there to the messages' exchanges, confirmed, with the
 // rights of its own user; it notices within 30 s that others have begun to
 // delay, by publishing a message to that queue that comes back while there is
-// none. What a queue refuses, or does not confirm within 10 s, or the user may
+// none. One whose user may not is told so in the log, and takes no part until it
+// is opened anew. What a queue refuses, or does not confirm within 10 s, or the user may
 // not publish, is put by for 1.3 s to 41 s, again and again; queues that took
 // it get another copy with each try. Where one is not confirmed, or not
 // allowed, the others for the same exchange and key are put by without being

@@ -106,12 +106,15 @@ func (c *Conn) startMover() {
 		for errors.Is(err, driver.ErrNotFound) && c.ensureDueAgain() {
 			err = c.move()
 		}
+		refused, until := errors.Is(err, driver.ErrPermission), ""
+		if refused {
+			until = " until it is opened anew"
+		}
 		x.mu.Lock()
-		x.now, x.running = nil, false
-		x.refused = errors.Is(err, driver.ErrPermission)
+		x.now, x.running, x.refused = nil, false, refused
 		x.mu.Unlock()
 		if !errors.Is(err, driver.ErrClosed) && !errors.Is(err, driver.ErrNotFound) && c.ctx.Err() == nil {
-			c.cfg.Logger.Warn("polymq: this connection moves no delayed messages; others may", "scheme", "amqp", "queue", dueQueue, "error", err)
+			c.cfg.Logger.Warn("polymq: this connection moves no delayed messages"+until+"; others may", "scheme", "amqp", "queue", dueQueue, "error", err)
 		}
 	}()
 }

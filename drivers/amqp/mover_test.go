@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -233,18 +234,23 @@ func TestMoverMayNotConfigure(t *testing.T) {
 	if n := log.warnings.Load(); n != 1 || moverOf(limited) != nil {
 		t.Errorf("%d warnings", n)
 	}
+	if text := log.last.Load(); !strings.Contains(fmt.Sprint(text), "until it is opened anew") {
+		t.Errorf("the warning does not say for how long: %v", text)
+	}
 }
 
 // countingLog counts warnings.
 type countingLog struct {
 	slog.Handler
 	warnings atomic.Int64
+	last     atomic.Value // a warning's text
 }
 
 func (*countingLog) Enabled(context.Context, slog.Level) bool { return true }
 
 func (l *countingLog) Handle(_ context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelWarn {
+		l.last.Store(r.Message)
 		l.warnings.Add(1)
 	}
 	return nil
