@@ -226,10 +226,10 @@
 // # What the management API is needed for
 //
 // Topology, Inspect, and Verify of bindings. Without the option they answer
-// errors.ErrUnsupported. Declare, for queues that RabbitMQ 3 made. Inspect's Ready and Consumers are exact; Unsettled is
-// what the API says, which can be five seconds old. The API shows AMQP's void
-// as the text "undefined", and bytes as text; Topology takes the first for nil
-// and the second for strings.
+// errors.ErrUnsupported. Declare needs it for queues that RabbitMQ 3 made.
+// Inspect's Ready and Consumers are exact; Unsettled is what the API says, which
+// can be five seconds old. The API shows AMQP's void as the text "undefined", and
+// bytes as text; Topology takes the first for nil and the second for strings.
 //
 // # What RabbitMQ itself does not promise
 //
