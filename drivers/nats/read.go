@@ -162,7 +162,8 @@ func (s *store) fetch(ctx context.Context, h *handle, seqs []uint64) (msgs []*na
 }
 
 // fetchOnce asks for all messages at once. A replica may not have one yet that
-// the stream has: then the leader says.
+// the stream has, and even the leader may store it after another replica has: so
+// what is beyond the leader's last is not gone but still to come.
 func (s *store) fetchOnce(ctx context.Context, h *handle, seqs []uint64) ([]*natsgo.Msg, error) {
 	inbox := s.nc.NewInbox() + "."
 	sub, err := s.nc.SubscribeSync(inbox + "*")
@@ -202,7 +203,21 @@ func (s *store) fetchOnce(ctx context.Context, h *handle, seqs []uint64) ([]*nat
 			return nil, fmt.Errorf("nats: reading %s: status %s %s", h.stream, status, m.Header.Get("Description"))
 		}
 	}
+	if len(missing) == 0 {
+		return msgs, nil
+	}
+	var leader struct {
+		State struct {
+			LastSeq uint64 `json:"last_seq"`
+		} `json:"state"`
+	}
+	if err := s.call(ctx, "$JS.API.STREAM.INFO."+h.stream, struct{}{}, &leader); err != nil {
+		return nil, err
+	}
 	for _, i := range missing {
+		if seqs[i] > leader.State.LastSeq {
+			return nil, fmt.Errorf("nats: reading %s: its leader lags: %w", h.stream, natsgo.ErrTimeout)
+		}
 		_, there, err := s.leaderGet(ctx, h.stream, getRequest{Seq: seqs[i]})
 		if err != nil {
 			return nil, err
