@@ -16,6 +16,7 @@ type batch struct {
 	sent    int                  // so many of refs were given to the driver
 	stopped error                // why the rest was not
 	refused map[int]error        // by index: illegal, not to be sent
+	seen    observed             // by hooks, where there are some
 
 	left atomic.Int64  // of refs, not yet resolved
 	done chan struct{} // cap 1: left has come to 0
@@ -113,6 +114,9 @@ func (b *batch) result() error {
 			sent++
 		default:
 			err = b.stopped
+		}
+		if b.seen.h != nil {
+			b.seen.outcome(i, pub.ID, err)
 		}
 		if err != nil {
 			failures = append(failures, Failure{Index: i, ID: pub.ID, Err: err})

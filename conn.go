@@ -23,8 +23,9 @@ type Conn struct {
 	scheme   string
 	features Features
 	log      *slog.Logger
-	hook     func(State, error)
-	refused  error // a required feature is missing
+	onChange func(State, error)
+	hooks    *Hooks // nil: nobody observes
+	refused  error  // a required feature is missing
 
 	ending   ending
 	mu       sync.Mutex
@@ -43,7 +44,7 @@ func newConn(scheme string, opts *Options) *Conn {
 	if opts.Logger != nil {
 		c.log = opts.Logger
 	}
-	c.hook = opts.OnState
+	c.onChange = opts.OnState
 	return c
 }
 
@@ -66,8 +67,11 @@ func (c *Conn) onState(s State, err error) {
 	} else {
 		c.log.Info("polymq: connection "+s.String(), "scheme", c.scheme)
 	}
-	if c.hook != nil {
-		c.hook(s, err)
+	if c.onChange != nil {
+		c.onChange(s, err)
+	}
+	if c.hooks != nil {
+		c.hooks.state(s, err)
 	}
 }
 

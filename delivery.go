@@ -102,14 +102,20 @@ func (d *Delivery) settle(ctx context.Context, op string, o driver.Outcome, dela
 	if err != nil {
 		return d.wrap(op, err)
 	}
+	begun := d.s.now()
 	err = d.src.ds.Settle(ctx, d.held[0], o, delay)
-	if err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrClosed) {
+	final := err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrClosed)
+	if final {
 		d.state.Store(settled)
 		err = first(err, d.src.leave(ctx))
 	} else {
 		d.state.Store(open)
 	}
-	return d.wrap(op, err)
+	err = d.wrap(op, err)
+	if d.s.hooks != nil {
+		d.s.settled(ctx, SettleEvent{Delivery: d, Outcome: o, Delay: delay, Begun: begun, Err: err}, final)
+	}
+	return err
 }
 
 // usable is the error of a call that need not reach the driver.

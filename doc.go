@@ -130,6 +130,11 @@
 // caller's. Conn.Close has one for each publisher and subscriber that is still
 // open, until it returns.
 //
+// # Observing
+//
+// Options.Observers are told of every publish, delivery, handler and
+// settlement, and of the connection's state: see Hooks.
+//
 // # Errors
 //
 // Every error of a method is an *Error, but for Publish, whose error is a

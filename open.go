@@ -26,6 +26,9 @@ type Options struct {
 	// Require lists features without which the program cannot work: Open
 	// fails when the backend refuses one of them. Default: none.
 	Require []Feature
+	// Observers are told what happens on the connection: see Hooks. Default:
+	// none.
+	Observers []Observer
 }
 
 var (
@@ -101,6 +104,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Conn, error) {
 		return nil, &Error{Op: "open", Scheme: u.Scheme, Name: u.String(), Err: unknownScheme(u.Scheme)}
 	}
 	c := newConn(u.Scheme, opts)
+	c.hooks = observe(orZero(opts).Observers, ConnInfo{Scheme: u.Scheme, Hosts: slices.Clone(u.Hosts)})
 	name := u.String()
 	if err := ctx.Err(); err != nil {
 		return nil, &Error{Op: "open", Scheme: u.Scheme, Name: name, Err: err}
@@ -126,6 +130,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Conn, error) {
 func NewConn(dc driver.Conn, opts *Options) *Conn {
 	c := newConn("", opts)
 	c.serve(dc, opts)
+	c.hooks = observe(orZero(opts).Observers, ConnInfo{Backend: c.features.Backend})
 	return c
 }
 

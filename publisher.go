@@ -139,7 +139,13 @@ func (p *Publisher) send(ctx context.Context, msgs []*Message) error {
 		return nil
 	}
 	b := p.batch(len(msgs))
+	if p.conn.hooks.publishes() {
+		ctx = b.seen.begin(ctx, p, false, msgs...)
+	}
 	for i, m := range msgs {
+		if b.seen.h != nil {
+			m = b.seen.event.Messages[i].Message
+		}
 		dm, err := p.conn.prepare(m)
 		if err != nil {
 			b.refuse(i, idOf(m), err)
@@ -149,6 +155,9 @@ func (p *Publisher) send(ctx context.Context, msgs []*Message) error {
 	}
 	again := b.run(ctx)
 	err := b.result()
+	if b.seen.h != nil {
+		b.seen.end(err)
+	}
 	if again {
 		b.reset()
 		p.batches.Put(b)

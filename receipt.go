@@ -162,6 +162,20 @@ func (call *asyncCall) send(ctx context.Context, msgs []*Message) error {
 }
 
 func (p *Publisher) sendAsync(ctx context.Context, m *Message) (*Receipt, error) {
+	if !p.conn.hooks.publishes() {
+		return p.start(ctx, m, nil)
+	}
+	seen := new(observed)
+	ctx = seen.begin(ctx, p, true, m)
+	r, err := p.start(ctx, seen.event.Messages[0].Message, seen)
+	if err != nil {
+		seen.outcome(0, idOf(m), err)
+		seen.end(err)
+	}
+	return r, err
+}
+
+func (p *Publisher) start(ctx context.Context, m *Message, seen *observed) (*Receipt, error) {
 	dm, err := p.conn.prepare(m)
 	if err == nil {
 		err = p.usable(ctx)
@@ -179,6 +193,9 @@ func (p *Publisher) sendAsync(ctx context.Context, m *Message) (*Receipt, error)
 	r := &Receipt{p: p}
 	r.refs[0] = &r.pub
 	r.pub.Owner = (*receiptOwner)(r)
+	if seen != nil {
+		r.pub.Owner = observedReceipt{r, seen}
+	}
 	r.pub.Reset(dm, id)
 	p.receipts.add(r)
 	// Not ctx: its end is to have no effect from here on.

@@ -93,6 +93,7 @@ func (r *redrive) run(ctx context.Context, queue string) (err error) {
 	if err != nil {
 		return err
 	}
+	s.hooks = nil // a move is not told
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()

@@ -148,7 +148,7 @@ func (r *runner) loop() {
 	settle := settler{base: r.base}
 	defer settle.end()
 	for {
-		d, err := r.s.Receive(r.taking)
+		d, err := r.s.receiveOne(r.taking, true)
 		if err != nil {
 			if r.taking.Err() == nil {
 				r.fail(err)
@@ -156,7 +156,11 @@ func (r *runner) loop() {
 			return
 		}
 		r.running.Add(1)
-		err = r.h(r.working, d)
+		if r.s.hooks == nil {
+			err = r.h(r.working, d)
+		} else {
+			settle.values, err = r.observed(d)
+		}
 		r.settle(&settle, d, err)
 		r.running.Add(-1)
 	}
@@ -224,6 +228,7 @@ type settler struct {
 	current context.Context
 	cancel  context.CancelFunc
 	renew   time.Time
+	values  context.Context // of the handler's, where hooks have been
 }
 
 func (s *settler) ctx() context.Context {
@@ -231,6 +236,9 @@ func (s *settler) ctx() context.Context {
 		s.end()
 		s.current, s.cancel = context.WithTimeout(s.base, 2*settleTimeout)
 		s.renew = now.Add(settleTimeout)
+	}
+	if s.values != nil {
+		return withValues{s.current, s.values}
 	}
 	return s.current
 }

@@ -59,6 +59,9 @@ type Subscriber struct {
 	ending  ending
 
 	temporary atomic.Bool // the queue ends with it
+
+	hooks    *Hooks       // nil: nobody observes
+	inFlight atomic.Int64 // handed out and not settled, counted for hooks
 }
 
 // Subscriber begins to consume a queue. A missing one is ErrNotFound. ctx
@@ -81,7 +84,7 @@ func (c *Conn) subscriber(ctx context.Context, queue string, opts SubscriberOpti
 	if err := opts.settle(c.features); err != nil {
 		return nil, err
 	}
-	s := &Subscriber{conn: c, queue: queue, opts: opts, ending: newEnding()}
+	s := &Subscriber{conn: c, queue: queue, opts: opts, ending: newEnding(), hooks: c.hooks}
 	s.sources.waits = func() bool { return opts.WaitForQueue || c.owns(queue) }
 	s.sources.open = func(ctx context.Context) (driver.Subscriber, error) {
 		return c.dc.Subscriber(ctx, driver.SubscriberConfig{Queue: queue, Prefetch: opts.Prefetch})
@@ -131,12 +134,23 @@ func (o *SubscriberOptions) settle(f Features) error {
 // no message is lost; after Close it returns ErrClosed; ErrNotFound means that
 // the queue was deleted, unless SubscriberOptions.WaitForQueue.
 func (s *Subscriber) Receive(ctx context.Context) (*Delivery, error) {
+	return s.receiveOne(ctx, false)
+}
+
+func (s *Subscriber) receiveOne(ctx context.Context, handler bool) (*Delivery, error) {
 	d := new(Delivery)
+	begun := s.now()
 	src, _, err := s.receive(ctx, d.held[:])
 	if err != nil {
+		if s.hooks != nil {
+			s.received(ctx, ReceiveEvent{Handler: handler, Begun: begun, Err: err})
+		}
 		return nil, err
 	}
 	d.fill(s, src)
+	if s.hooks != nil {
+		s.receivedOne(ctx, begun, handler, d)
+	}
 	return d, nil
 }
 
@@ -152,8 +166,12 @@ func (s *Subscriber) ReceiveBatch(ctx context.Context, max int) ([]*Delivery, er
 		held = &b
 	}
 	defer s.buffers.Put(held)
+	begun := s.now()
 	src, n, err := s.receive(ctx, (*held)[:min(max, len(*held))])
 	if err != nil {
+		if s.hooks != nil {
+			s.received(ctx, ReceiveEvent{Batch: true, Begun: begun, Err: err})
+		}
 		return nil, err
 	}
 	ds := make([]*Delivery, n)
@@ -162,6 +180,9 @@ func (s *Subscriber) ReceiveBatch(ctx context.Context, max int) ([]*Delivery, er
 		ds[i].fill(s, src)
 	}
 	clear((*held)[:n])
+	if s.hooks != nil {
+		s.received(ctx, ReceiveEvent{Batch: true, Begun: begun, Deliveries: ds})
+	}
 	return ds, nil
 }
 
@@ -217,6 +238,9 @@ func (s *Subscriber) Close(ctx context.Context) error {
 	err := s.ending.do(ctx, func() error {
 		defer s.conn.forget(s)
 		err := s.sources.close(ctx)
+		if s.hooks != nil {
+			s.released()
+		}
 		if s.temporary.Load() {
 			err = first(err, s.conn.endTemporary(ctx, s.queue))
 		}

@@ -55,3 +55,15 @@ const (
 	Nack                      // again, to the same queue, not before the delay
 	Reject                    // never again: dead-letter or drop
 )
+
+func (o Outcome) String() string {
+	switch o {
+	case Ack:
+		return "ack"
+	case Nack:
+		return "nack"
+	case Reject:
+		return "reject"
+	}
+	return "unknown"
+}
