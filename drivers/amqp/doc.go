@@ -125,7 +125,9 @@
 // ended in a delay do not count towards MaxAttempts.
 //
 // Attempts that end in Nack with a delay are counted by the library, since the
-// broker counts those of one copy only.
+// broker counts those of one copy only. So a message whose attempts were used up
+// in this way is given up when a subscriber has the queue: the one that nacked
+// it, or the next.
 //
 // From RabbitMQ 4 a dead letter brings the count of the queue that it died in,
 // which on 4.3 counts against the limit of the next one. A subscriber of a queue

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/internal/testbroker"
+)
+
+func TestMain(m *testing.M) { testbroker.Main(m) }
+
+const want = `one: color=blue
+one: limit=20
+two: color=blue
+two: limit=20
+three: color=blue
+three: limit=20
+three has left
+one: color=red
+two: color=red
+all have left
+ok: 3 processes, 8 settings learned, and nobody is left to hear the last one
+`
+
+func TestSameOutput(t *testing.T) {
+	for _, scheme := range []string{"mem", "amqp", "nats", "redis"} {
+		t.Run(scheme, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var out strings.Builder
+			if err := run(ctx, testbroker.URL(t, scheme), &out); err != nil {
+				t.Fatalf("%v\nafter\n%s", err, &out)
+			}
+			if got := out.String(); got != want {
+				t.Errorf("printed\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
