@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,6 +25,8 @@ var topologyRows = []row{
 	{promise: 8, name: "nothing-to-remove", run: nothingToRemove},
 	{promise: 8, name: "binding-identity", run: bindingIdentity},
 	{promise: 8, name: "read-back", needs: []polymq.Feature{polymq.FeatureTopology}, run: readBack},
+	{promise: 8, name: "plan", needs: []polymq.Feature{polymq.FeatureTopology}, run: planned},
+	{promise: 8, name: "queue-types", run: queueTypes},
 }
 
 func declaredAgain(e *env) {
@@ -281,4 +284,59 @@ func (e *env) sameTopology(c *polymq.Conn, want routing.Topology) {
 		!slices.IsSortedFunc(got.Exchanges, func(a, b routing.Exchange) int { return strings.Compare(a.Name, b.Name) }) {
 		e.Errorf("Topology is not sorted by name")
 	}
+}
+
+// planned wants a plan to tell what Declare then does.
+func planned(e *env) {
+	c, other := e.open(), e.open()
+	t := topology(
+		routing.Exchange{Name: "x", Kind: routing.Headers, Alternate: "alt"}, routing.Exchange{Name: "alt", Kind: routing.Fanout},
+		"q", routing.Queue{Name: "c", Type: routing.Classic}, routing.Queue{Name: "t", Transient: true}, to("alt", "t", ""),
+		routing.Binding{Exchange: "x", Queue: "q", Args: map[string]any{"x-match": "any", "bytes": []byte("b"), "int": 1, "float": 1.5, "nil": nil}},
+		routing.Binding{Exchange: "x", ToExchange: "alt", Key: "b"},
+	)
+	plan := func(t routing.Topology) routing.Plan {
+		p, err := c.Plan(e.ctx, t)
+		e.must(err, "Plan")
+		return p
+	}
+	text := func(t routing.Topology) string { return fmt.Sprintf("%v %v %v", t.Exchanges, t.Queues, t.Bindings) }
+	if p := plan(t); len(p.Create.Exchanges) != 2 || len(p.Create.Queues) != 3 || len(p.Create.Bindings) != 3 || p.Done() {
+		e.Fatalf("of an empty namespace the plan is\n%v", p)
+	}
+	e.must(other.Declare(e.ctx, routing.Topology{Exchanges: t.Exchanges, Queues: t.Queues, Bindings: t.Bindings[:2]}), "Declare")
+	p := plan(t)
+	if text(p.Create) != text(routing.Topology{Bindings: t.Bindings[2:]}) || len(p.Conflicts) > 0 || text(p.Extra) != text(routing.Topology{}) {
+		e.Fatalf("where one binding is missing the plan is\n%v", p)
+	}
+	e.must(c.Declare(e.ctx, p.Create), "Declare of what the plan says")
+	if p := plan(t); !p.Done() {
+		e.Fatalf("where all is declared the plan is\n%v", p)
+	}
+	differs := topology(routing.Exchange{Name: "x", Kind: routing.Direct}, routing.Queue{Name: "t"}, "new")
+	p = plan(differs)
+	var conflicts []string
+	for _, c := range p.Conflicts {
+		conflicts = append(conflicts, c.String())
+	}
+	slices.Sort(conflicts)
+	if want := []string{`exchange "x": Kind is "headers", asked for "direct", Alternate is "alt", asked for ""`, `queue "t": Transient is true, asked for false`}; !slices.Equal(conflicts, want) {
+		e.Errorf("the plan has the conflicts %q, want %q", conflicts, want)
+	}
+	if len(p.Create.Queues) != 1 || p.Create.Queues[0].Name != "new" || len(p.Extra.Exchanges) != 1 || len(p.Extra.Queues) != 2 || len(p.Extra.Bindings) != 3 {
+		e.Errorf("of another topology the plan is\n%v", p)
+	}
+	e.mustBe(c.Declare(e.ctx, differs), "Declare of what the plan says conflicts", polymq.ErrConflict)
+	_, err := c.Plan(e.ctx, topology(routing.Queue{Name: "s", Args: map[string]any{"x-polymq-none": 1}}))
+	e.mustBe(err, "Plan of what Declare would refuse", errors.ErrUnsupported)
+}
+
+// queueTypes wants the types that every backend takes, and no others.
+func queueTypes(e *env) {
+	c := e.open()
+	e.declare(c, routing.Queue{Name: "quorum", Type: routing.Quorum}, routing.Queue{Name: "classic", Type: routing.Classic}, "default")
+	e.declare(c, "quorum", routing.Queue{Name: "default", Type: routing.Quorum})
+	e.mustBe(c.Declare(e.ctx, topology("classic")), "Declare of a classic queue as one of the default type", polymq.ErrConflict)
+	e.mustBe(c.Declare(e.ctx, topology(routing.Queue{Name: "default", Type: routing.Classic})), "Declare of a queue of the default type as a classic one", polymq.ErrConflict)
+	e.mustBe(c.Declare(e.ctx, topology(routing.Queue{Name: "other", Type: "no such type"})), "Declare of a queue of another type", errors.ErrUnsupported)
 }

@@ -97,6 +97,19 @@ type Conn interface {
 	Close(ctx context.Context) error
 }
 
+// Checker is a Conn that can say what Declare would refuse whatever stands,
+// without asking the broker: its error is the one of Declare. Optional: without
+// it, a plan does not tell what the backend does not have.
+type Checker interface {
+	Check(t routing.Topology) error
+}
+
+// Viewer is a Conn whose Topology cannot show all arguments in the types that
+// they were declared with. Seen is args as it shows them. Optional.
+type Viewer interface {
+	Seen(args map[string]any) map[string]any
+}
+
 // DeleteOptions are conditions on a deletion; where one does not hold the
 // answer is ErrInUse.
 type DeleteOptions struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 )
 
 // ErrNoExchange and ErrNoQueue say that a table does not hold what a message
@@ -139,9 +138,7 @@ func (t *Table) Topology() Topology {
 		d.Args = cloned(d.Args)
 		top.Queues = append(top.Queues, d)
 	})
-	slices.SortFunc(top.Exchanges, func(a, b Exchange) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(top.Queues, func(a, b Queue) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(top.Bindings, compareBindings)
+	top.sort()
 	return top
 }
 

@@ -57,8 +57,9 @@ type Queue struct {
 	// letters, which its classic ones do not have, and with Overflow
 	// RejectPublish, where a durable classic queue drops what subscribers held
 	// beyond the limit when the broker restarts; of the rest classic with Expires
-	// or MaxBytes, of which quorum queues have less; else quorum. Elsewhere it
-	// must be empty.
+	// or MaxBytes, of which quorum queues have less; else quorum (DefaultType).
+	// Elsewhere the two are one, which can do what either can; it is kept, and
+	// another type refused.
 	Type string
 	// Transient queues may be gone, with their messages, after a broker
 	// restart. Default: durable.

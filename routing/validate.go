@@ -159,22 +159,6 @@ func (x Exchange) check() (errs []error) {
 	return errs
 }
 
-// differs names the first field in which two declarations of one exchange
-// differ; "" when they are the same.
-func (x Exchange) differs(y Exchange) string {
-	switch {
-	case x.Kind != y.Kind:
-		return "Kind"
-	case x.Transient != y.Transient:
-		return "Transient"
-	case x.Alternate != y.Alternate:
-		return "Alternate"
-	case !sameArgs(x.Args, y.Args):
-		return "Args"
-	}
-	return ""
-}
-
 // Validate reports all that is wrong with q at once; every problem names the
 // queue and the field and wraps ErrInvalid. What one broker alone demands of
 // Type and Args is the driver's to say.
@@ -260,46 +244,6 @@ func (q Queue) checkLimits() (errs []error) {
 		refuse("MaxPriority", "%d: want 1 to 9; 0 is no priorities", q.MaxPriority)
 	}
 	return errs
-}
-
-// differs names the first field in which two declarations of one queue
-// differ; "" when they are the same.
-func (q Queue) differs(p Queue) string {
-	switch {
-	case q.Type != p.Type:
-		return "Type"
-	case q.Transient != p.Transient:
-		return "Transient"
-	case q.DeadLetterExchange != p.DeadLetterExchange:
-		return "DeadLetterExchange"
-	case q.DeadLetterKey != p.DeadLetterKey:
-		return "DeadLetterKey"
-	case q.BestEffortDeadLetter != p.BestEffortDeadLetter:
-		return "BestEffortDeadLetter"
-	case q.MaxAttempts != p.MaxAttempts:
-		return "MaxAttempts"
-	case q.TTL != p.TTL:
-		return "TTL"
-	case q.Expires != p.Expires:
-		return "Expires"
-	case q.MaxLength != p.MaxLength:
-		return "MaxLength"
-	case q.MaxBytes != p.MaxBytes:
-		return "MaxBytes"
-	case q.Rejects() != p.Rejects():
-		return "Overflow"
-	case q.MaxPriority != p.MaxPriority:
-		return "MaxPriority"
-	case q.SingleActiveConsumer != p.SingleActiveConsumer:
-		return "SingleActiveConsumer"
-	case q.Exclusive != p.Exclusive:
-		return "Exclusive"
-	case q.AutoDelete != p.AutoDelete:
-		return "AutoDelete"
-	case !sameArgs(q.Args, p.Args):
-		return "Args"
-	}
-	return ""
 }
 
 // Rejects reports that the queue refuses what is beyond its limits.

@@ -91,10 +91,13 @@ func (c *conn) topologyChanged(back bool) {
 	c.lease.changed()
 }
 
-// plainQueue refuses what only RabbitMQ has.
+// plainQueue refuses what only RabbitMQ has. The two types that it has for queues
+// like these are one here, which can do what either can.
 func plainQueue(q routing.Queue) error {
-	if q.Type != "" {
-		return fmt.Errorf("%w: queue %q has the type %q, which only RabbitMQ has: leave it empty", errors.ErrUnsupported, q.Name, q.Type)
+	switch q.Type {
+	case "", routing.Quorum, routing.Classic:
+	default:
+		return fmt.Errorf("%w: queue %q has the type %q, which only RabbitMQ has: want %s or %s, or leave it empty", errors.ErrUnsupported, q.Name, q.Type, routing.Quorum, routing.Classic)
 	}
 	for name := range q.Args {
 		return fmt.Errorf("%w: queue %q has the argument %q, which this backend does not know: remove it", errors.ErrUnsupported, q.Name, name)

@@ -13,7 +13,7 @@ import (
 )
 
 func (c *conn) Declare(ctx context.Context, want routing.Topology) error {
-	if err := c.check(want); err != nil {
+	if err := c.Check(want); err != nil {
 		return err
 	}
 	if slices.ContainsFunc(want.Queues, func(q routing.Queue) bool { return q.Exclusive }) {
@@ -39,8 +39,8 @@ func (c *conn) declare(ctx context.Context, want routing.Topology) (Version, err
 	return at, err
 }
 
-// check refuses what this backend cannot do or nobody may declare.
-func (c *conn) check(want routing.Topology) error {
+// Check implements driver.Checker.
+func (c *conn) Check(want routing.Topology) error {
 	for _, x := range want.Exchanges {
 		for name := range x.Args {
 			return fmt.Errorf("%w: exchange %q has the argument %q, which this backend does not know: remove it", errors.ErrUnsupported, x.Name, name)

@@ -79,14 +79,14 @@ func TestFeatures(t *testing.T) {
 	}
 	c := &conn{features: f, cfg: Config{CheckQueue: plainQueue}}
 	for _, q := range []routing.Queue{{MaxLength: 1}, {MaxBytes: 1}, {MaxPriority: 1}, {SingleActiveConsumer: true}} {
-		if err := c.check(routing.Topology{Queues: []routing.Queue{q}}); !errors.Is(err, errors.ErrUnsupported) {
+		if err := c.Check(routing.Topology{Queues: []routing.Queue{q}}); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%+v: %v", q, err)
 		}
 	}
-	if err := c.check(routing.Topology{Queues: []routing.Queue{{TTL: 1, Expires: 1, Exclusive: true, AutoDelete: true}}}); err != nil {
+	if err := c.Check(routing.Topology{Queues: []routing.Queue{{TTL: 1, Expires: 1, Exclusive: true, AutoDelete: true}}}); err != nil {
 		t.Error(err)
 	}
-	if err := c.check(routing.Topology{Exchanges: []routing.Exchange{{Name: "x", Args: map[string]any{"x-odd": 1}}}}); !errors.Is(err, errors.ErrUnsupported) {
+	if err := c.Check(routing.Topology{Exchanges: []routing.Exchange{{Name: "x", Args: map[string]any{"x-odd": 1}}}}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("an exchange with an argument: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ func TestConflicts(t *testing.T) {
 		if n := len(b.w.queues); n != 1 {
 			t.Errorf("%d storages are left", n)
 		}
-		for _, q := range []routing.Queue{{Name: "r", Type: "quorum"}, {Name: "r", Args: map[string]any{"x": 1}}} {
+		for _, q := range []routing.Queue{{Name: "r", Type: "stream"}, {Name: "r", Args: map[string]any{"x": 1}}} {
 			if err := b.c.Declare(t.Context(), routing.Topology{Queues: []routing.Queue{q}}); !errors.Is(err, errors.ErrUnsupported) {
 				t.Errorf("%+v: %v", q, err)
 			}

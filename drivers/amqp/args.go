@@ -28,8 +28,8 @@ const (
 	argMasterLocator      = "x-queue-master-locator"
 	argAlternate          = "alternate-exchange"
 
-	typeQuorum  = "quorum"
-	typeClassic = "classic"
+	typeQuorum  = routing.Quorum
+	typeClassic = routing.Classic
 
 	rejectPublish = "reject-publish"
 	atLeastOnce   = "at-least-once"
@@ -51,7 +51,7 @@ type queueForm struct {
 }
 
 // drops reports that a restart of the broker loses what the queue has confirmed;
-// see defaultType.
+// see routing.Queue.DefaultType.
 func (f queueForm) drops() bool {
 	return f.kind == typeClassic && f.durable && !f.exclusive && f.args[argOverflow] == rejectPublish
 }
@@ -61,26 +61,6 @@ func (f queueForm) declare(ch *channel, name string) error {
 	return err
 }
 
-// defaultType is what an empty Type stands for.
-func defaultType(q routing.Queue) string {
-	switch {
-	case q.Transient, q.Exclusive, q.AutoDelete, q.MaxPriority > 0:
-		return typeClassic
-	case q.MaxAttempts > 0, q.DeadLetterExchange != "" && !q.BestEffortDeadLetter:
-		return typeQuorum // nothing else does
-	case q.Rejects():
-		// When the broker restarts, a classic queue sets up its limit before it
-		// learns that it is to refuse: what subscribers held, and is beyond the
-		// limit now, it drops.
-		return typeQuorum
-	case q.Expires > 0, q.MaxBytes > 0:
-		// A quorum queue is not used by being declared again, and from 4.3 on
-		// counts more than the bodies of its messages.
-		return typeClassic
-	}
-	return typeQuorum
-}
-
 func formOf(q routing.Queue, v version) (queueForm, error) {
 	form := queueForm{kind: q.Type, durable: !q.Transient, exclusive: q.Exclusive, autoDelete: q.AutoDelete, args: amqp091.Table{}}
 	var errs []error
@@ -88,7 +68,7 @@ func formOf(q routing.Queue, v version) (queueForm, error) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{errors.ErrUnsupported}, args...)...))
 	}
 	if form.kind == "" {
-		form.kind = defaultType(q)
+		form.kind = q.DefaultType()
 	}
 	form.args[argQueueType] = form.kind
 	switch form.kind {

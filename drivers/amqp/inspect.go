@@ -55,8 +55,8 @@ func (c *Conn) verifyFields(ctx context.Context, t routing.Topology) error {
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("exchange %q: %w", want.Name, driver.ErrNotFound))
-		case difference(have, want) != "":
-			errs = append(errs, fmt.Errorf("exchange %q: %w: %s", want.Name, driver.ErrConflict, difference(have, want)))
+		case len(have.Differences(want)) > 0:
+			errs = append(errs, fmt.Errorf("exchange %q: %w: %v", want.Name, driver.ErrConflict, have.Differences(want)[0]))
 		}
 	}
 	for _, want := range t.Queues {
@@ -128,17 +128,4 @@ func sameArgs(a, b map[string]any) bool {
 		}
 	}
 	return true
-}
-
-// difference names the first field in which two exchanges differ.
-func difference(have, want routing.Exchange) string {
-	switch {
-	case have.Kind != want.Kind:
-		return fmt.Sprintf("Kind is %q", have.Kind)
-	case have.Transient != want.Transient:
-		return fmt.Sprintf("Transient is %v", have.Transient)
-	case have.Alternate != want.Alternate:
-		return fmt.Sprintf("Alternate is %q", have.Alternate)
-	}
-	return ""
 }

@@ -139,7 +139,7 @@ func TestDefaultType(t *testing.T) {
 		{routing.Queue{Expires: time.Hour, MaxAttempts: 2}, typeQuorum},
 		{routing.Queue{MaxLength: 1, Overflow: routing.RejectPublish, DeadLetterExchange: "x", BestEffortDeadLetter: true}, typeQuorum},
 	} {
-		if got := defaultType(tc.q); got != tc.want {
+		if got := tc.q.DefaultType(); got != tc.want {
 			t.Errorf("%+v: %s, want %s", tc.q, got, tc.want)
 		}
 	}

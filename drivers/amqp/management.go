@@ -210,7 +210,7 @@ func (q queueRow) routingQueue() routing.Queue {
 	if !safe || r.MaxLength > 0 || r.MaxBytes > 0 {
 		r.Overflow = routing.Overflow(overflow)
 	}
-	if kind := q.typeName(); kind != defaultType(r) {
+	if kind := q.typeName(); kind != r.DefaultType() {
 		r.Type = kind
 	}
 	return r
@@ -343,4 +343,30 @@ func jsonForm(v any) any {
 		return v.Unix()
 	}
 	return v
+}
+
+// Seen implements driver.Viewer.
+func (c *Conn) Seen(args map[string]any) map[string]any {
+	if args == nil {
+		return nil
+	}
+	return seen(args).(map[string]any)
+}
+
+func seen(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		table := make(map[string]any, len(v))
+		for name, e := range v {
+			table[name] = seen(e)
+		}
+		return table
+	case []any:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = seen(e)
+		}
+		return list
+	}
+	return jsonForm(v)
 }

@@ -13,27 +13,45 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// Declare implements driver.Conn. What is refused is refused before anything
-// is made.
-func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
-	exchanges := make([]amqp091.Table, len(t.Exchanges))
-	queues := make([]queueForm, len(t.Queues))
+// Check implements driver.Checker.
+func (c *Conn) Check(t routing.Topology) error {
+	_, err := c.formsOf(t)
+	return err
+}
+
+// forms are a topology's exchanges and queues as the broker is asked for them.
+type forms struct {
+	exchanges []amqp091.Table
+	queues    []queueForm
+}
+
+// formsOf refuses what RabbitMQ does not have.
+func (c *Conn) formsOf(t routing.Topology) (forms, error) {
+	f := forms{make([]amqp091.Table, len(t.Exchanges)), make([]queueForm, len(t.Queues))}
 	var errs []error
 	for i, e := range t.Exchanges {
 		var err error
-		if exchanges[i], err = exchangeArgs(e); err != nil {
+		if f.exchanges[i], err = exchangeArgs(e); err != nil {
 			errs = append(errs, fmt.Errorf("exchange %q: %w", e.Name, err))
 		}
 	}
 	for i, q := range t.Queues {
 		var err error
-		if queues[i], err = formOf(q, c.version); err != nil {
+		if f.queues[i], err = formOf(q, c.version); err != nil {
 			errs = append(errs, fmt.Errorf("queue %q: %w", q.Name, err))
 		}
 	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	return f, errors.Join(errs...)
+}
+
+// Declare implements driver.Conn. What is refused is refused before anything
+// is made.
+func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
+	forms, err := c.formsOf(t)
+	if err != nil {
+		return err
 	}
+	exchanges, queues := forms.exchanges, forms.queues
 	names := make([]string, len(t.Queues))
 	for i, q := range t.Queues {
 		names[i] = q.Name
