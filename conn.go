@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/polymq/polymq/driver"
 )
@@ -31,6 +32,8 @@ type Conn struct {
 	mu       sync.Mutex
 	children map[child]struct{}  // nil once closing
 	owned    map[string]struct{} // exclusive queues that were declared here
+
+	replies atomic.Pointer[Publisher] // of Delivery.Reply
 }
 
 // child is a publisher or subscriber.

@@ -1,82 +1,43 @@
 package polymq
 
-import (
-	"context"
-	"encoding/json"
-	"fmt"
-	"mime"
-	"strings"
-)
+import "context"
 
-// Codec turns values into bodies and back. It must be safe for concurrent use.
-type Codec interface {
-	// ContentType is the media type of what Marshal makes, without parameters.
-	ContentType() string
-	Marshal(v any) ([]byte, error)
-	Unmarshal(data []byte, v any) error
-}
-
-// JSON is the codec of encoding/json, "application/json".
-var JSON Codec = jsonCodec{}
-
-type jsonCodec struct{}
-
-func (jsonCodec) ContentType() string                { return "application/json" }
-func (jsonCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
-func (jsonCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
-
-// Typed makes a Handler of a function that takes the decoded body. The codec
-// is the one of the message's content type, also where the type names it as a
-// suffix ("application/vnd.order+json"); the first codec where the message has
-// no content type. Default: JSON alone.
+// Typed makes a Handler of a function that takes the decoded message, which
+// Decode reads with the codecs, chosen by content type. Default: JSON alone.
 //
-// A body that cannot be decoded, or whose content type has no codec, is a
-// Permanent error: another attempt would not help.
+// A message that cannot be decoded is a Permanent error, since another attempt
+// would not help: Run rejects it, and it goes to the queue's dead-letter exchange
+// or is dropped where there is none. RabbitMQ's reject has no place for a reason;
+// middleware.DeadLetter writes it into the dead letter on every backend.
 func Typed[T any](fn func(ctx context.Context, d *Delivery, v T) error, codecs ...Codec) Handler {
-	if len(codecs) == 0 {
-		codecs = []Codec{JSON}
-	}
 	return func(ctx context.Context, d *Delivery) error {
-		codec, err := codecFor(d.ContentType, codecs)
+		v, err := Decode[T](d.Message, codecs...)
 		if err != nil {
 			return Permanent(err)
-		}
-		var v T
-		if err := codec.Unmarshal(d.Body, &v); err != nil {
-			return Permanent(fmt.Errorf("message %s: cannot decode the body as %s into %T: %w", d.ID, codec.ContentType(), v, err))
 		}
 		return fn(ctx, d, v)
 	}
 }
 
-// Encode makes a message of a value: its body and content type. Set the rest
-// on the result.
-func Encode(v any, codec Codec) (*Message, error) {
-	body, err := codec.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("polymq: cannot encode %T as %s: %w", v, codec.ContentType(), err)
-	}
-	return &Message{Body: body, ContentType: codec.ContentType()}, nil
+// TypedPublisher publishes values of one type. It is safe for concurrent use.
+type TypedPublisher[T any] struct {
+	p     *Publisher
+	codec Codec
 }
 
-func codecFor(contentType string, codecs []Codec) (Codec, error) {
-	if contentType == "" {
-		return codecs[0], nil
+// NewTypedPublisher makes a publisher of values out of one of messages. It is a
+// plain pair of the two, and ends with p. A nil codec is JSON.
+func NewTypedPublisher[T any](p *Publisher, codec Codec) *TypedPublisher[T] {
+	return &TypedPublisher[T]{p, codec}
+}
+
+// Publish encodes v and publishes it with Publisher.Publish, whose errors are
+// its own. m has the routing key and what else the message is to have; its body
+// and content type are the codec's. A value that cannot be encoded is
+// ErrInvalid. For several in one call there is Encode.
+func (p *TypedPublisher[T]) Publish(ctx context.Context, m Message, v T) error {
+	if err := encode(&m, v, p.codec); err != nil {
+		return p.p.conn.wrap("publish", p.p.exchange, err)
 	}
-	for _, c := range codecs {
-		if contentType == c.ContentType() {
-			return c, nil
-		}
-	}
-	media, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return nil, invalid("content type %q: %w", contentType, err)
-	}
-	for _, c := range codecs {
-		_, subtype, _ := strings.Cut(c.ContentType(), "/")
-		if media == c.ContentType() || strings.HasSuffix(media, "+"+subtype) {
-			return c, nil
-		}
-	}
-	return nil, unsupported("no codec for content type %q: pass one to Typed", contentType)
+	return p.p.Publish(ctx, &m)
 }
