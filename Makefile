@@ -19,7 +19,7 @@ brokers: ## Install the brokers that are missing (RabbitMQ, NATS, Redis); starts
 
 .PHONY: test
 test: brokers ## Every test of every module with the race detector, on real brokers
-	@$(WITH_BROKERS) sh -ec 'for m in $(NESTED); do (cd $$m && go vet ./... && go test -race -short -timeout 10m ./...); done; go test -race -p 2 -timeout 20m ./...'
+	@$(WITH_BROKERS) sh -ec 'for m in $(NESTED); do (cd $$m && go vet ./... && go test -race -timeout 10m ./...); done; go test -race -p 2 -timeout 20m ./...'
 
 .PHONY: test-matrix
 test-matrix: brokers ## The suite and the oracle on older and newer brokers, MATRIX='redis-8 nats' of them; writes docs/MATRIX.md

@@ -119,15 +119,15 @@
 //
 // # Concurrency
 //
-// All methods of Conn, Publisher, Subscriber, Receipt and Delivery are safe
-// for concurrent use. Messages and headers are plain data and are not.
+// All methods of Conn, Publisher, Subscriber, Requester, Receipt and Delivery are
+// safe for concurrent use. Messages and headers are plain data and are not.
 //
 // # Goroutines
 //
 // The number of goroutines does not depend on the number of messages. Conn,
 // Publisher and Subscriber have none but those of their driver, whose package
 // documents how many. Run has SubscriberOptions.Concurrency of them beside its
-// caller's. Conn.Close has one for each publisher and subscriber that is still
+// caller's, and a Requester has one. Conn.Close has one for each publisher and subscriber that is still
 // open, until it returns.
 //
 // # Observing

@@ -235,3 +235,66 @@ func ExamplePublisher_seam() {
 	// would send greetings
 	// <nil>
 }
+
+// A requester waits for replies, a responder gives them; values travel as JSON.
+func ExampleNewTypedRequester() {
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	conn, _ := station(ctx, "rpc")
+	defer conn.Close(context.Background())
+
+	type job struct{ Tool string }
+	sub, err := conn.Subscriber(ctx, "jobs", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	serving := make(chan error)
+	go func() {
+		serving <- sub.Run(ctx, polymq.TypedResponder(func(_ context.Context, d *polymq.Delivery, j job) (string, error) {
+			if j.Tool == "" {
+				return "", errors.New("no tool")
+			}
+			return "fetched the " + j.Tool, nil
+		}))
+	}()
+
+	r, err := conn.Requester(ctx, "", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	jobs := polymq.NewTypedRequester[job, string](r, polymq.JSON)
+	fmt.Println(jobs.Call(ctx, polymq.Message{Key: "jobs"}, job{"broom"}))
+	_, err = jobs.Call(ctx, polymq.Message{Key: "jobs"}, job{})
+	if remote, ok := errors.AsType[*polymq.RemoteError](err); ok {
+		fmt.Println("error:", remote.Text)
+	}
+	stop()
+	fmt.Println(<-serving)
+	// Output:
+	// fetched the broom <nil>
+	// error: no tool
+	// <nil>
+}
+
+// Publish takes the value, and the message that is to carry it.
+func ExampleTypedPublisher() {
+	ctx := context.Background()
+	conn, pub := station(ctx, "typed-publisher")
+	defer conn.Close(ctx)
+
+	type job struct{ Tool string }
+	jobs := polymq.NewTypedPublisher[job](pub, polymq.JSON)
+	if err := jobs.Publish(ctx, polymq.Message{Key: "jobs", Priority: 3}, job{"broom"}); err != nil {
+		log.Fatal(err)
+	}
+	sub, err := conn.Subscriber(ctx, "jobs", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	d, err := sub.Receive(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	j, err := polymq.Decode[job](d.Message)
+	fmt.Println(string(d.Body), d.ContentType, j.Tool, err)
+	// Output: {"Tool":"broom"} application/json broom <nil>
+}
