@@ -133,7 +133,8 @@
 // # Observing
 //
 // Options.Observers are told of every publish, delivery, handler and
-// settlement, and of the connection's state: see Hooks.
+// settlement, and of the connection's state: see Hooks. The module otelpolymq
+// makes OpenTelemetry's traces and metrics of it.
 //
 // # Errors
 //

@@ -9,7 +9,7 @@ import (
 
 // Observer is asked once for each connection, by Open before it connects or by
 // NewConn, what to call as things happen. nil means nothing. *Hooks is an
-// Observer itself.
+// Observer itself; the module otelpolymq has one for OpenTelemetry.
 type Observer interface {
 	Observe(ConnInfo) *Hooks
 }

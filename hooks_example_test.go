@@ -9,7 +9,8 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// Counting what was published and how it was settled.
+// Counting what was published and how it was settled. For traces and metrics
+// there is the module otelpolymq.
 func ExampleHooks() {
 	ctx := context.Background()
 	published, settled := 0, map[string]int{}
