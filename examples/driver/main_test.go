@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/polymq/polymq/internal/testbroker"
+)
+
+func TestMain(m *testing.M) { testbroker.Main(m) }
+
+const want = `on the broker: 43 bytes, readable: false
+received: meet me at noon
+ok: one letter, sealed on the way
+`
+
+func TestSameOutput(t *testing.T) {
+	for _, scheme := range []string{"mem", "amqp", "nats", "redis"} {
+		t.Run(scheme, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var out strings.Builder
+			if err := run(ctx, testbroker.URL(t, scheme), &out); err != nil {
+				t.Fatalf("%v\nafter\n%s", err, &out)
+			}
+			if got := out.String(); got != want {
+				t.Errorf("printed\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
