@@ -11,26 +11,33 @@ import (
 // publishing that was sent is resolved by the driver, nobody else knows it.
 type batch struct {
 	p       *Publisher
-	pubs    []driver.Publishing  // one a message
+	ids     ids
+	out     []outgoing
 	refs    []*driver.Publishing // those to send
 	sent    int                  // so many of refs were given to the driver
 	stopped error                // why the rest was not
 	refused map[int]error        // by index: illegal, not to be sent
 	seen    observed             // by hooks, where there are some
 
-	left atomic.Int64  // of refs, not yet resolved
-	done chan struct{} // cap 1: left has come to 0
+	left atomic.Int64  // of refs, not yet resolved, and one until run waits
+	done chan struct{} // cap 1: left has come to 0 while run waited
 }
 
-func (b *batch) add(i int, m *driver.Message) {
-	id := m.ID
+// outgoing is a message on its way, a copy of the caller's.
+type outgoing struct {
+	pub     driver.Publishing
+	message driver.Message
+}
+
+func (b *batch) add(i int) {
+	o := &b.out[i]
+	id := o.message.ID
 	if id == "" {
-		id = newID()
+		id = b.ids.next()
 	}
-	pub := &b.pubs[i]
-	pub.Owner = b
-	pub.Reset(m, id)
-	b.refs = append(b.refs, pub)
+	o.pub.Owner = b
+	o.pub.Reset(&o.message, id)
+	b.refs = append(b.refs, &o.pub)
 }
 
 func (b *batch) refuse(i int, id string, err error) {
@@ -38,7 +45,7 @@ func (b *batch) refuse(i int, id string, err error) {
 		b.refused = map[int]error{}
 	}
 	b.refused[i] = err
-	b.pubs[i].ID = id
+	b.out[i].pub.ID = id
 }
 
 // run sends the batch and waits until all of it that was sent is resolved. It
@@ -47,10 +54,10 @@ func (b *batch) run(ctx context.Context) (again bool) {
 	if len(b.refs) == 0 {
 		return true
 	}
-	b.left.Store(int64(len(b.refs)))
+	b.left.Store(int64(len(b.refs)) + 1)
 	b.send(ctx)
-	if unsent := len(b.refs) - b.sent; unsent > 0 && b.left.Add(-int64(unsent)) == 0 {
-		return true
+	if unsent := len(b.refs) - b.sent; b.left.Add(-int64(unsent)-1) == 0 {
+		return true // all was resolved on the way: there is nothing to wait for
 	}
 	var err error
 	select {
@@ -104,8 +111,8 @@ func (b *batch) Resolved(*driver.Publishing) {
 func (b *batch) result() error {
 	var failures []Failure
 	sent := 0
-	for i := range b.pubs {
-		pub := &b.pubs[i]
+	for i := range b.out {
+		pub := &b.out[i].pub
 		err, refused := b.refused[i]
 		switch {
 		case refused:
@@ -130,8 +137,9 @@ func (b *batch) result() error {
 
 // reset drops what the batch held, so that the pool keeps no message alive.
 func (b *batch) reset() {
-	for i := range b.pubs {
-		b.pubs[i].Reset(nil, "")
+	for i := range b.out {
+		b.out[i].pub.Reset(nil, "")
+		b.out[i].message = driver.Message{}
 	}
 	clear(b.refs)
 	b.refs = b.refs[:0]

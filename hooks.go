@@ -33,7 +33,8 @@ type ConnInfo struct {
 // A hook is called on the goroutine of what it tells of, which waits for it:
 // it must return soon. It must be safe for concurrent use, must not settle the
 // delivery it is told of, and must neither change the messages and deliveries,
-// but as PublishBegin says, nor keep the slices of an event. A panic of a hook
+// but as PublishBegin says, nor keep the slices of an event or the messages of a
+// PublishEvent, which are copies of the application's. A panic of a hook
 // is not recovered. Of several observers the first is called first where
 // something begins, and last otherwise. What Redrive moves is not told.
 type Hooks struct {
@@ -91,7 +92,7 @@ type PublishEvent struct {
 
 // PublishedMessage is a message of a PublishEvent.
 type PublishedMessage struct {
-	Message *Message // as the application passed it, so it may be nil
+	Message *Message // a copy of the application's; nil where that is
 	ID      string   // its own or the generated one; "" in PublishBegin
 	Err     error    // why it is not confirmed; nil in PublishBegin
 }

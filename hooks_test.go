@@ -170,7 +170,8 @@ func TestHooksReplaceMessages(t *testing.T) {
 	confirm := f.publish
 	f.publish = func(ctx context.Context, batch []*driver.Publishing, wait bool) {
 		for _, pub := range batch {
-			sent = append(sent, pub.Message)
+			m := *pub.Message
+			sent = append(sent, &m)
 		}
 		confirm(ctx, batch, wait)
 	}

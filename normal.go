@@ -15,48 +15,36 @@ const (
 	maxDepth    = 32  // of tables and lists in a header value
 )
 
-// prepare makes of m what drivers may rely on, or says why it cannot be sent.
-// The result is m itself unless something in it had to become something else.
-func (c *Conn) prepare(m *Message) (*driver.Message, error) {
+// prepare makes dst what drivers may rely on of m, or says why it cannot be
+// sent. Header and body are m's own unless something had to become something
+// else. It must not let m escape.
+func (c *Conn) prepare(dst *driver.Message, m *Message) error {
 	if m == nil {
-		return nil, invalid("the message is nil")
+		return invalid("the message is nil")
 	}
 	if err := c.check(m); err != nil {
-		return nil, err
+		return err
 	}
-	header, changed, err := normalHeader(m.Header)
+	header, _, err := normalHeader(m.Header)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	at, ttl, delay := normalTime(m.Time), milliseconds(m.TTL), milliseconds(m.Delay)
+	*dst = driver.Message(*m)
+	dst.Header, dst.Time, dst.TTL, dst.Delay = header, normalTime(m.Time), milliseconds(m.TTL), milliseconds(m.Delay)
 	if !m.At.IsZero() {
-		delay = milliseconds(max(time.Until(m.At), 0))
+		dst.Delay, dst.At = milliseconds(max(time.Until(m.At), 0)), time.Time{}
 	}
-	if changed || at != m.Time || ttl != m.TTL || delay != m.Delay || !m.At.IsZero() {
-		n := *m
-		n.Header, n.Time, n.TTL, n.Delay, n.At = header, at, ttl, delay, time.Time{}
-		m = &n
-	}
-	return (*driver.Message)(m), nil
+	return nil
 }
 
 func (c *Conn) check(m *Message) error {
 	if err := routing.CheckKey(m.Key); err != nil {
 		return fmt.Errorf("routing key: %w", err)
 	}
-	for _, p := range [...]struct{ name, value string }{
-		{"ID", m.ID},
-		{"ContentType", m.ContentType},
-		{"ContentEncoding", m.ContentEncoding},
-		{"CorrelationID", m.CorrelationID},
-		{"ReplyTo", m.ReplyTo},
-		{"Type", m.Type},
-		{"AppID", m.AppID},
-		{"UserID", m.UserID},
-	} {
-		if len(p.value) > maxProperty {
-			return invalid("%s: %d bytes: want at most %d", p.name, len(p.value), maxProperty)
-		}
+	// One comparison for all of them: a length above 255 has a bit above those.
+	if len(m.ID)|len(m.ContentType)|len(m.ContentEncoding)|len(m.CorrelationID)|
+		len(m.ReplyTo)|len(m.Type)|len(m.AppID)|len(m.UserID) > maxProperty {
+		return longProperty(m)
 	}
 	if limit := c.features.MaxMessageBytes; limit > 0 && len(m.Body) > limit {
 		return fmt.Errorf("%w: the body has %d bytes, this backend takes %d", ErrTooLarge, len(m.Body), limit)
@@ -76,6 +64,25 @@ func (c *Conn) check(m *Message) error {
 		}
 	}
 	return c.checkDuration("Delay", m.Delay, FeatureDelay)
+}
+
+// longProperty names the property that is too long.
+func longProperty(m *Message) error {
+	for _, p := range [...]struct{ name, value string }{
+		{"ID", m.ID},
+		{"ContentType", m.ContentType},
+		{"ContentEncoding", m.ContentEncoding},
+		{"CorrelationID", m.CorrelationID},
+		{"ReplyTo", m.ReplyTo},
+		{"Type", m.Type},
+		{"AppID", m.AppID},
+		{"UserID", m.UserID},
+	} {
+		if len(p.value) > maxProperty {
+			return invalid("%s: %d bytes: want at most %d", p.name, len(p.value), maxProperty)
+		}
+	}
+	return nil
 }
 
 // milliseconds is d in whole milliseconds, no shorter.

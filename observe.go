@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -92,14 +93,28 @@ type observed struct {
 	h     *Hooks
 	ctx   context.Context
 	event PublishEvent
+	// Copies for the hooks, so that without them what the caller passes can
+	// stay on its stack.
+	one  [1]Message
+	many []Message
 }
 
-// begin is told msgs, which it does not keep.
+// begin shows copies of msgs to the hook.
 func (o *observed) begin(ctx context.Context, p *Publisher, async bool, msgs ...*Message) context.Context {
 	o.h = p.conn.hooks
 	o.event = PublishEvent{Exchange: p.exchange, Async: async, Begun: time.Now(), Messages: o.event.Messages[:0]}
-	for _, m := range msgs {
-		o.event.Messages = append(o.event.Messages, PublishedMessage{Message: m})
+	shown := o.one[:]
+	if len(msgs) > 1 {
+		o.many = slices.Grow(o.many[:0], len(msgs))[:len(msgs)]
+		shown = o.many
+	}
+	for i, m := range msgs {
+		var e PublishedMessage
+		if m != nil {
+			shown[i] = *m
+			e.Message = &shown[i]
+		}
+		o.event.Messages = append(o.event.Messages, e)
 	}
 	if o.h.PublishBegin != nil {
 		ctx = o.h.PublishBegin(ctx, o.event)
@@ -118,6 +133,8 @@ func (o *observed) end(err error) {
 		o.h.PublishEnd(o.ctx, o.event)
 	}
 	clear(o.event.Messages)
+	o.one[0] = Message{}
+	clear(o.many)
 	o.h, o.ctx, o.event.Err = nil, nil, nil
 }
 

@@ -2,7 +2,6 @@ package polymq
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"slices"
 	"sync"
@@ -119,10 +118,22 @@ func (p *Publisher) Publish(ctx context.Context, msgs ...*Message) error {
 			// PublishAsync: that must not become the call's receipt.
 			ctx = context.WithValue(ctx, asyncKey{}, (*asyncCall)(nil))
 		}
-		// A copy, so that without middleware the caller's stays on its stack.
-		return p.chain(ctx, slices.Clone(msgs)...)
+		return p.chain(ctx, copies(msgs)...)
 	}
 	return p.send(ctx, msgs)
+}
+
+// copies are for middleware, which may keep them: so that without middleware
+// what the caller passes can stay on its stack.
+func copies(msgs []*Message) []*Message {
+	cs := make([]*Message, len(msgs))
+	for i, m := range msgs {
+		if m != nil {
+			c := *m
+			cs[i] = &c
+		}
+	}
+	return cs
 }
 
 // last is the innermost PublishFunc.
@@ -133,7 +144,8 @@ func (p *Publisher) last(ctx context.Context, msgs ...*Message) error {
 	return p.send(ctx, msgs)
 }
 
-// send publishes without middleware. It must not let msgs escape.
+// send publishes without middleware. It must not let msgs escape, nor the
+// messages: the batch has copies.
 func (p *Publisher) send(ctx context.Context, msgs []*Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -146,12 +158,11 @@ func (p *Publisher) send(ctx context.Context, msgs []*Message) error {
 		if b.seen.h != nil {
 			m = b.seen.event.Messages[i].Message
 		}
-		dm, err := p.conn.prepare(m)
-		if err != nil {
+		if err := p.conn.prepare(&b.out[i].message, m); err != nil {
 			b.refuse(i, idOf(m), err)
 			continue
 		}
-		b.add(i, dm)
+		b.add(i)
 	}
 	again := b.run(ctx)
 	err := b.result()
@@ -170,11 +181,11 @@ func (p *Publisher) batch(n int) *batch {
 	if b == nil {
 		b = &batch{p: p, done: make(chan struct{}, 1)}
 	}
-	if cap(b.pubs) < n {
-		b.pubs = make([]driver.Publishing, n)
+	if cap(b.out) < n {
+		b.out = make([]outgoing, n)
 		b.refs = make([]*driver.Publishing, 0, n)
 	}
-	b.pubs = b.pubs[:n]
+	b.out = b.out[:n]
 	return b
 }
 
@@ -223,8 +234,3 @@ func idOf(m *Message) string {
 }
 
 var errDeserted = fmt.Errorf("%w: the publisher was closed before the outcome was known", ErrUnconfirmed)
-
-// newID is 130 random bits. Random, not counted: what is copied (a forked
-// process, a restored snapshot) must not repeat IDs, since a repeated one
-// would be taken for a retry and dropped.
-func newID() string { return rand.Text() }

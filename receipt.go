@@ -10,8 +10,8 @@ import (
 // Receipt tells the outcome of a message of PublishAsync. It is safe for
 // concurrent use.
 type Receipt struct {
-	p    *Publisher // nil where middleware did not let the message through
-	pub  driver.Publishing
+	p *Publisher // nil where middleware did not let the message through
+	outgoing
 	refs [1]*driver.Publishing // &pub, the batch that the driver gets
 
 	mu   sync.Mutex
@@ -129,7 +129,7 @@ func (p *Publisher) PublishAsync(ctx context.Context, m *Message) (*Receipt, err
 		return p.sendAsync(ctx, m)
 	}
 	call := &asyncCall{p: p}
-	if err := p.chain(context.WithValue(ctx, asyncKey{}, call), m); err != nil {
+	if err := p.chain(context.WithValue(ctx, asyncKey{}, call), copies([]*Message{m})...); err != nil {
 		return nil, err
 	}
 	if call.receipt == nil {
@@ -176,7 +176,8 @@ func (p *Publisher) sendAsync(ctx context.Context, m *Message) (*Receipt, error)
 }
 
 func (p *Publisher) start(ctx context.Context, m *Message, seen *observed) (*Receipt, error) {
-	dm, err := p.conn.prepare(m)
+	r := &Receipt{p: p}
+	err := p.conn.prepare(&r.message, m)
 	if err == nil {
 		err = p.usable(ctx)
 	}
@@ -186,17 +187,16 @@ func (p *Publisher) start(ctx context.Context, m *Message, seen *observed) (*Rec
 	if err != nil {
 		return nil, p.conn.wrap("publish", p.exchange, err)
 	}
-	id := dm.ID
+	id := r.message.ID
 	if id == "" {
 		id = newID()
 	}
-	r := &Receipt{p: p}
 	r.refs[0] = &r.pub
 	r.pub.Owner = (*receiptOwner)(r)
 	if seen != nil {
 		r.pub.Owner = observedReceipt{r, seen}
 	}
-	r.pub.Reset(dm, id)
+	r.pub.Reset(&r.message, id)
 	p.receipts.add(r)
 	// Not ctx: its end is to have no effect from here on.
 	p.dp.Publish(context.Background(), r.refs[:], false)

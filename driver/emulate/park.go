@@ -11,9 +11,7 @@ import (
 
 // park takes publishings that cannot be routed yet.
 func (r *retrier) park(ss []sending) {
-	if len(ss) == 0 {
-		return
-	}
+	ss[0].keep()
 	r.mu.Lock()
 	ended := r.ended
 	if !ended {

@@ -57,11 +57,13 @@ func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wai
 		}
 		return
 	}
-	ss := make([]sending, len(batch))
+	g := newGroup(len(batch))
 	for i, pb := range batch {
-		ss[i].pub, ss[i].publishing = p, pb
+		s := &g.sendings[i]
+		s.pub, s.publishing, s.group = p, pb, g
 	}
-	p.dispatch(ctx, ss, wait)
+	p.dispatch(ctx, g.sendings, wait)
+	g.leave(1)
 }
 
 func (p *publisher) dispatch(ctx context.Context, ss []sending, wait bool) {
@@ -70,7 +72,9 @@ func (p *publisher) dispatch(ctx context.Context, ss []sending, wait bool) {
 			ss = p.c.send(ctx, st, ss, wait)
 		}
 	}
-	p.c.retrier.park(ss)
+	if len(ss) > 0 {
+		p.c.retrier.park(ss)
+	}
 }
 
 // Close resolves what waits to be tried again; what the store has is resolved
@@ -89,18 +93,42 @@ type sending struct {
 	move       *move  // where it is a try of one
 	delayed    bool   // it goes to the queue for delayed messages
 	over       atomic.Bool
+	group      *group // nil: it is not used again
 
-	one Parcel // the parcel, where there is one
-	fan *fan   // where there are several
+	one   Parcel // the parcel, where there is one
+	fan   *fan   // where there are several
+	spare *fan   // of an earlier sending
 }
 
 // fan counts the parcels of a sending to several queues.
 type fan struct {
+	own     []Parcel
 	mu      sync.Mutex
 	parcels []*Parcel
 	left    int
 	stored  bool
 	err     error
+}
+
+// fanTo is a fan of n parcels that are yet to be filled.
+func (s *sending) fanTo(n int) *fan {
+	f := s.spare
+	if f == nil || cap(f.own) < n {
+		f = &fan{own: make([]Parcel, n), parcels: make([]*Parcel, n)}
+	}
+	s.fan, s.spare = f, nil
+	f.own, f.parcels, f.left = f.own[:n], f.parcels[:n], n
+	for i := range f.own {
+		f.parcels[i] = &f.own[i]
+	}
+	return f
+}
+
+// clear makes the fan ready to be used again.
+func (f *fan) clear() {
+	clear(f.own)
+	clear(f.parcels)
+	f.stored, f.err = false, nil
 }
 
 // scratch is what sending a batch needs for a moment.
@@ -117,9 +145,13 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 func (c *conn) send(ctx context.Context, st *state, ss []sending, wait bool) (rest []sending) {
 	x := scratches.Get().(*scratch)
 	for i := range ss {
-		if s := &ss[i]; !s.abandoned() && !s.route(st, x) {
+		s, before := &ss[i], len(x.parcels)
+		if !s.abandoned() && !s.route(st, x) {
 			rest = ss[i:]
 			break
+		}
+		if len(x.parcels) == before {
+			s.leave() // it has no way, or need not be sent
 		}
 	}
 	if len(x.parcels) > 0 {
@@ -195,12 +227,9 @@ func (s *sending) route(st *state, x *scratch) bool {
 		x.parcels = append(x.parcels, &s.one)
 		return true
 	}
-	f := &fan{left: len(names), parcels: make([]*Parcel, len(names))}
-	s.fan = f
-	parcels := make([]Parcel, len(names))
+	f := s.fanTo(len(names))
 	for i, name := range names {
-		s.fill(&parcels[i], st.queues[name], carried)
-		f.parcels[i] = &parcels[i]
+		s.fill(f.parcels[i], st.queues[name], carried)
 	}
 	x.parcels = append(x.parcels, f.parcels...)
 	return true
@@ -307,6 +336,7 @@ func (s *sending) finish(err error) {
 	f := s.fan
 	if f == nil {
 		s.resolve(err)
+		s.leave()
 		return
 	}
 	f.mu.Lock()
@@ -321,5 +351,6 @@ func (s *sending) finish(err error) {
 	f.mu.Unlock()
 	if last {
 		s.resolve(err)
+		s.leave()
 	}
 }

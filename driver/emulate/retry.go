@@ -47,6 +47,7 @@ func (r *retrier) again(p *Parcel, s *sending, err error) bool {
 	if s.pub.closed.Load() {
 		return false
 	}
+	s.keep()
 	gone := errors.Is(err, ErrGone)
 	p.Retry = !gone
 	at := time.Now().Add(backoff(p.tries))

@@ -44,7 +44,8 @@ type Store interface {
 	// emulation sends it again with Retry set, unless it wraps
 	// errors.ErrUnsupported as well: nobody can tell; any other error when the
 	// message is certainly not stored and trying again is useless. Parcels of
-	// one queue are stored in their order.
+	// one queue are stored in their order. A parcel must not be looked at after
+	// its Done: it is used again.
 	//
 	// With wait the caller waits for the outcomes next, so Append may block
 	// until ctx ends; without, it must not wait for a round trip. Ctx's end

@@ -9,7 +9,7 @@ import (
 
 // item is a message in a queue, as it was published.
 type item struct {
-	message  driver.Message
+	message  driver.Message // with the room for its body
 	exchange string
 	stored   int64             // when, in ns of Unix time; it is small, as many are kept
 	seq      uint64            // its place
@@ -17,17 +17,49 @@ type item struct {
 	hold     *emulate.Delivery // what consumers have it by
 }
 
-// newItem is an item, and the room for a body of n bytes where that is kept in
-// the same allocation.
-func newItem(n int) (*item, []byte) {
+// The most that a queue keeps to use it again: items, and the room for a body.
+const (
+	maxSpare = 256
+	maxSpace = 4 << 10
+)
+
+// newItem is an item with a copy of all of a message that others could change.
+func (q *queue) newItem(m *driver.Message) *item {
+	it := q.spareItem(len(m.Body))
+	space := it.message.Body[:0]
+	it.message = *m
+	it.message.Header = copyHeader(m.Header)
+	it.message.Body = append(space, m.Body...)
+	return it
+}
+
+// spareItem has room for a body of n bytes in the same allocation where it is
+// new and that is few.
+func (q *queue) spareItem(n int) *item {
+	if last := len(q.spare) - 1; last >= 0 {
+		it := q.spare[last]
+		q.spare[last] = nil
+		q.spare = q.spare[:last]
+		return it
+	}
 	if n == 0 || n > inline {
-		return new(item), nil
+		return new(item)
 	}
 	x := new(struct {
 		item
 		space [inline]byte
 	})
-	return &x.item, x.space[:]
+	x.message.Body = x.space[:]
+	return &x.item
+}
+
+// done keeps an item whose message nobody will get again, to use it for
+// another. Deliveries may lead to it still, but none that it is held by.
+func (q *queue) done(it *item) {
+	if len(q.spare) < maxSpare && cap(it.message.Body) <= maxSpace {
+		*it = item{message: driver.Message{Body: it.message.Body}}
+		q.spare = append(q.spare, it)
+	}
 }
 
 // handOut makes a delivery of a message, and the room for its body as newItem

@@ -29,6 +29,7 @@ type queue struct {
 	turn      int       // the consumer whose turn it is
 	used      bool      // it has had a consumer
 	since     time.Time // it has been without one and not touched
+	spare     []*item
 	seen      dedup
 	told      bool // that its window is shorter
 }
@@ -84,10 +85,9 @@ func (q *queue) add(parcels []*emulate.Parcel) (refused map[*emulate.Parcel]bool
 		if repeats && !q.seen.add(p.DedupID, now) {
 			continue
 		}
-		it, space := newItem(len(m.Body))
+		it := q.newItem(m)
 		it.exchange, it.seq, it.stored = p.Exchange, q.seq, now.UnixNano()
 		q.seq++
-		copyMessage(&it.message, m, space)
 		it.message.ID = p.Publishing.ID
 		q.expiring = q.expiring || m.TTL > 0
 		q.ready.push(it)
@@ -115,11 +115,13 @@ func (q *queue) settle(d *emulate.Delivery, o driver.Outcome, delay time.Duratio
 		return driver.ErrLost
 	}
 	it := q.release(d)
-	if o == driver.Nack {
-		q.again(it, true, delay)
-		q.trim()
-		q.share()
+	if o != driver.Nack {
+		q.done(it)
+		return nil
 	}
+	q.again(it, true, delay)
+	q.trim()
+	q.share()
 	return nil
 }
 

@@ -15,6 +15,9 @@ import (
 
 // reply is the error that the server answered with, "" where it did not answer.
 func reply(err error) string {
+	if err == nil {
+		return "" // what follows allocates
+	}
 	var re goredis.Error
 	if errors.As(err, &re) && !errors.Is(err, goredis.Nil) {
 		return re.Error()
