@@ -4,6 +4,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 30s
 ROUNDS ?= 10000
 ORACLE_SECONDS ?= 600
+SOAK_MINUTES ?= 30
 
 # Modules with requirements of their own, tested all the same.
 NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod))
@@ -45,6 +46,10 @@ inforce: brokers ## Promise 9: ROUNDS=10000 random schedules, and as many betwee
 .PHONY: oracle
 oracle: brokers ## Random scripts on RabbitMQ and every driver, compared for ORACLE_SECONDS=600
 	$(WITH_BROKERS) env ORACLE_SECONDS=$(ORACLE_SECONDS) go test -race -run 'TestOracle$$' -count=1 -v -timeout 0 ./internal/oracle/
+
+.PHONY: soak
+soak: brokers ## A steady load on every backend for SOAK_MINUTES=30: does anything grow? Writes docs/soak.csv and docs/soak.svg
+	go run -buildvcs=true ./internal/soak -minutes $(SOAK_MINUTES)
 
 .PHONY: bench
 bench: brokers ## polymq beside the raw clients and Watermill; BENCH='consume/redis' selects
