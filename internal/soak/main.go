@@ -160,13 +160,16 @@ func follow(ctx context.Context, url string, s settings, measured func(sample)) 
 
 // revision is the commit that this program was built from.
 func revision() string {
-	info, _ := debug.ReadBuildInfo()
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown commit"
+	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
 			return "commit " + s.Value[:min(7, len(s.Value))]
 		}
 	}
-	return info.GoVersion
+	return "unknown commit"
 }
 
 func write(name, text string) error { return os.WriteFile(name, []byte(text), 0o644) }

@@ -9,14 +9,17 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/polymq/polymq/internal/leak"
 )
 
-// Main runs the tests of a package and stops the brokers that they started. It
-// is the whole body of TestMain and does not return.
+// Main runs the tests of a package, stops the brokers that they started, and fails
+// where a goroutine is left (package leak). It is the whole body of TestMain and
+// does not return.
 func Main(m *testing.M) {
 	code := m.Run()
 	shared.stop()
-	os.Exit(code)
+	os.Exit(leak.Check(code))
 }
 
 // URL returns the URL of a fresh, empty namespace on the run's broker for the
