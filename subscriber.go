@@ -85,7 +85,7 @@ func (c *Conn) subscriber(ctx context.Context, queue string, opts SubscriberOpti
 		return nil, err
 	}
 	s := &Subscriber{conn: c, queue: queue, opts: opts, ending: newEnding(), hooks: c.hooks}
-	s.sources.waits = func() bool { return opts.WaitForQueue || c.owns(queue) }
+	s.sources.waits = func() bool { return opts.WaitForQueue || c.owns(queue) || c.restores(queue) }
 	s.sources.open = func(ctx context.Context) (driver.Subscriber, error) {
 		return c.dc.Subscriber(ctx, driver.SubscriberConfig{Queue: queue, Prefetch: opts.Prefetch})
 	}

@@ -41,6 +41,13 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	return c.wrap("declare", "", err)
 }
 
+// restores is whether a queue that is gone is expected back, since the driver
+// makes anew what was lost with the broker.
+func (c *Conn) restores(queue string) bool {
+	r, ok := c.dc.(driver.Restored)
+	return ok && r.Restores(queue)
+}
+
 // has reports what queues ask for and the backend refuses.
 func (c *Conn) has(queues []routing.Queue) error {
 	var errs []error

@@ -18,6 +18,7 @@ var recoveryRows = []row{
 	{promise: 21, name: "run", hooks: hookSever, run: runComesBack},
 	{promise: 21, name: "calls-wait", hooks: hookPause, run: callsWaitForContext},
 	{promise: 21, name: "restart", hooks: hookRestart, run: restartComesBack},
+	{promise: 21, name: "declared", hooks: hookRestart, run: declaredComesBack},
 }
 
 // again is how long coming back may take.
@@ -203,4 +204,41 @@ func restartComesBack(e *env) {
 			return
 		}
 	}
+}
+
+// declaredComesBack restarts a broker that forgets what is transient: whoever
+// declared it finds it standing again, and no publish finds it gone.
+func declaredComesBack(e *env) {
+	url, restart := e.b.Restart(e.TB)
+	c := e.openAt(url)
+	passing := routing.Queue{Name: "passing", Transient: true}
+	removed := routing.Queue{Name: "removed", Transient: true}
+	err := c.Declare(e.ctx, topology(passing, removed))
+	if is(err, errors.ErrUnsupported) { // there are no such queues
+		passing.Transient, removed.Transient, err = false, false, c.Declare(e.ctx, topology("passing", "removed"))
+	}
+	e.must(err, "Declare")
+	e.declare(c, routing.Exchange{Name: "x", Kind: routing.Topic, Transient: true}, routing.Exchange{Name: "y", Kind: routing.Fanout, Transient: true},
+		"lasting", to("x", "passing", "a"), to("x", "lasting", "a"), to("x", "lasting", "b"))
+	e.must(c.Bind(e.ctx, routing.Binding{Exchange: "y", ToExchange: "x"}, to("x", "removed", "a"), to("x", "passing", "b")), "Bind")
+	e.must(c.Unbind(e.ctx, to("x", "passing", "b")), "Unbind")
+	e.must(c.DeleteQueue(e.ctx, "removed", nil), "DeleteQueue")
+	p, s := e.publisher(c, "x"), e.subscriber(c, "passing", 5)
+	e.must(p.Publish(e.short(), msg("a", "before")), "Publish")
+	e.ack(e.body(s, "before"))
+	restart()
+	ctx, cancel := context.WithTimeout(e.ctx, 4*e.b.Patience)
+	defer cancel()
+	e.must(p.Publish(ctx, msg("a", "1"), msg("b", "2")), "Publish after the restart")
+	e.must(e.publisher(c, "y").Publish(ctx, msg("a", "3")), "Publish to an exchange bound to it")
+	for _, want := range []string{"1", "3"} {
+		d := e.receiveWithin(s, 4*e.b.Patience)
+		if string(d.Body) != want {
+			e.Fatalf("received %q, want %q", d.Body, want)
+		}
+		e.must(d.Ack(ctx), "Ack")
+	}
+	e.has(c, "lasting", "before", "1", "2", "3")
+	err = c.Verify(e.ctx, topology("removed"))
+	e.mustBe(err, "Verify of a queue that was deleted before", polymq.ErrNotFound)
 }

@@ -27,7 +27,7 @@ type Config struct {
 // lease (lease.go) and the retrier (retry.go), a third, the janitor
 // (janitor.go), where queues change by themselves, and each subscriber one.
 // There are two more where messages were delayed (delayed.go), and one while
-// exclusive queues are made anew (exclusive.go).
+// exclusive queues are made anew (exclusive.go) or what was declared (restore.go).
 type conn struct {
 	store    Store
 	cfg      Config
@@ -37,6 +37,7 @@ type conn struct {
 	retrier  retrier
 	janitor  janitor
 	own      exclusives
+	restorer restorer
 	endings  endings
 	delays   delays
 
@@ -73,6 +74,7 @@ func New(ctx context.Context, st Store, cfg Config) (driver.Conn, error) {
 	c.retrier.init(c)
 	c.janitor.init(c)
 	c.own.init(c)
+	c.restorer.init(c)
 	c.endings.init(c)
 	c.delays.init(c)
 	if err := st.WatchTopology(ctx, c.topologyChanged); err != nil {
@@ -87,6 +89,7 @@ func New(ctx context.Context, st Store, cfg Config) (driver.Conn, error) {
 func (c *conn) topologyChanged(back bool) {
 	if back {
 		c.own.loseAll()
+		c.restorer.begin()
 	}
 	c.lease.changed()
 }
@@ -176,7 +179,7 @@ func (c *conn) onQueue(ctx context.Context, name string, f func(*Queue) error) e
 			return err
 		}
 		there, err := c.store.QueueExists(ctx, q)
-		if err == nil && !there {
+		if err == nil && !there && !c.restorer.pending.Load() {
 			err = c.forget(ctx, q)
 		} else if err == nil {
 			err = sleep(ctx, c.ctx, backoff(try))
@@ -211,6 +214,7 @@ func (c *conn) shut(ctx context.Context) error {
 	}
 	ends.Wait()
 	c.delays.close()
+	c.restorer.close()
 	c.own.end(ctx)
 	c.janitor.close(ctx)
 	c.stop()

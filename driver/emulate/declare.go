@@ -26,6 +26,7 @@ func (c *conn) Declare(ctx context.Context, want routing.Topology) error {
 	if err != nil {
 		return err
 	}
+	c.restorer.declared.Add(want)
 	return c.inForce(ctx, at)
 }
 

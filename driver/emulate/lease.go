@@ -85,8 +85,11 @@ func (l *lease) init(c *conn) {
 }
 
 // routing is the state to route by for a publish that starts now; nil while
-// there is no valid lease.
+// there is no valid lease, or what was lost with the broker is made anew.
 func (l *lease) routing() *state {
+	if l.c.restorer.pending.Load() {
+		return nil
+	}
 	v := l.view.Load()
 	if v.valid(time.Now()) || testHookNoLease && !v.sent.IsZero() {
 		return v.st

@@ -56,6 +56,9 @@ func (r *retrier) unpark() (leased bool, wait time.Duration) {
 			continue
 		}
 		st := r.c.lease.routing()
+		if st == nil && r.c.restorer.pending.Load() {
+			return false, wait // the restorer wakes this goroutine
+		}
 		if st == nil {
 			if st = r.c.topo.current(); st.err == nil {
 				r.c.lease.changed()

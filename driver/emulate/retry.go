@@ -205,6 +205,9 @@ func (r *retrier) confirm(ctx context.Context, q *Queue) (gone bool, err error) 
 	if err != nil {
 		return false, err
 	}
+	if r.c.restorer.pending.Load() {
+		return false, errAgain // it may stand again in a moment
+	}
 	if now := st.queues[q.Name]; now == nil || now.Incarnation != q.Incarnation {
 		return true, nil
 	}

@@ -118,6 +118,9 @@ func (t *topology) absorb(ch Changes) *state {
 	}
 	if began := t.now.version.Epoch; t.c.lease.lapsed(time.Now()) || began != "" && began != ch.Version.Epoch {
 		t.c.own.lost(t) // others may have deleted what is ours, or the broker has forgotten it
+		if began != "" && began != ch.Version.Epoch {
+			t.c.restorer.begin()
+		}
 	}
 	old := t.queues
 	queues := ch.Full || slices.ContainsFunc(ch.Elements, func(e Element) bool { return strings.HasPrefix(e.Name, "q.") })

@@ -133,7 +133,7 @@ func (c *conn) Bind(ctx context.Context, bs []routing.Binding) error {
 			return err
 		}
 	}
-	return c.change(ctx,
+	err := c.change(ctx,
 		func(st *state) error {
 			for _, b := range bs {
 				if err := c.probe(ctx, st, b.Queue); err != nil {
@@ -145,6 +145,10 @@ func (c *conn) Bind(ctx context.Context, bs []routing.Binding) error {
 		func(t *topology) ([]Element, error) {
 			return t.planDeclare(routing.Topology{Bindings: bs}, &storages{})
 		})
+	if err == nil {
+		c.restorer.declared.Add(routing.Topology{Bindings: bs})
+	}
+	return err
 }
 
 // probe finds out that a transient queue was lost in a restart of the broker.
@@ -161,6 +165,7 @@ func (c *conn) probe(ctx context.Context, st *state, name string) error {
 }
 
 func (c *conn) Unbind(ctx context.Context, bs []routing.Binding) error {
+	c.restorer.declared.Unbind(bs)
 	return c.change(ctx, nil, func(t *topology) ([]Element, error) {
 		var out []Element
 		for _, b := range bs {
@@ -201,6 +206,7 @@ func (c *conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 	q := st.queues[name]
 	if q == nil {
 		c.own.forget(ctx, name)
+		c.restorer.declared.DeleteQueue(name)
 		return c.inForce(ctx, st.version)
 	}
 	if err := c.locked(q); err != nil {
@@ -210,6 +216,7 @@ func (c *conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 		return fmt.Errorf("queue %q: %w", name, err)
 	}
 	c.own.forget(ctx, name)
+	c.restorer.declared.DeleteQueue(name)
 	return c.change(ctx, nil, without(q))
 }
 
@@ -249,7 +256,7 @@ func (c *conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteO
 	if name == "" || strings.HasPrefix(name, "amq.") {
 		return fmt.Errorf("exchange %q: %w: it is always there", name, driver.ErrPermission)
 	}
-	return c.change(ctx, nil, func(t *topology) ([]Element, error) {
+	err := c.change(ctx, nil, func(t *topology) ([]Element, error) {
 		if _, ok := t.exchanges[name]; !ok {
 			return nil, nil
 		}
@@ -259,6 +266,10 @@ func (c *conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteO
 		return append(t.unbinding(func(b routing.Binding) bool { return b.Exchange == name || b.ToExchange == name }),
 			Element{Name: exchangeName(name)}), nil
 	})
+	if !errors.Is(err, driver.ErrInUse) { // else it may be gone, whatever the error
+		c.restorer.declared.DeleteExchange(name)
+	}
+	return err
 }
 
 func (c *conn) Verify(ctx context.Context, want routing.Topology) error {

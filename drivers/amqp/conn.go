@@ -35,6 +35,7 @@ type Conn struct {
 	out     *outbox
 	delays  delays
 
+	declared   driver.Declared
 	exclusives exclusives
 	refusals   refusals
 	scheduled  schedule
@@ -63,6 +64,7 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 	c.consume = newLink(c, "consume")
 	c.publish = newLink(c, "publish")
 	c.out = newOutbox(c)
+	c.publish.restore, c.consume.restore = c.restore, c.restore
 	c.publish.prepare = c.out.prepare
 	c.publish.onUp = c.out.connected
 	c.consume.onUp = c.remake

@@ -18,6 +18,7 @@ type link struct {
 	c       *Conn
 	role    string
 	prepare func(*wire)
+	restore func(*amqp091.Connection, *wire) // before anybody has the connection
 	onUp    func(*amqp091.Connection, *wire) // on the link's goroutine
 
 	// Of the link's goroutine.
@@ -62,6 +63,9 @@ func (l *link) open(ctx context.Context) error {
 }
 
 func (l *link) start(conn *amqp091.Connection, w *wire, p *patient) error {
+	if l.restore != nil {
+		l.restore(conn, w)
+	}
 	closed := conn.NotifyClose(make(chan *amqp091.Error, 1))
 	blocked := conn.NotifyBlocked(make(chan amqp091.Blocking, 16))
 	l.mu.Lock()
@@ -120,6 +124,7 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 	l.c.report(wrap(cause))
 	l.pause.lost(time.Since(began))
 	if l.keepOpening() {
+		l.c.declared.Back()
 		l.c.cfg.Logger.Info("polymq: connection is back", "scheme", "amqp", "role", l.role)
 		l.c.report(nil)
 	}

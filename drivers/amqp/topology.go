@@ -56,7 +56,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	for i, q := range t.Queues {
 		names[i] = q.Name
 	}
-	return c.doWith(ctx, names, func(ch *channel) error {
+	err := c.doWith(ctx, names, func(ch *channel) error {
 		for i, e := range t.Exchanges {
 			if err := ch.ExchangeDeclare(e.Name, string(e.Kind), !e.Transient, false, false, false, exchanges[i]); err != nil {
 				return fmt.Errorf("exchange %q: %w", e.Name, lacking(makeExchange, err))
@@ -79,6 +79,10 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 		}
 		return c.bindAll(ch, t.Bindings)
 	})
+	if err == nil {
+		c.declared.Add(t)
+	}
+	return err
 }
 
 // locked tells a queue that is exclusive to another connection from one that
@@ -138,11 +142,16 @@ func boundQueues(bs []routing.Binding) (names []string) {
 
 // Bind implements driver.Conn.
 func (c *Conn) Bind(ctx context.Context, bs []routing.Binding) error {
-	return c.doWith(ctx, boundQueues(bs), func(ch *channel) error { return c.bindAll(ch, bs) })
+	err := c.doWith(ctx, boundQueues(bs), func(ch *channel) error { return c.bindAll(ch, bs) })
+	if err == nil {
+		c.declared.Add(routing.Topology{Bindings: bs})
+	}
+	return err
 }
 
 // Unbind implements driver.Conn.
 func (c *Conn) Unbind(ctx context.Context, bs []routing.Binding) error {
+	c.declared.Unbind(bs)
 	return c.doWith(ctx, boundQueues(bs), func(ch *channel) error {
 		for _, b := range bs {
 			c.exclusives.unbound(func(o routing.Binding) bool { return sameBinding(o, b) })
@@ -205,6 +214,9 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 		return lacking(configure, err)
 	})
 	release(err == nil)
+	if !errors.Is(err, driver.ErrInUse) { // else it may be gone, whatever the error
+		c.declared.DeleteQueue(name)
+	}
 	c.refusals.declared(name, false)
 	if err == nil {
 		err = c.forgetDelay(ctx, name)
@@ -250,6 +262,7 @@ func (c *Conn) DeleteExchange(ctx context.Context, name string, o driver.DeleteO
 			err = nil
 		}
 		if err == nil {
+			c.declared.DeleteExchange(name)
 			c.exclusives.unbound(func(b routing.Binding) bool { return b.Exchange == name })
 		}
 		return lacking(configure, err)

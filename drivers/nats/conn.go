@@ -110,22 +110,26 @@ func (s *store) connected() {
 func (s *store) up() {
 	s.connected()
 	s.topology.reconnected()
+	s.mu.Lock()
+	closed, watchers := s.closed, s.watchers
+	s.mu.Unlock()
+	if !closed {
+		for _, changed := range watchers { // before anything finds a queue gone
+			changed(true)
+		}
+	}
 	s.publisher.up()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return
 	}
-	watchers := s.watchers
 	for c := range s.consumers {
 		signal(c.relink)
 	}
 	s.mu.Unlock()
 	s.relinkLedgers()
 	s.cfg.OnState(driver.Connected, nil)
-	for _, changed := range watchers {
-		changed(true)
-	}
 }
 
 func (s *store) down(err error) {

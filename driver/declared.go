@@ -1,0 +1,137 @@
+package driver
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/polymq/polymq/routing"
+)
+
+// Declared is what one connection has declared and not removed again: what it makes
+// anew where the broker has lost it. Queues that end by themselves, or with their
+// connection, are not in it. The zero value is empty and ready for use; it is safe
+// for concurrent use.
+type Declared struct {
+	mu        sync.Mutex
+	exchanges map[string]routing.Exchange
+	queues    map[string]routing.Queue
+	bindings  map[string]routing.Binding
+	passing   map[string]bool // queues that were declared and are left out
+	restored  time.Time
+}
+
+// Restored is what a driver.Conn also implements that makes anew what it has
+// declared.
+type Restored interface {
+	// Restores is whether a queue that is gone is expected back: this connection
+	// has declared it, and was lost a moment ago.
+	Restores(queue string) bool
+}
+
+// restoring is for how long after a connection came back its queues are expected
+// back as well.
+const restoring = 30 * time.Second
+
+// Add takes in what was declared or bound.
+func (d *Declared) Add(t routing.Topology) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.queues == nil {
+		d.exchanges, d.queues = map[string]routing.Exchange{}, map[string]routing.Queue{}
+		d.bindings, d.passing = map[string]routing.Binding{}, map[string]bool{}
+	}
+	for _, x := range t.Exchanges {
+		if _, always := routing.Predeclared(x.Name); !always {
+			d.exchanges[x.Name] = x
+		}
+	}
+	for _, q := range t.Queues {
+		if q.Exclusive || q.AutoDelete || q.Expires > 0 {
+			d.passing[q.Name] = true
+			delete(d.queues, q.Name)
+		} else {
+			d.queues[q.Name] = q
+			delete(d.passing, q.Name)
+		}
+	}
+	for _, b := range t.Bindings {
+		if !d.passing[b.Queue] {
+			d.bindings[identity(b)] = b
+		}
+	}
+}
+
+// Unbind takes out bindings that were removed.
+func (d *Declared) Unbind(bs []routing.Binding) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range bs {
+		delete(d.bindings, identity(b))
+	}
+}
+
+// DeleteQueue takes out a queue that was deleted, with its bindings.
+func (d *Declared) DeleteQueue(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.queues, name)
+	delete(d.passing, name)
+	maps.DeleteFunc(d.bindings, func(_ string, b routing.Binding) bool { return b.Queue == name })
+}
+
+// DeleteExchange takes out an exchange that was deleted, with its bindings.
+func (d *Declared) DeleteExchange(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.exchanges, name)
+	maps.DeleteFunc(d.bindings, func(_ string, b routing.Binding) bool { return b.Exchange == name || b.ToExchange == name })
+}
+
+// Topology is all of it, in the order of the names.
+func (d *Declared) Topology() (t routing.Topology) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(d.exchanges)) {
+		t.Exchanges = append(t.Exchanges, d.exchanges[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.queues)) {
+		t.Queues = append(t.Queues, d.queues[name])
+	}
+	for _, key := range slices.Sorted(maps.Keys(d.bindings)) {
+		t.Bindings = append(t.Bindings, d.bindings[key])
+	}
+	return t
+}
+
+// Empty is whether there is nothing to make anew.
+func (d *Declared) Empty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.exchanges)+len(d.queues)+len(d.bindings) == 0
+}
+
+// Back notes that the connection has just come back.
+func (d *Declared) Back() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.restored = time.Now()
+}
+
+// Restores is that of Restored.
+func (d *Declared) Restores(queue string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, there := d.queues[queue]
+	return there && !d.restored.IsZero() && time.Since(d.restored) < restoring
+}
+
+// identity is the same for bindings that are.
+func identity(b routing.Binding) string {
+	if len(b.Args) == 0 {
+		b.Args = nil
+	}
+	return fmt.Sprintf("%#v", b)
+}

@@ -1,0 +1,90 @@
+package amqp
+
+import (
+	"context"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// restore makes anew, on a connection that has just come back, what this Conn has
+// declared and the broker has lost: transient elements above all, or everything,
+// where the broker lost its disk. Nobody sees the connection before, so that no
+// publish and no consumer comes too early.
+func (c *Conn) restore(conn *amqp091.Connection, w *wire) {
+	if c.declared.Empty() {
+		return
+	}
+	defer context.AfterFunc(c.ctx, func() { w.Conn.Close() })()
+	steps := c.restoring(c.declared.Topology())
+	ch := &channel{conn: conn}
+	if ch.reopen() != nil {
+		return
+	}
+	// Almost always all of it stands: one answer to all is enough to know, and a
+	// queue that has no leader yet holds up nothing.
+	for _, step := range steps {
+		if step.do(ch, true) != nil {
+			break
+		}
+	}
+	if ch.ExchangeDeclarePassive("amq.direct", "direct", true, false, false, false, nil) == nil {
+		ch.Close()
+		return
+	}
+	for _, step := range steps {
+		if ch.reopen() != nil {
+			return // this connection is lost again
+		}
+		err := step.do(ch, false)
+		if err != nil && !lost(err) {
+			c.cfg.Logger.Warn("polymq: cannot make anew what was declared", "scheme", "amqp", "what", step.what, "error", wrap(err))
+		}
+	}
+	if ch.Channel != nil {
+		ch.Close()
+	}
+}
+
+// A step makes one element; with quick it does not wait for the answer.
+type step struct {
+	what string
+	do   func(ch *channel, quick bool) error
+}
+
+func (c *Conn) restoring(t routing.Topology) (steps []step) {
+	for _, x := range t.Exchanges {
+		if args, err := exchangeArgs(x); err == nil {
+			steps = append(steps, step{"exchange " + x.Name, func(ch *channel, quick bool) error {
+				return ch.ExchangeDeclare(x.Name, string(x.Kind), !x.Transient, false, false, quick, args)
+			}})
+		}
+	}
+	for _, q := range t.Queues {
+		if form, err := formOf(q, c.version); err == nil {
+			steps = append(steps, step{"queue " + q.Name, func(ch *channel, quick bool) error {
+				if !quick {
+					return c.declareQueue(c.ctx, ch, q.Name, form)
+				}
+				_, err := ch.QueueDeclare(q.Name, form.durable, form.autoDelete, form.exclusive, true, form.args)
+				return err
+			}})
+		}
+	}
+	for _, b := range t.Bindings {
+		steps = append(steps, step{"binding " + bindingText(b), func(ch *channel, quick bool) error {
+			if b.ToExchange != "" {
+				return ch.ExchangeBind(b.ToExchange, b.Key, b.Exchange, quick, bindingArgs(b))
+			}
+			return ch.QueueBind(b.Queue, b.Key, b.Exchange, quick, bindingArgs(b))
+		}})
+	}
+	return steps
+}
+
+// Restores implements driver.Restored.
+func (c *Conn) Restores(queue string) bool { return c.declared.Restores(queue) }
+
+var _ driver.Restored = (*Conn)(nil)
