@@ -49,7 +49,7 @@ oracle: brokers ## Random scripts on RabbitMQ and every driver, compared for ORA
 
 .PHONY: soak
 soak: brokers ## A steady load on every backend for SOAK_MINUTES=30: does anything grow? Writes docs/soak.csv and docs/soak.svg
-	go run -buildvcs=true ./internal/soak -minutes $(SOAK_MINUTES)
+	go run ./internal/soak -minutes $(SOAK_MINUTES) -commit "$$(git rev-parse --short HEAD)"
 
 .PHONY: bench
 bench: brokers ## polymq beside the raw clients and Watermill; BENCH='consume/redis' selects

@@ -93,7 +93,10 @@
 //
 //  21. Comes back. Publishers and subscribers go on by themselves after the
 //     broker restarted or the connection was cut. Meanwhile calls wait for
-//     their ctx, and Health, Options.OnState and the log say so.
+//     their ctx, and Health, Options.OnState and the log say so. What the
+//     connection has declared and the broker has lost is made anew, empty,
+//     before anything is published or consumed again; but for queues with
+//     AutoDelete or Expires, which end by themselves.
 //  22. Ends. Close is idempotent, ends within its ctx, and leaves no
 //     goroutine.
 //  23. Refused early. An unknown URL option or scheme, a broker too old, a

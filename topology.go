@@ -24,6 +24,10 @@ type DeleteOptions = driver.DeleteOptions
 // When Declare returns nil, every publish that starts afterwards, from any
 // process, is routed by it. When it returns an error, a part of t may stand:
 // declaring it again is safe.
+//
+// The connection remembers what it has declared and bound, until it deletes or
+// unbinds it: when it was lost and is back, it makes anew what the broker has lost
+// (promise 21).
 func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	err := c.usable(ctx)
 	if err == nil {

@@ -56,7 +56,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	for i, q := range t.Queues {
 		names[i] = q.Name
 	}
-	err := c.doWith(ctx, names, func(ch *channel) error {
+	err = c.doWith(ctx, names, func(ch *channel) error {
 		for i, e := range t.Exchanges {
 			if err := ch.ExchangeDeclare(e.Name, string(e.Kind), !e.Transient, false, false, false, exchanges[i]); err != nil {
 				return fmt.Errorf("exchange %q: %w", e.Name, lacking(makeExchange, err))

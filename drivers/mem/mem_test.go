@@ -156,7 +156,10 @@ func TestRestart(t *testing.T) {
 		var states []polymq.State
 		c := open(t, at, &polymq.Options{OnState: func(s polymq.State, _ error) { states = append(states, s) }})
 		defer closed(t, c)
-		declare(t, c, routing.Queue{Name: "q"}, routing.Queue{Name: "transient", Transient: true})
+		declare(t, c, routing.Queue{Name: "q"})
+		other := open(t, at, nil) // whoever declared it and is connected makes it anew
+		declare(t, other, routing.Queue{Name: "transient", Transient: true})
+		closed(t, other)
 		publish(t, c, append(texts("q", 1, 2), &polymq.Message{Key: "q", Transient: true}, &polymq.Message{Key: "transient"})...)
 		s := subscribe(t, c, "q", 1)
 		d := receive(t, s)

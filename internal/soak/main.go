@@ -11,6 +11,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +21,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +43,7 @@ type settings struct {
 	rate    int
 	every   time.Duration
 	out     string
+	commit  string
 }
 
 func main() {
@@ -51,6 +52,7 @@ func main() {
 	flag.IntVar(&s.rate, "rate", 200, "messages a second, on each backend")
 	flag.DurationVar(&s.every, "every", 5*time.Second, "how often it measures")
 	flag.StringVar(&s.out, "out", "docs", "the folder for soak.csv and soak.svg")
+	flag.StringVar(&s.commit, "commit", "", "what is measured, for the title")
 	flag.Parse()
 	if url := os.Getenv(urlVariable); url != "" {
 		if err := work(url, s); err != nil {
@@ -107,7 +109,7 @@ func run(s settings) (steady bool, err error) {
 	if err := errors.Join(errs...); err != nil {
 		return false, err
 	}
-	head := fmt.Sprintf("%s, %s, %g minutes, %d messages a second on each backend", begin.UTC().Format(time.DateOnly), revision(), s.minutes, s.rate)
+	head := fmt.Sprintf("%s, commit %s, %g minutes, %d messages a second on each backend", begin.UTC().Format(time.DateOnly), cmp.Or(s.commit, "unknown"), s.minutes, s.rate)
 	if err := write(filepath.Join(s.out, "soak.csv"), table(head, all)); err != nil {
 		return false, err
 	}
@@ -156,20 +158,6 @@ func follow(ctx context.Context, url string, s settings, measured func(sample)) 
 		measured(m)
 	}
 	return errors.Join(err, cmd.Wait())
-}
-
-// revision is the commit that this program was built from.
-func revision() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown commit"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "commit " + s.Value[:min(7, len(s.Value))]
-		}
-	}
-	return "unknown commit"
 }
 
 func write(name, text string) error { return os.WriteFile(name, []byte(text), 0o644) }

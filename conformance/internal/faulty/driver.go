@@ -33,6 +33,7 @@ type Fault struct {
 	inspect        func(i driver.QueueInfo) driver.QueueInfo
 	purge          func(ctx context.Context, c driver.Conn, queue string) (int, error)
 	closeConn      func(ctx context.Context, c driver.Conn) error
+	restores       func(queue string) bool
 
 	publisher func(cfg *driver.PublisherConfig)
 	publish   func(ctx context.Context, p *publisher, batch []*driver.Publishing, wait bool)
@@ -186,6 +187,15 @@ func (c *conn) Features() driver.Features {
 		c.f.features(&f)
 	}
 	return f
+}
+
+// Restores implements driver.Restored.
+func (c *conn) Restores(queue string) bool {
+	if c.f.restores != nil {
+		return c.f.restores(queue)
+	}
+	r, ok := c.Conn.(driver.Restored)
+	return ok && r.Restores(queue)
 }
 
 func (c *conn) Declare(ctx context.Context, t routing.Topology) error {

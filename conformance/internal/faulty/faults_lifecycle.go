@@ -45,9 +45,10 @@ var lifecycleFaults = []Fault{
 		_ = p.c.l.wait(late)
 		p.Publisher.Publish(ctx, batch, wait)
 	}},
+	{Name: "ends a subscriber whose queue is about to stand again", Promise: 21, Row: "declared", restores: func(string) bool { return false }},
 
 	{Name: "leaves a goroutine", Promise: 22, closeConn: func(ctx context.Context, c driver.Conn) error {
-		go time.Sleep(time.Minute)
+		go time.Sleep(5 * time.Second) // ten times what the row waits
 		return c.Close(ctx)
 	}},
 	{Name: "does not end Receive", Promise: 22, receive: deaf(func(_ *subscriber, err error) bool { return is(err, driver.ErrClosed) })},
