@@ -52,8 +52,12 @@ soak: brokers ## A steady load on every backend for SOAK_MINUTES=30: does anythi
 	go run ./internal/soak -minutes $(SOAK_MINUTES) -commit "$$(git rev-parse --short HEAD)"
 
 .PHONY: bench
-bench: brokers ## polymq beside the raw clients and Watermill; BENCH='consume/redis' selects
+bench: brokers ## polymq beside raw clients and peers, BENCH='consume/redis' of it; writes docs/BENCHMARKS.md
 	cd bench && go run ./compare -run '$(BENCH)'
+
+.PHONY: bench-growth
+bench-growth: brokers ## How polymq grows with queues, bindings, publishers; BENCH='queues/redis' of it
+	cd bench && go run ./compare -run 'growth/$(BENCH)'
 
 .PHONY: fuzz
 fuzz: ## Every fuzz test, FUZZTIME=30s each

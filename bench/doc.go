@@ -1,8 +1,7 @@
-// Package bench holds the side-by-side benchmarks: polymq and its peers in one
-// run, doing the same work.
+// Package bench holds the side-by-side benchmarks: polymq, the raw clients and
+// its peers in one run, doing the same work. The command compare runs them and
+// writes docs/BENCHMARKS.md; make bench does so.
 //
-//	go test -bench=Topic -benchtime=1s .     (routing beside nats-server's gsl; a minute, 2 GB)
-//
-// The numbers are worth something only beside each other: compare rows of one
-// run.
+// The tests here are of what compare measures, and benchmarks of what only
+// polymq has.
 package bench

@@ -10,64 +10,43 @@ import (
 	"time"
 )
 
-// An operation is what one cell of the tables measures.
-type operation string
-
-const (
-	publishOne       operation = "publish-1"      // one caller, publish and wait
-	publishPipelined operation = "publish-pipe"   // 1024 outstanding
-	publishCallers   operation = "publish-64"     // 64 callers, each publish and wait
-	consumeAck       operation = "consume"        // prefetch 256, each message acknowledged
-	memoryLoop       operation = "publish-to-ack" // publish, receive and ack, one after another
-)
-
-// A contender does the operations on one backend. Setup has been done when it
-// is handed out; its queue is empty but for what the harness put there.
-type contender interface {
-	// publish sends n messages of the body by the operation and returns when
-	// all are confirmed.
-	publish(ctx context.Context, op operation, n int, body []byte) error
-	// consume takes n messages, acknowledging each, and returns when the
-	// acknowledgements are sent.
-	consume(ctx context.Context, n int) error
-	// purge empties the queue.
-	purge(ctx context.Context) error
-	close()
-}
-
 // A sample is one round of one contender.
 type sample struct {
-	rate   float64 // messages a second
+	value  float64 // messages a second, or of latency the median in microseconds
+	p99    float64 // of latency
 	allocs float64 // a message
 	cpu    float64 // microseconds of this process a message
 }
 
-// round measures n messages.
-func round(ctx context.Context, c contender, op operation, n int, body []byte) (sample, error) {
-	run := func() error { return c.publish(ctx, op, n, body) }
-	if op == consumeAck {
-		if err := c.publish(ctx, publishPipelined, n, body); err != nil {
-			return sample{}, fmt.Errorf("fill the queue: %w", err)
-		}
-		run = func() error { return c.consume(ctx, n) }
-	}
+// A trial is what one contender does in a round.
+type trial struct {
+	name string
+	run  func(ctx context.Context) (sample, error)
+}
+
+// measured runs f, which takes n messages somewhere, and returns what it cost
+// this process. f may say when it was over and when it began; else that is when
+// it returns, and was called.
+func measured(n int, f func() (began, over time.Time, err error)) (sample, error) {
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	cpu, start := processCPU(), time.Now()
-	if err := run(); err != nil {
+	began, over, err := f()
+	if err != nil {
 		return sample{}, err
 	}
-	took := time.Since(start)
+	end := time.Now()
 	used := processCPU() - cpu
 	runtime.ReadMemStats(&after)
-	if op != memoryLoop {
-		if err := c.purge(ctx); err != nil {
-			return sample{}, fmt.Errorf("empty the queue: %w", err)
-		}
+	if began.IsZero() {
+		began = start
+	}
+	if over.IsZero() {
+		over = end
 	}
 	return sample{
-		rate:   float64(n) / took.Seconds(),
+		value:  float64(n) / over.Sub(began).Seconds(),
 		allocs: float64(after.Mallocs-before.Mallocs) / float64(n),
 		cpu:    float64(used.Microseconds()) / float64(n),
 	}, nil
@@ -79,25 +58,90 @@ func processCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// calibrate finds how many messages take about d. To consume it is at least
-// 8192, so that what it costs to begin does not count.
-func calibrate(ctx context.Context, c contender, op operation, body []byte, d time.Duration) (int, error) {
-	first := 64
-	if op == consumeAck {
-		first = 8192
+// publishing is a round of publishing.
+func publishing(ctx context.Context, c contender, l load, n int, body []byte) (sample, error) {
+	s, err := measured(n, func() (began, over time.Time, err error) {
+		return time.Time{}, time.Time{}, c.publish(ctx, l, n, body)
+	})
+	if err != nil {
+		return s, err
 	}
-	for n := first; ; n *= 4 {
-		s, err := round(ctx, c, op, n, body)
-		if err != nil {
-			return 0, err
-		}
-		if took := float64(n) / s.rate; took > d.Seconds()/8 || n > 1<<20 {
-			return max(first, int(s.rate*d.Seconds())/64*64), nil
-		}
+	if err := c.purge(ctx); err != nil {
+		return s, fmt.Errorf("empty the queue: %w", err)
 	}
+	return s, nil
 }
 
-func median(values []float64) (mid, low, high float64) {
+// consuming is a round of consuming, from the first message to the last
+// acknowledgement.
+func consuming(ctx context.Context, c contender, n int, body []byte) (sample, error) {
+	if err := c.publish(ctx, load{callers: 1, window: 256}, n, body); err != nil {
+		return sample{}, fmt.Errorf("fill the queue: %w", err)
+	}
+	s, err := measured(n, func() (began, over time.Time, err error) {
+		left := n
+		over, err = c.consume(ctx, func([]byte) bool {
+			if left == n {
+				began = time.Now()
+			}
+			left--
+			return left > 0
+		})
+		return began, over, err
+	})
+	if err != nil {
+		return s, err
+	}
+	return s, c.purge(ctx)
+}
+
+// sized is a trial of rounds that take about span, of at least atLeast messages.
+func sized(ctx context.Context, name string, span time.Duration, atLeast int, round func(ctx context.Context, n int) (sample, error)) (trial, error) {
+	n := atLeast
+	for k := atLeast; ; k *= 4 {
+		s, err := round(ctx, k)
+		if err != nil {
+			return trial{}, fmt.Errorf("%s: %w", name, err)
+		}
+		n = max(n, int(s.value*span.Seconds())/callers*callers)
+		if took := float64(k) / s.value; took > span.Seconds()/4 || k > 1<<20 {
+			break
+		}
+	}
+	return trial{name, func(ctx context.Context) (sample, error) { return round(ctx, n) }}, nil
+}
+
+// interleave runs the trials so many times, in an order that is rotated from
+// round to round; where the machine is so slow that this would take longer than
+// the patience, fewer times, but three. The result has a list of samples for
+// each trial.
+func interleave(ctx context.Context, trials []trial, rounds int, patience time.Duration) ([][]sample, error) {
+	all := make([][]sample, len(trials))
+	start := time.Now()
+	for r := range rounds {
+		if r >= 3 && time.Since(start) > patience {
+			break
+		}
+		for i := range trials {
+			k := (i + r) % len(trials)
+			s, err := trials[k].run(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", trials[k].name, err)
+			}
+			all[k] = append(all[k], s)
+		}
+	}
+	return all, nil
+}
+
+// Spread is the median of rounds and what lies around it.
+type Spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+func spread(values []float64) Spread {
 	slices.SortFunc(values, cmp.Compare)
-	return values[len(values)/2], values[0], values[len(values)-1]
+	return Spread{values[len(values)/2], values[0], values[len(values)-1]}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/polymq/polymq"
 	"github.com/polymq/polymq/routing"
@@ -12,101 +13,111 @@ import (
 	_ "github.com/polymq/polymq/drivers/redis"
 )
 
+// viaPolymq is this library, by its public API and with its defaults, but for
+// the window and the prefetch, which are what is measured.
 type viaPolymq struct {
-	conn *polymq.Conn
-	pub  *polymq.Publisher
+	closers
+	conn   *polymq.Conn
+	pubs   map[int]*polymq.Publisher // by window
+	key    string
+	queues []string
 }
 
-const polymqQueue = "bench"
-
-func newPolymq(ctx context.Context, url, kind string) (contender, error) {
-	conn, err := polymq.Open(ctx, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	q := routing.Queue{Name: polymqQueue, Type: kind}
-	if err := conn.DeleteQueue(ctx, polymqQueue, nil); err != nil {
-		return nil, err
-	}
-	if err := conn.Declare(ctx, routing.Topology{Queues: []routing.Queue{q}}); err != nil {
-		return nil, err
-	}
-	pub, err := conn.Publisher(ctx, "", &polymq.PublisherOptions{Window: window})
-	return &viaPolymq{conn, pub}, err
-}
-
-func (p *viaPolymq) publish(ctx context.Context, op operation, n int, body []byte) error {
-	switch op {
-	case publishOne:
-		for range n {
-			if err := p.pub.Publish(ctx, &polymq.Message{Key: polymqQueue, Body: body}); err != nil {
-				return err
-			}
-		}
-	case publishPipelined:
-		receipts := make([]*polymq.Receipt, 0, n)
-		for range n {
-			r, err := p.pub.PublishAsync(ctx, &polymq.Message{Key: polymqQueue, Body: body})
-			if err != nil {
-				return err
-			}
-			receipts = append(receipts, r)
-		}
-		if err := p.pub.Flush(ctx); err != nil {
-			return err
-		}
-		for _, r := range receipts {
-			if err := r.Err(); err != nil {
-				return err
-			}
-		}
-	case publishCallers:
-		return eachOf(callers, n, func(n int) error { return p.publish(ctx, publishOne, n, body) })
-	case memoryLoop:
-		sub, err := p.conn.Subscriber(ctx, polymqQueue, &polymq.SubscriberOptions{Prefetch: prefetch})
+func openPolymq(ctx context.Context, s setup) (_ contender, err error) {
+	p := &viaPolymq{pubs: map[int]*polymq.Publisher{}, queues: s.names("polymq")}
+	defer func() {
 		if err != nil {
-			return err
+			p.close()
 		}
-		defer sub.Close(ctx)
-		for range n {
-			if err := p.pub.Publish(ctx, &polymq.Message{Key: polymqQueue, Body: body}); err != nil {
-				return err
-			}
-			d, err := sub.Receive(ctx)
-			if err != nil {
-				return err
-			}
-			if err := d.Ack(ctx); err != nil {
-				return err
-			}
+	}()
+	if p.conn, err = polymq.Open(ctx, s.url, nil); err != nil {
+		return nil, err
+	}
+	p.add(func() { _ = p.conn.Close(context.Background()) })
+	var t routing.Topology
+	var exchange string
+	p.key = p.queues[0]
+	if s.queues > 0 {
+		exchange, p.key = p.queues[0]+"_exchange", topicKey
+		t.Exchanges = []routing.Exchange{{Name: exchange, Kind: routing.Topic}}
+		p.add(func() { _ = p.conn.DeleteExchange(context.Background(), exchange, nil) })
+	}
+	for _, q := range p.queues {
+		if err := p.conn.DeleteQueue(ctx, q, nil); err != nil {
+			return nil, err
+		}
+		p.add(func() { _ = p.conn.DeleteQueue(context.Background(), q, nil) })
+		t.Queues = append(t.Queues, routing.Queue{Name: q, Type: s.kind})
+		if s.queues > 0 {
+			t.Bindings = append(t.Bindings, routing.Binding{Exchange: exchange, Queue: q, Key: topicPattern})
 		}
 	}
-	return nil
+	if err := p.conn.Declare(ctx, t); err != nil {
+		return nil, err
+	}
+	for _, window := range []int{1, 256, maxWindow} {
+		pub, err := p.conn.Publisher(ctx, exchange, &polymq.PublisherOptions{Window: max(window, callers)})
+		if err != nil {
+			return nil, err
+		}
+		p.pubs[window] = pub
+	}
+	return p, nil
 }
 
-func (p *viaPolymq) consume(ctx context.Context, n int) error {
-	sub, err := p.conn.Subscriber(ctx, polymqQueue, &polymq.SubscriberOptions{Prefetch: prefetch})
+func (p *viaPolymq) publish(ctx context.Context, l load, n int, body []byte) error {
+	pub := p.pubs[l.window]
+	return l.spread(n, func(n int) error {
+		for range n {
+			if err := pub.Publish(ctx, &polymq.Message{Key: p.key, Body: body}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func(n int) error {
+		pending := make([]*polymq.Receipt, l.window)
+		for i := range n + l.window {
+			if r := pending[i%l.window]; r != nil {
+				if err := r.Wait(ctx); err != nil {
+					return err
+				}
+			}
+			if pending[i%l.window] = nil; i < n {
+				r, err := pub.PublishAsync(ctx, &polymq.Message{Key: p.key, Body: body})
+				if err != nil {
+					return err
+				}
+				pending[i%l.window] = r
+			}
+		}
+		return nil
+	})
+}
+
+func (p *viaPolymq) consume(ctx context.Context, each func([]byte) bool) (time.Time, error) {
+	sub, err := p.conn.Subscriber(ctx, p.queues[0], &polymq.SubscriberOptions{Prefetch: prefetch})
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
-	for range n {
+	for more := true; more; {
 		d, err := sub.Receive(ctx)
 		if err != nil {
-			return err
+			return time.Time{}, err
 		}
+		more = each(d.Body)
 		if err := d.Ack(ctx); err != nil {
-			return err
+			return time.Time{}, err
 		}
 	}
-	return sub.Close(ctx)
+	err = sub.Close(ctx) // which sends the acknowledgements that still wait
+	return time.Now(), err
 }
 
 func (p *viaPolymq) purge(ctx context.Context) error {
-	_, err := p.conn.Purge(ctx, polymqQueue)
-	return err
-}
-
-func (p *viaPolymq) close() {
-	_ = p.conn.DeleteQueue(context.Background(), polymqQueue, nil)
-	_ = p.conn.Close(context.Background())
+	for _, q := range p.queues {
+		if _, err := p.conn.Purge(ctx, q); err != nil {
+			return err
+		}
+	}
+	return nil
 }

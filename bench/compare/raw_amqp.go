@@ -3,47 +3,101 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // rawAMQP is amqp091-go as most people write it: deferred confirms, mandatory,
-// persistent, one acknowledgement a message.
+// persistent, one acknowledgement a message. Fast is what can be done about it
+// from outside: writes that are gathered, and one acknowledgement for many
+// messages.
 type rawAMQP struct {
-	conn, consumeConn *amqp.Connection
-	ch                *amqp.Channel
-	queue             string
-	returns           chan amqp.Return
+	closers
+	consumeConn   *amqp.Connection
+	ch            *amqp.Channel
+	exchange, key string
+	queues        []string
+	returns       chan amqp.Return
+	multiple      int // acknowledge so many at once
 }
 
-func newRawAMQP(ctx context.Context, url, kind string) (contender, error) {
-	r := &rawAMQP{queue: "bench.raw." + kind}
-	var err error
-	if r.conn, err = amqp.Dial(url); err != nil {
+func openRawAMQP(ctx context.Context, s setup) (contender, error) {
+	return newRawAMQP(s, "raw", amqp.Dial, 1)
+}
+
+func openFastAMQP(ctx context.Context, s setup) (contender, error) {
+	return newRawAMQP(s, "fast", func(url string) (*amqp.Connection, error) {
+		return amqp.DialConfig(url, amqp.Config{Dial: dialGathering})
+	}, 64)
+}
+
+func newRawAMQP(s setup, who string, dial func(url string) (*amqp.Connection, error), multiple int) (_ contender, err error) {
+	r := &rawAMQP{queues: s.names(who), multiple: multiple}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	conn, err := dial(s.url)
+	if err != nil {
 		return nil, err
 	}
-	if r.consumeConn, err = amqp.Dial(url); err != nil {
+	r.add(func() { conn.Close() })
+	if r.consumeConn, err = dial(s.url); err != nil {
 		return nil, err
 	}
-	if r.ch, err = r.conn.Channel(); err != nil {
+	r.add(func() { r.consumeConn.Close() })
+	if r.ch, err = conn.Channel(); err != nil {
 		return nil, err
 	}
 	if err = r.ch.Confirm(false); err != nil {
 		return nil, err
 	}
-	r.returns = r.ch.NotifyReturn(make(chan amqp.Return, window))
-	_, err = r.ch.QueueDeclare(r.queue, true, false, false, false, amqp.Table{"x-queue-type": kind})
+	r.returns = r.ch.NotifyReturn(make(chan amqp.Return, maxWindow))
+	r.add(func() { deleteAMQP(r.ch, r.queues, r.exchange) })
+	r.exchange, r.key, err = declareAMQP(r.ch, s, r.queues)
 	return r, err
 }
 
+// declareAMQP makes the queues, and the exchange where there is to be one.
+func declareAMQP(ch *amqp.Channel, s setup, queues []string) (exchange, key string, err error) {
+	key = queues[0]
+	if s.queues > 0 {
+		exchange, key = queues[0]+"_exchange", topicKey
+		if err := ch.ExchangeDeclare(exchange, "topic", true, false, false, false, nil); err != nil {
+			return "", "", err
+		}
+	}
+	for _, q := range queues {
+		if _, err := ch.QueueDeclare(q, true, false, false, false, amqp.Table{"x-queue-type": s.kind}); err != nil {
+			return "", "", err
+		}
+		if exchange != "" {
+			if err := ch.QueueBind(q, topicPattern, exchange, false, nil); err != nil {
+				return "", "", err
+			}
+		}
+	}
+	return exchange, key, nil
+}
+
+func deleteAMQP(ch *amqp.Channel, queues []string, exchange string) {
+	for _, q := range queues {
+		_, _ = ch.QueueDelete(q, false, false, false)
+	}
+	if exchange != "" {
+		_ = ch.ExchangeDelete(exchange, false, false)
+	}
+}
+
 func (r *rawAMQP) send(ctx context.Context, body []byte) (*amqp.DeferredConfirmation, error) {
-	return r.ch.PublishWithDeferredConfirmWithContext(ctx, "", r.queue, true, false,
+	return r.ch.PublishWithDeferredConfirmWithContext(ctx, r.exchange, r.key, true, false,
 		amqp.Publishing{DeliveryMode: amqp.Persistent, MessageId: nextID(), Body: body})
 }
 
-func (r *rawAMQP) publish(ctx context.Context, op operation, n int, body []byte) error {
-	switch op {
-	case publishOne:
+func (r *rawAMQP) publish(ctx context.Context, l load, n int, body []byte) error {
+	err := l.spread(n, func(n int) error {
 		for range n {
 			d, err := r.send(ctx, body)
 			if err != nil {
@@ -53,66 +107,79 @@ func (r *rawAMQP) publish(ctx context.Context, op operation, n int, body []byte)
 				return errors.Join(err, errors.New("not confirmed"))
 			}
 		}
-	case publishPipelined:
-		pending := make([]*amqp.DeferredConfirmation, 0, n)
-		for i := range n {
-			d, err := r.send(ctx, body)
-			if err != nil {
-				return err
-			}
-			pending = append(pending, d)
-			if i >= window {
-				if !pending[i-window].Wait() {
-					return errors.New("not confirmed")
-				}
-			}
-		}
-		for _, d := range pending[max(0, n-window):] {
-			if !d.Wait() {
+		return nil
+	}, func(n int) error {
+		pending := make([]*amqp.DeferredConfirmation, l.window)
+		for i := range n + l.window {
+			if d := pending[i%l.window]; d != nil && !d.Wait() {
 				return errors.New("not confirmed")
 			}
+			if pending[i%l.window] = nil; i < n {
+				d, err := r.send(ctx, body)
+				if err != nil {
+					return err
+				}
+				pending[i%l.window] = d
+			}
 		}
-	case publishCallers:
-		return eachOf(callers, n, func(n int) error { return r.publish(ctx, publishOne, n, body) })
-	}
-	if len(r.returns) > 0 {
+		return nil
+	})
+	if err == nil && len(r.returns) > 0 {
 		return errors.New("returned as unroutable")
 	}
-	return nil
+	return err
 }
 
-func (r *rawAMQP) consume(ctx context.Context, n int) error {
+func (r *rawAMQP) consume(ctx context.Context, each func([]byte) bool) (time.Time, error) {
 	ch, err := r.consumeConn.Channel()
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	defer ch.Close()
 	if err := ch.Qos(prefetch, 0, false); err != nil {
-		return err
+		return time.Time{}, err
 	}
-	deliveries, err := ch.ConsumeWithContext(ctx, r.queue, "", false, false, false, false, nil)
+	deliveries, err := ch.ConsumeWithContext(ctx, r.queues[0], "", false, false, false, false, nil)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
-	for range n {
-		d, ok := <-deliveries
-		if !ok {
-			return errors.New("the channel ended")
+	held := 0
+	var last amqp.Delivery
+	late := time.NewTicker(time.Millisecond) // what is held is acknowledged by then
+	defer late.Stop()
+	for {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				return time.Time{}, errors.New("the channel ended")
+			}
+			more := each(d.Body)
+			last = d
+			if held++; held < r.multiple && more {
+				continue
+			}
+			if err := d.Ack(held > 1); err != nil {
+				return time.Time{}, err
+			}
+			if held = 0; !more {
+				return time.Now(), nil
+			}
+		case <-late.C:
+			if held > 0 {
+				if err := last.Ack(true); err != nil {
+					return time.Time{}, err
+				}
+				held = 0
+			}
 		}
-		if err := d.Ack(false); err != nil {
+	}
+}
+
+func (r *rawAMQP) purge(ctx context.Context) error {
+	for _, q := range r.queues {
+		if _, err := r.ch.QueuePurge(q, false); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (r *rawAMQP) purge(ctx context.Context) error {
-	_, err := r.ch.QueuePurge(r.queue, false)
-	return err
-}
-
-func (r *rawAMQP) close() {
-	_, _ = r.ch.QueueDelete(r.queue, false, false, false)
-	r.conn.Close()
-	r.consumeConn.Close()
 }

@@ -8,54 +8,82 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// rawNATS is the jetstream package as most people write it, with message IDs
-// for deduplication, as polymq has them.
-type rawNATS struct {
-	nc       *natsgo.Conn
-	js       jetstream.JetStream
-	stream   jetstream.Stream
-	consumer jetstream.Consumer
+// jetStreams is a stream and a consumer for each queue: a work queue, which
+// deletes what is acknowledged, and refuses an ID that it has seen.
+type jetStreams struct {
+	closers
+	nc        *natsgo.Conn
+	js        jetstream.JetStream
+	subjects  []string // also the streams' names
+	streams   []jetstream.Stream
+	consumers []jetstream.Consumer
 }
 
-const rawSubject = "bench.raw"
+const natsConsumer = "c"
 
-func newRawNATS(ctx context.Context, url string) (contender, error) {
-	nc, err := natsgo.Connect(url)
-	if err != nil {
-		return nil, err
-	}
-	r := &rawNATS{nc: nc}
-	if r.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(window)); err != nil {
-		return nil, err
-	}
-	r.stream, err = r.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: "BENCH_RAW", Subjects: []string{rawSubject}, Retention: jetstream.WorkQueuePolicy,
-		Storage: jetstream.FileStorage, Duplicates: 20 * time.Second})
-	if err != nil {
-		return nil, err
-	}
-	r.consumer, err = r.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 4096})
-	return r, err
-}
-
-func (r *rawNATS) publish(ctx context.Context, op operation, n int, body []byte) error {
-	switch op {
-	case publishOne:
-		for range n {
-			if _, err := r.js.Publish(ctx, rawSubject, body, jetstream.WithMsgID(nextID())); err != nil {
-				return err
-			}
+func (j *jetStreams) open(ctx context.Context, s setup, who string) (err error) {
+	defer func() {
+		if err != nil {
+			j.close()
 		}
-	case publishPipelined:
-		futures := make([]jetstream.PubAckFuture, 0, n)
-		for range n {
-			f, err := r.js.PublishAsync(rawSubject, body, jetstream.WithMsgID(nextID()), jetstream.WithStallWait(10*time.Second))
+	}()
+	if j.nc, err = natsgo.Connect(s.url); err != nil {
+		return err
+	}
+	j.add(j.nc.Close)
+	if j.js, err = jetstream.New(j.nc, jetstream.WithPublishAsyncMaxPending(maxWindow)); err != nil {
+		return err
+	}
+	j.subjects = s.names(who)
+	for _, name := range j.subjects {
+		j.add(func() { _ = j.js.DeleteStream(context.Background(), name) })
+		st, err := j.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+			Name: name, Subjects: []string{name}, Retention: jetstream.WorkQueuePolicy,
+			Storage: jetstream.FileStorage, Duplicates: dedupWindow})
+		if err != nil {
+			return err
+		}
+		c, err := st.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+			Durable: natsConsumer, AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 4096})
+		if err != nil {
+			return err
+		}
+		j.streams, j.consumers = append(j.streams, st), append(j.consumers, c)
+	}
+	return nil
+}
+
+func (j *jetStreams) purge(ctx context.Context) error {
+	for _, st := range j.streams {
+		if err := st.Purge(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rawNATS is the jetstream package as most people write it.
+type rawNATS struct{ jetStreams }
+
+func openRawNATS(ctx context.Context, s setup) (contender, error) {
+	r := &rawNATS{}
+	return r, r.open(ctx, s, "raw")
+}
+
+func (r *rawNATS) publish(ctx context.Context, l load, n int, body []byte) error {
+	send := func() ([]jetstream.PubAckFuture, error) {
+		id := nextID()
+		var futures []jetstream.PubAckFuture
+		for _, subject := range r.subjects {
+			f, err := r.js.PublishAsync(subject, body, jetstream.WithMsgID(id), jetstream.WithStallWait(10*time.Second))
 			if err != nil {
-				return err
+				return nil, err
 			}
 			futures = append(futures, f)
 		}
+		return futures, nil
+	}
+	wait := func(futures []jetstream.PubAckFuture) error {
 		for _, f := range futures {
 			select {
 			case <-f.Ok():
@@ -63,33 +91,59 @@ func (r *rawNATS) publish(ctx context.Context, op operation, n int, body []byte)
 				return err
 			}
 		}
-	case publishCallers:
-		return eachOf(callers, n, func(n int) error { return r.publish(ctx, publishOne, n, body) })
+		return nil
 	}
-	return nil
+	return l.spread(n, func(n int) error {
+		for range n {
+			if len(r.subjects) == 1 {
+				if _, err := r.js.Publish(ctx, r.subjects[0], body, jetstream.WithMsgID(nextID())); err != nil {
+					return err
+				}
+				continue
+			}
+			futures, err := send()
+			if err != nil {
+				return err
+			}
+			if err := wait(futures); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func(n int) error {
+		pending := make([][]jetstream.PubAckFuture, l.window)
+		for i := range n + l.window {
+			if err := wait(pending[i%l.window]); err != nil {
+				return err
+			}
+			if pending[i%l.window] = nil; i < n {
+				futures, err := send()
+				if err != nil {
+					return err
+				}
+				pending[i%l.window] = futures
+			}
+		}
+		return nil
+	})
 }
 
-func (r *rawNATS) consume(ctx context.Context, n int) error {
-	it, err := r.consumer.Messages(jetstream.PullMaxMessages(prefetch))
+func (r *rawNATS) consume(ctx context.Context, each func([]byte) bool) (time.Time, error) {
+	it, err := r.consumers[0].Messages(jetstream.PullMaxMessages(prefetch))
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	defer it.Stop()
-	for range n {
+	for more := true; more; {
 		m, err := it.Next()
 		if err != nil {
-			return err
+			return time.Time{}, err
 		}
+		more = each(m.Data())
 		if err := m.Ack(); err != nil {
-			return err
+			return time.Time{}, err
 		}
 	}
-	return r.nc.FlushWithContext(ctx)
-}
-
-func (r *rawNATS) purge(ctx context.Context) error { return r.stream.Purge(ctx) }
-
-func (r *rawNATS) close() {
-	_ = r.js.DeleteStream(context.Background(), "BENCH_RAW")
-	r.nc.Close()
+	err = r.nc.Flush()
+	return time.Now(), err
 }

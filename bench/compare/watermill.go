@@ -10,206 +10,214 @@ import (
 	wmjetstream "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/jetstream"
 	wmredis "github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 	amqp "github.com/rabbitmq/amqp091-go"
 	goredis "github.com/redis/go-redis/v9"
 
-	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// viaWatermill is Watermill with the settings that make it fastest at the same
-// contract: confirmed publishes, pooled channels, a prefetch of 256,
+// viaWatermill is Watermill: with its defaults, but durable and confirmed; or
+// tuned, with the settings that make it fastest: pooled channels, a prefetch,
 // acknowledgements that are not waited for. Each Subscribe has one message in
-// flight, whatever the prefetch.
+// flight, whatever the prefetch, and Publish sends one message after another.
 type viaWatermill struct {
-	pub        message.Publisher
-	newSub     func() (message.Subscriber, error) // one a round, since ending a subscription takes its time
-	topic      string
-	purgeQueue func(ctx context.Context) error
-	closers    []func()
+	closers
+	pub    message.Publisher
+	newSub func() (message.Subscriber, error) // one a round, since ending a subscription takes its time
+	topics []string                           // of a message, each a queue, or an exchange that leads to all
+	queue  string
+	empty  func(ctx context.Context) error
 }
 
 func newMessage(body []byte) *message.Message {
 	return message.NewMessage(nextID(), body)
 }
 
-func (w *viaWatermill) publish(ctx context.Context, op operation, n int, body []byte) error {
-	switch op {
-	case publishOne:
+func (w *viaWatermill) publish(ctx context.Context, l load, n int, body []byte) error {
+	return l.spread(n, func(n int) error {
 		for range n {
-			if err := w.pub.Publish(w.topic, newMessage(body)); err != nil {
-				return err
+			for _, topic := range w.topics {
+				if err := w.pub.Publish(topic, newMessage(body)); err != nil {
+					return err
+				}
 			}
 		}
-	case publishPipelined:
-		batch := make([]*message.Message, 0, window)
+		return nil
+	}, func(n int) error {
+		batch := make([]*message.Message, 0, l.window)
 		for n > 0 {
 			batch = batch[:0]
-			for range min(n, window) {
+			for range min(n, l.window) {
 				batch = append(batch, newMessage(body))
 			}
-			if err := w.pub.Publish(w.topic, batch...); err != nil {
-				return err
+			for _, topic := range w.topics {
+				if err := w.pub.Publish(topic, batch...); err != nil {
+					return err
+				}
 			}
 			n -= len(batch)
 		}
-	case publishCallers:
-		return eachOf(callers, n, func(n int) error { return w.publish(ctx, publishOne, n, body) })
-	case memoryLoop:
-		sub, err := w.newSub()
-		if err != nil {
-			return err
-		}
-		ctx, stop := context.WithCancel(ctx)
-		defer stop()
-		deliveries, err := sub.Subscribe(ctx, w.topic)
-		if err != nil {
-			return err
-		}
-		for range n {
-			if err := w.pub.Publish(w.topic, newMessage(body)); err != nil {
-				return err
-			}
-			(<-deliveries).Ack()
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func (w *viaWatermill) consume(ctx context.Context, n int) error {
+func (w *viaWatermill) consume(ctx context.Context, each func([]byte) bool) (time.Time, error) {
 	sub, err := w.newSub()
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
-	deliveries, err := sub.Subscribe(ctx, w.topic)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	deliveries, err := sub.Subscribe(ctx, w.queue)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
-	for range n {
+	for more := true; more; {
 		select {
 		case m, ok := <-deliveries:
 			if !ok {
-				return errors.New("the subscription ended")
+				return time.Time{}, errors.New("the subscription ended")
 			}
+			more = each(m.Payload)
 			m.Ack()
 		case <-ctx.Done():
-			return ctx.Err()
+			return time.Time{}, ctx.Err()
 		}
 	}
-	return sub.Close()
+	settled := time.Now()
+	return settled, sub.Close()
 }
 
-func (w *viaWatermill) purge(ctx context.Context) error {
-	if w.purgeQueue == nil {
-		return nil
+func (w *viaWatermill) purge(ctx context.Context) error { return w.empty(ctx) }
+
+func openWatermillAMQP(tuned bool) opener {
+	return func(_ context.Context, s setup) (_ contender, err error) {
+		names := s.names(name("watermill", tuned))
+		w := &viaWatermill{queue: names[0], topics: names[:1]}
+		defer func() {
+			if err != nil {
+				w.close()
+			}
+		}()
+		conn, err := amqp.Dial(s.url)
+		if err != nil {
+			return nil, err
+		}
+		w.add(func() { conn.Close() })
+		ch, err := conn.Channel()
+		if err != nil {
+			return nil, err
+		}
+		exchange, _, err := declareAMQP(ch, s, names)
+		if err != nil {
+			return nil, err
+		}
+		w.add(func() { deleteAMQP(ch, names, exchange) })
+		w.empty = func(context.Context) error {
+			for _, q := range names {
+				if _, err := ch.QueuePurge(q, false); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		cfg := wmamqp.NewDurableQueueConfig(s.url)
+		cfg.Queue.Arguments = amqp.Table{"x-queue-type": s.kind}
+		cfg.Publish.ConfirmDelivery = true
+		cfg.Publish.Mandatory = true
+		if tuned {
+			cfg.Publish.ChannelPoolSize = callers
+			cfg.Consume.Qos.PrefetchCount = prefetch
+		}
+		pubCfg := cfg
+		if exchange != "" {
+			w.topics = []string{exchange}
+			pubCfg.TopologyBuilder = declared{}
+			pubCfg.Exchange = wmamqp.ExchangeConfig{GenerateName: func(topic string) string { return topic }, Type: "topic", Durable: true}
+			pubCfg.Publish.GenerateRoutingKey = func(string) string { return topicKey }
+		}
+		pub, err := wmamqp.NewPublisher(pubCfg, watermill.NopLogger{})
+		if err != nil {
+			return nil, err
+		}
+		w.pub = pub
+		w.add(func() { _ = pub.Close() })
+		w.newSub = func() (message.Subscriber, error) { return wmamqp.NewSubscriber(cfg, watermill.NopLogger{}) }
+		return w, nil
 	}
-	return w.purgeQueue(ctx)
 }
 
-func (w *viaWatermill) close() {
-	_ = w.pub.Close()
-	for _, f := range w.closers {
-		f()
+// declared builds nothing: all is there.
+type declared struct{}
+
+func (declared) BuildTopology(*amqp.Channel, wmamqp.BuildTopologyParams, wmamqp.Config, watermill.LoggerAdapter) error {
+	return nil
+}
+
+func (declared) ExchangeDeclare(*amqp.Channel, string, wmamqp.Config) error { return nil }
+
+func openWatermillNATS(tuned bool) opener {
+	return func(ctx context.Context, s setup) (_ contender, err error) {
+		var j jetStreams
+		if err := j.open(ctx, s, name("watermill", tuned)); err != nil {
+			return nil, err
+		}
+		w := &viaWatermill{queue: j.subjects[0], topics: j.subjects, empty: j.purge}
+		w.add(j.close)
+		configure := func(topic string) jetstream.StreamConfig { return jetstream.StreamConfig{Name: topic} }
+		w.pub, err = wmjetstream.NewPublisher(wmjetstream.PublisherConfig{
+			URL: s.url, Logger: watermill.NopLogger{}, ConfigureStream: configure})
+		if err != nil {
+			w.close()
+			return nil, err
+		}
+		w.add(func() { _ = w.pub.Close() })
+		w.newSub = func() (message.Subscriber, error) {
+			cfg := wmjetstream.SubscriberConfig{
+				URL: s.url, Logger: watermill.NopLogger{}, ConfigureStream: configure,
+				ResourceInitializer: func(ctx context.Context, js jetstream.JetStream, topic string) (jetstream.Consumer, func(context.Context, watermill.LoggerAdapter), error) {
+					c, err := js.Consumer(ctx, topic, natsConsumer)
+					return c, nil, err
+				},
+			}
+			if tuned {
+				cfg.AckAsync = true
+				cfg.ConsumeOptions = []jetstream.PullConsumeOpt{jetstream.PullMaxMessages(prefetch)}
+			}
+			return wmjetstream.NewSubscriber(cfg)
+		}
+		return w, nil
 	}
 }
 
-func newWatermillAMQP(_ context.Context, url, kind string) (contender, error) {
-	cfg := wmamqp.NewDurableQueueConfig(url)
-	cfg.Queue.Arguments = amqp.Table{"x-queue-type": kind}
-	cfg.Publish.ConfirmDelivery = true
-	cfg.Publish.Mandatory = true
-	cfg.Publish.ChannelPoolSize = callers
-	cfg.Consume.Qos.PrefetchCount = prefetch
-	pub, err := wmamqp.NewPublisher(cfg, watermill.NopLogger{})
-	if err != nil {
+// openWatermillRedis is Watermill for Redis. It deletes nothing, and there is
+// nothing to tune.
+func openWatermillRedis(ctx context.Context, s setup) (contender, error) {
+	var r redisStreams
+	if err := r.open(ctx, s, "watermill"); err != nil {
 		return nil, err
 	}
-	newSub := func() (message.Subscriber, error) { return wmamqp.NewSubscriber(cfg, watermill.NopLogger{}) }
-	sub, err := wmamqp.NewSubscriber(cfg, watermill.NopLogger{})
+	w := &viaWatermill{queue: r.streams[0], topics: r.streams, empty: r.purge}
+	w.add(r.close)
+	pub, err := wmredis.NewPublisher(wmredis.PublisherConfig{Client: r.c}, watermill.NopLogger{})
 	if err != nil {
+		w.close()
 		return nil, err
 	}
-	defer sub.Close()
-	conn, err := amqp.Dial(url)
-	if err != nil {
-		return nil, err
-	}
-	ch, err := conn.Channel()
-	if err != nil {
-		return nil, err
-	}
-	topic := "bench.watermill." + kind
-	w := &viaWatermill{pub: pub, newSub: newSub, topic: topic}
-	w.purgeQueue = func(context.Context) error { _, err := ch.QueuePurge(topic, false); return err }
-	w.closers = []func(){func() { _, _ = ch.QueueDelete(topic, false, false, false); conn.Close() }}
-	return w, sub.SubscribeInitialize(topic)
-}
-
-func newWatermillNATS(ctx context.Context, url string) (contender, error) {
-	const topic = "bench_watermill"
-	nc, err := natsgo.Connect(url)
-	if err != nil {
-		return nil, err
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, err
-	}
-	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: topic, Subjects: []string{topic}, Retention: jetstream.WorkQueuePolicy,
-		Storage: jetstream.FileStorage, Duplicates: 20 * time.Second})
-	if err != nil {
-		return nil, err
-	}
-	configure := func(string) jetstream.StreamConfig { return jetstream.StreamConfig{Name: topic} }
-	pub, err := wmjetstream.NewPublisher(wmjetstream.PublisherConfig{URL: url, Logger: watermill.NopLogger{}, ConfigureStream: configure})
-	if err != nil {
-		return nil, err
-	}
-	newSub := func() (message.Subscriber, error) {
-		return wmjetstream.NewSubscriber(wmjetstream.SubscriberConfig{
-			URL: url, Logger: watermill.NopLogger{}, ConfigureStream: configure, AckAsync: true,
-			ConsumeOptions: []jetstream.PullConsumeOpt{jetstream.PullMaxMessages(prefetch)},
-			ResourceInitializer: func(ctx context.Context, js jetstream.JetStream, topic string) (jetstream.Consumer, func(context.Context, watermill.LoggerAdapter), error) {
-				c, err := js.CreateOrUpdateConsumer(ctx, topic, jetstream.ConsumerConfig{
-					Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 4096})
-				return c, nil, err
-			},
-		})
-	}
-	w := &viaWatermill{pub: pub, newSub: newSub, topic: topic}
-	w.purgeQueue = func(ctx context.Context) error { return stream.Purge(ctx) }
-	w.closers = []func(){func() { _ = js.DeleteStream(context.Background(), topic); nc.Close() }}
-	return w, nil
-}
-
-func newWatermillRedis(_ context.Context, url string) (contender, error) {
-	const topic = "bench:watermill"
-	o, err := goredis.ParseURL(url)
-	if err != nil {
-		return nil, err
-	}
-	o.PoolSize = callers
-	client := goredis.NewClient(o)
-	pub, err := wmredis.NewPublisher(wmredis.PublisherConfig{Client: client}, watermill.NopLogger{})
-	if err != nil {
-		return nil, err
-	}
-	newSub := func() (message.Subscriber, error) {
-		o := *o
+	w.pub = pub
+	w.newSub = func() (message.Subscriber, error) {
+		o := *r.c.Options()
+		o.PoolSize = 4
 		return wmredis.NewSubscriber(wmredis.SubscriberConfig{
-			Client: goredis.NewClient(&o), ConsumerGroup: rawGroup, Consumer: "c", BlockTime: 100 * time.Millisecond,
+			Client: goredis.NewClient(&o), ConsumerGroup: redisGroup, Consumer: "c", BlockTime: 100 * time.Millisecond,
 			DisableIndefiniteInitialBlock: true}, watermill.NopLogger{})
 	}
-	w := &viaWatermill{pub: pub, newSub: newSub, topic: topic}
-	w.purgeQueue = func(ctx context.Context) error { return client.Del(ctx, topic).Err() }
-	w.closers = []func(){func() { client.Del(context.Background(), topic); client.Close() }}
 	return w, nil
 }
 
-func newWatermillMemory(context.Context) (contender, error) {
-	ps := gochannel.NewGoChannel(gochannel.Config{OutputChannelBuffer: window, Persistent: false}, watermill.NopLogger{})
-	newSub := func() (message.Subscriber, error) { return ps, nil }
-	return &viaWatermill{pub: ps, newSub: newSub, topic: "bench"}, nil
+func name(who string, tuned bool) string {
+	if tuned {
+		return who + "-tuned"
+	}
+	return who
 }
