@@ -298,3 +298,36 @@ func ExampleTypedPublisher() {
 	fmt.Println(string(d.Body), d.ContentType, j.Tool, err)
 	// Output: {"Tool":"broom"} application/json broom <nil>
 }
+
+// OrderBy keeps what belongs together in order, while other work goes past it.
+func ExampleSubscriberOptions_orderBy() {
+	ctx, stop := context.WithCancel(context.Background())
+	conn, pub := station(ctx, "order-by")
+	defer conn.Close(context.Background())
+	for _, body := range []string{"open", "fill", "close"} {
+		if err := pub.Publish(ctx, &polymq.Message{Key: "jobs", Body: []byte(body), Header: polymq.Header{"order": "7"}}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	sub, err := conn.Subscriber(ctx, "jobs", &polymq.SubscriberOptions{
+		Concurrency: 16,
+		Prefetch:    64,
+		OrderBy:     func(d *polymq.Delivery) string { return d.Header.Get("order") },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = sub.Run(ctx, func(_ context.Context, d *polymq.Delivery) error {
+		fmt.Println(string(d.Body))
+		if string(d.Body) == "close" {
+			stop()
+		}
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// open
+	// fill
+	// close
+	// <nil>
+}

@@ -35,8 +35,8 @@ type Requester struct {
 	ended chan struct{} // listen has
 
 	mu    sync.Mutex
-	calls map[string]chan *Message // closed when there will be no more replies
-	err   error                    // why that is so
+	calls map[string]chan *Message // closed when there will be no reply
+	err   error                    // why there will be none to any call
 
 	ending ending
 }
@@ -67,6 +67,7 @@ func (c *Conn) requester(ctx context.Context, exchange string, opts RequesterOpt
 	}
 	r := &Requester{conn: c, pub: pub, sub: sub, ended: make(chan struct{}), calls: map[string]chan *Message{}, ending: newEnding()}
 	r.life, r.end = context.WithCancel(context.Background())
+	sub.sources.anew = r.lose
 	go r.listen()
 	if err := c.adopt(ctx, r); err != nil {
 		return nil, err
@@ -85,13 +86,14 @@ func (c *Conn) requester(ctx context.Context, exchange string, opts RequesterOpt
 // Publisher.Publish. An error that the other side replied with is a
 // *RemoteError. After Close it is ErrClosed.
 //
-// A call outlives a reconnect: the queue for replies comes back under its name,
-// and a reply that is published from then on arrives. One that lay in the queue
-// or was published while the queue was away is lost, and the call waits until its
-// ctx ends. Nothing is sent a second time once the broker has confirmed it, so
-// whoever tries again decides that the request bears it. Still, a request can be
-// delivered twice, as any message can; the first reply is the one that counts. A
-// reply that nobody waits for any more is dropped, with a line in the log.
+// When the connection is lost, the queue for replies ends with it, as every
+// exclusive queue does, and comes back empty: calls that waited end with
+// ErrUnconfirmed once it is back, for their reply may have been lost, and calls
+// from then on work. Nothing is sent a second time once the broker has confirmed
+// it, so whoever tries again decides that the request bears it. Still, a request
+// can be delivered twice, as any message can; the first reply is the one that
+// counts. A reply that nobody waits for any more is dropped, with a line in the
+// log.
 func (r *Requester) Call(ctx context.Context, m *Message) (*Message, error) {
 	reply, err := r.call(ctx, m)
 	if err != nil {
@@ -138,7 +140,7 @@ func (r *Requester) result(reply *Message) (*Message, error) {
 	if reply == nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return nil, r.err
+		return nil, first(r.err, errReplyLost)
 	}
 	if text, ok := reply.Header.String(HeaderError); ok {
 		return nil, &RemoteError{Text: text, Reply: reply}
@@ -199,15 +201,29 @@ func (r *Requester) hand(reply *Message) {
 func (r *Requester) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err != nil {
-		return
+	if r.err == nil {
+		r.err = err
+		r.forsake()
 	}
-	r.err = err
+}
+
+// lose ends the calls that wait: their replies may have been in the queue that
+// another has just taken the place of.
+func (r *Requester) lose() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forsake()
+}
+
+// forsake is called with mu held.
+func (r *Requester) forsake() {
 	for _, replies := range r.calls {
 		close(replies)
 	}
 	clear(r.calls)
 }
+
+var errReplyLost = fmt.Errorf("%w: the connection was lost, and the reply may have been lost with it", ErrUnconfirmed)
 
 // Close ends the calls that wait with ErrClosed, and deletes the queue. It is
 // idempotent: further calls wait for the first and return its result.

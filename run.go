@@ -56,6 +56,9 @@ func (s *Subscriber) run(ctx context.Context, h Handler) error {
 	defer abort()
 	r := &runner{s: s, h: h, base: base, taking: taking, stop: stop, working: working, ended: make(chan struct{})}
 	r.workers.Store(int64(s.opts.Concurrency))
+	if s.opts.OrderBy != nil {
+		r.lanes = &lanes{key: s.opts.OrderBy, turn: make(chan struct{}, 1), busy: map[string][]*Delivery{}}
+	}
 	for range s.opts.Concurrency {
 		go r.work()
 	}
@@ -77,6 +80,7 @@ type runner struct {
 	stop    context.CancelFunc
 	working context.Context // the handlers'
 
+	lanes   *lanes       // nil where keys are not kept in order
 	workers atomic.Int64 // not yet ended
 	ended   chan struct{}
 	running atomic.Int64 // handlers
@@ -148,22 +152,35 @@ func (r *runner) loop() {
 	settle := settler{base: r.base}
 	defer settle.end()
 	for {
-		d, err := r.s.receiveOne(r.taking, true)
+		d, lane, err := r.take()
 		if err != nil {
 			if r.taking.Err() == nil {
 				r.fail(err)
 			}
 			return
 		}
-		r.running.Add(1)
-		if r.s.hooks == nil {
-			err = r.h(r.working, d)
-		} else {
-			settle.values, err = r.observed(d)
+		for d != nil {
+			r.running.Add(1)
+			if r.s.hooks == nil {
+				err = r.h(r.working, d)
+			} else {
+				settle.values, err = r.observed(d)
+			}
+			r.settle(&settle, d, err)
+			r.running.Add(-1)
+			d = r.lanes.next(lane, r.taking.Err() != nil)
 		}
-		r.settle(&settle, d, err)
-		r.running.Add(-1)
 	}
+}
+
+// take receives a delivery that can be handled now; nil where it has to wait
+// behind another of its key, whose worker will come to it.
+func (r *runner) take() (d *Delivery, lane string, err error) {
+	if r.lanes == nil {
+		d, err = r.s.receiveOne(r.taking, true)
+		return d, "", err
+	}
+	return r.lanes.enter(func() (*Delivery, error) { return r.s.receiveOne(r.taking, true) })
 }
 
 // settle does what the handler's error says, and tries until it is done or Run

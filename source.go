@@ -52,6 +52,7 @@ func (src *source) leave(ctx context.Context) error {
 type sources struct {
 	open  func(ctx context.Context) (driver.Subscriber, error)
 	waits func() bool // for a queue that is gone
+	anew  func()      // told when another source takes its place; nil: nobody
 
 	current atomic.Pointer[source] // nil while there is none
 	turn    chan struct{}          // cap 1: held while changing current
@@ -173,6 +174,9 @@ func (x *sources) reopen(ctx context.Context) error {
 	ds, err := x.open(ctx)
 	if err == nil {
 		x.current.Store(newSource(ds))
+		if x.anew != nil {
+			x.anew()
+		}
 	}
 	return err
 }

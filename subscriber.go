@@ -21,6 +21,18 @@ type SubscriberOptions struct {
 	// Concurrency is how many handlers Run runs at once. Default: 1, which
 	// keeps the queue's order.
 	Concurrency int
+	// OrderBy makes Run handle the deliveries for which it returns the same one
+	// at a time, in the order in which they arrived, and others beside them, up
+	// to Concurrency. What waits for its turn is held and counts in Prefetch, so
+	// let Prefetch be some times Concurrency. It must not keep or settle the
+	// delivery, and is called by one goroutine at a time.
+	//
+	// A delivery that is nacked comes again as the queue gives it, behind others
+	// of its key that have arrived meanwhile: where none may overtake it, try
+	// again in place with middleware.Retry. Several subscribers of a queue keep
+	// no order between them; SingleActiveConsumer leaves one. Default: nil, no
+	// order but that of Concurrency 1.
+	OrderBy func(*Delivery) string
 	// DrainTimeout is how long Run waits for its handlers after its ctx has
 	// ended. Default: 30 s.
 	DrainTimeout time.Duration

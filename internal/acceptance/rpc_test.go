@@ -255,3 +255,46 @@ func TestRequestReplyTooLate(t *testing.T) {
 		})
 	}
 }
+
+// The caller's connection is cut while a call waits: the queue for replies is made
+// anew, empty, so the call ends, at once and not with its ctx; and new calls work.
+func TestRequestReplyReconnects(t *testing.T) {
+	for _, scheme := range everywhere[1:] {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			url := testbroker.URL(t, scheme)
+			server, _ := callable(t, url)
+			link := testbroker.Proxy(t, url)
+			client := open(t, link.URL())
+			gate, begun := make(chan struct{}), make(chan struct{}, 100)
+			serve(t, server, polymq.Responder(func(_ context.Context, d *polymq.Delivery) (*polymq.Message, error) {
+				if string(d.Body) == "wait" {
+					begun <- struct{}{}
+					<-gate
+				}
+				return &polymq.Message{Body: d.Body}, nil
+			}))
+			r := requester(t, client)
+			ctx := within(t, 2*time.Minute)
+			waiting := make(chan error, 1)
+			go func() {
+				_, err := r.Call(context.Background(), &polymq.Message{Key: "calls", Body: []byte("wait")})
+				waiting <- err
+			}()
+			<-begun
+			link.Cut()
+			select {
+			case err := <-waiting:
+				if !errors.Is(err, polymq.ErrUnconfirmed) {
+					t.Errorf("the call that waited over the cut: %v, want ErrUnconfirmed", err)
+				}
+			case <-ctx.Done():
+				t.Fatal("the call that waited over the cut has not ended")
+			}
+			if reply, err := r.Call(ctx, &polymq.Message{Key: "calls", Body: []byte("now")}); err != nil || string(reply.Body) != "now" {
+				t.Errorf("a call after the cut: %v %v", reply, err)
+			}
+			close(gate)
+		})
+	}
+}
