@@ -5,6 +5,7 @@ FUZZTIME ?= 30s
 ROUNDS ?= 10000
 ORACLE_SECONDS ?= 600
 SOAK_MINUTES ?= 30
+CHAOS_SECONDS ?= 60
 
 # Modules with requirements of their own, tested all the same.
 NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod))
@@ -50,6 +51,10 @@ oracle: brokers ## Random scripts on RabbitMQ and every driver, compared for ORA
 .PHONY: soak
 soak: brokers ## A steady load on every backend for SOAK_MINUTES=30: does anything grow? Writes docs/soak.csv and docs/soak.svg
 	go run ./internal/soak -minutes $(SOAK_MINUTES) -commit "$$(git rev-parse --short HEAD)"
+
+.PHONY: chaos
+chaos: brokers ## The fault run: CHAOS_SECONDS=60 on each backend, CHAOS='amqp nats-cluster' of them, CHAOS_SEED repeats
+	CHAOS='$(CHAOS)' CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) go test -race -run 'TestChaos$$' -count=1 -v -timeout 0 ./internal/chaos/
 
 .PHONY: bench
 bench: brokers ## polymq beside raw clients and peers, BENCH='consume/redis' of it; writes docs/BENCHMARKS.md

@@ -1,6 +1,9 @@
 package testbroker
 
-import "testing"
+import (
+	"net/url"
+	"testing"
+)
 
 // A Broker is a private broker of one test, which may kill it. Its methods
 // fail the test where they do not succeed, so they belong into the goroutine
@@ -15,7 +18,7 @@ type Broker struct {
 // Under -short it skips t.
 func Start(t testing.TB, scheme string) *Broker {
 	t.Helper()
-	return begin(t, scheme, nil)
+	return begin(t, scheme, Setup{}, nil)
 }
 
 // StartNATS is Start for a NATS server with users of its own: the part of its
@@ -23,16 +26,16 @@ func Start(t testing.TB, scheme string) *Broker {
 // of them.
 func StartNATS(t testing.TB, users string) *Broker {
 	t.Helper()
-	return begin(t, "nats", func(s *server) { s.users = users })
+	return begin(t, "nats", Setup{}, func(s *server) { s.users = users })
 }
 
-func begin(t testing.TB, scheme string, configure func(*server)) *Broker {
+func begin(t testing.TB, scheme string, setup Setup, configure func(*server)) *Broker {
 	t.Helper()
 	k := kindOf(t, scheme)
 	if testing.Short() {
 		t.Skipf("-short: %s is left out", k.title())
 	}
-	s, err := startServer(k, configure)
+	s, err := startServer(k, setup, configure)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +43,20 @@ func begin(t testing.TB, scheme string, configure func(*server)) *Broker {
 	return &Broker{t: t, server: s}
 }
 
-// URL addresses the broker. It stays the same over restarts.
-func (b *Broker) URL() string { return b.server.kind.url(b.server) }
+// URL addresses the broker, by way of its link if it has one. It stays the same
+// over restarts.
+func (b *Broker) URL() string {
+	direct := b.server.kind.url(b.server)
+	if b.server.link == nil {
+		return direct
+	}
+	u, err := url.Parse(direct)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	u.Host = b.server.link.address
+	return u.String()
+}
 
 // Kill ends the broker at once, as kill -9 does, and returns when it is gone.
 // RabbitMQ writes down which quorum queues it has some seconds after it made

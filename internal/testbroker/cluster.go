@@ -3,6 +3,7 @@ package testbroker
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,12 @@ var clusterKinds = map[string]clusterKind{
 // its data removed when t ends. Under -short it skips t.
 func StartCluster(t testing.TB, scheme string) *Cluster {
 	t.Helper()
+	return StartClusterWith(t, scheme, Setup{})
+}
+
+// StartClusterWith is StartCluster with a setup of each node that holds messages.
+func StartClusterWith(t testing.TB, scheme string, setup Setup) *Cluster {
+	t.Helper()
 	k, ok := clusterKinds[scheme]
 	if !ok {
 		t.Fatalf("testbroker: no cluster for the scheme %q", scheme)
@@ -62,7 +69,7 @@ func StartCluster(t testing.TB, scheme string) *Cluster {
 	if testing.Short() {
 		t.Skipf("-short: a cluster of %s is left out", k.title())
 	}
-	p, err := startPeers(k)
+	p, err := startPeers(k, setup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,9 +114,9 @@ func (c *Cluster) Leader() *Broker {
 	return leader
 }
 
-func startPeers(k clusterKind) (*peers, error) {
+func startPeers(k clusterKind, setup Setup) (*peers, error) {
 	p := new(peers)
-	err := p.start(k)
+	err := p.start(k, setup)
 	if err != nil {
 		p.remove()
 		return nil, fmt.Errorf("cluster of %s: %w", k.title(), err)
@@ -117,7 +124,7 @@ func startPeers(k clusterKind) (*peers, error) {
 	return p, nil
 }
 
-func (p *peers) start(k clusterKind) error {
+func (p *peers) start(k clusterKind, setup Setup) error {
 	kinds, from, to := k.servers()
 	for _, k := range kinds {
 		s, err := newServer(k)
@@ -129,6 +136,11 @@ func (p *peers) start(k clusterKind) error {
 		s.password = p.servers[0].password
 	}
 	p.nodes = p.servers[from:to]
+	for _, s := range p.nodes {
+		if err := s.prepare(setup); err != nil {
+			return err
+		}
+	}
 	for _, s := range p.servers {
 		if err := s.kind.launch(s); err != nil {
 			return err
@@ -179,11 +191,11 @@ func (p *peers) remove() {
 	}
 }
 
-// addresses lists a port of each of some servers.
-func addresses(servers []*server, port int) string {
+// addresses lists where clients find some servers.
+func addresses(servers []*server) string {
 	var list []string
 	for _, s := range servers {
-		list = append(list, s.address(port))
+		list = append(list, "127.0.0.1:"+strconv.Itoa(s.front()))
 	}
 	return strings.Join(list, ",")
 }

@@ -14,13 +14,14 @@ func (natsCluster) servers() ([]kind, int, int) { return []kind{nats{}, nats{}, 
 // serverName is what a member is called in the answers of the others.
 func serverName(s *server) string { return fmt.Sprintf("n%d", s.ports[0]) }
 
-// clusterConf is what a member's configuration has beside a lone server's.
+// clusterConf is what a member's configuration has beside a lone server's. Clients
+// that come by links are not told of a way around them.
 func clusterConf(s *server) string {
 	var routes []string
 	for _, other := range s.peers.nodes {
 		routes = append(routes, fmt.Sprintf("%q", "nats://"+other.address(1)))
 	}
-	return fmt.Sprintf("server_name: %q\ncluster { name: polymq, listen: %q, routes: [%s] }\n", serverName(s), s.address(1), strings.Join(routes, ", "))
+	return fmt.Sprintf("server_name: %q\ncluster { name: polymq, listen: %q, routes: [%s], no_advertise: %t }\n", serverName(s), s.address(1), strings.Join(routes, ", "), s.link != nil)
 }
 
 func (natsCluster) join(context.Context, *peers) error { return nil }
@@ -47,7 +48,7 @@ func (natsCluster) joined(ctx context.Context, p *peers) error {
 }
 
 func (natsCluster) clusterURL(p *peers) string {
-	return fmt.Sprintf("nats://polymq:%s@%s?replicas=%d", p.nodes[0].password, addresses(p.nodes, 0), len(p.nodes))
+	return fmt.Sprintf("nats://polymq:%s@%s?replicas=%d", p.nodes[0].password, addresses(p.nodes), len(p.nodes))
 }
 
 func (natsCluster) leads(ctx context.Context, p *peers) ([]int, error) {

@@ -39,7 +39,7 @@ func (rabbitCluster) joined(ctx context.Context, p *peers) error {
 }
 
 func (rabbitCluster) clusterURL(p *peers) string {
-	return fmt.Sprintf("amqp://polymq:%s@%s/%%2F?management=http://%s", p.nodes[0].password, addresses(p.nodes, amqpPort), p.nodes[0].address(managementPort))
+	return fmt.Sprintf("amqp://polymq:%s@%s/%%2F?management=http://%s", p.nodes[0].password, addresses(p.nodes), p.nodes[0].address(managementPort))
 }
 
 func (rabbitCluster) leads(ctx context.Context, p *peers) ([]int, error) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // redisCluster is three masters that share the slots, and a replica of each.
@@ -26,7 +27,8 @@ type member struct{ redis }
 
 func (member) launch(s *server) error {
 	return (redis{}).run(s, "--masterauth", s.password, "--repl-diskless-sync-delay", "0",
-		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.ports[clusterPort]), "--cluster-node-timeout", "2000")
+		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.ports[clusterPort]), "--cluster-node-timeout", "2000",
+		"--cluster-announce-port", strconv.Itoa(s.front()))
 }
 
 func (redisCluster) join(ctx context.Context, p *peers) error {
@@ -75,7 +77,7 @@ func (redisCluster) joined(ctx context.Context, p *peers) error {
 }
 
 func (redisCluster) clusterURL(p *peers) string {
-	return fmt.Sprintf("redis+cluster://:%s@%s", p.nodes[0].password, addresses(p.nodes, 0))
+	return fmt.Sprintf("redis+cluster://:%s@%s", p.nodes[0].password, addresses(p.nodes))
 }
 
 // leads is how many slots each node serves that is up.
@@ -99,7 +101,7 @@ func (redisCluster) leads(ctx context.Context, p *peers) ([]int, error) {
 			if len(master) < 2 {
 				continue
 			}
-			if i := slices.IndexFunc(p.nodes, func(s *server) bool { return int64(s.ports[0]) == master[1] && s.running() }); i >= 0 {
+			if i := slices.IndexFunc(p.nodes, func(s *server) bool { return int64(s.front()) == master[1] && s.running() }); i >= 0 {
 				leads[i] += int(to - from + 1)
 			}
 		}
@@ -117,16 +119,37 @@ func (redisSentinel) servers() ([]kind, int, int) {
 	return []kind{replicated{}, replicated{}, replicated{}, sentinel{}, sentinel{}, sentinel{}}, 0, 3
 }
 
-// A replicated Redis begins as a replica of the first, unless it is the first;
-// started again, it is told by the sentinels whom to follow.
+// A replicated Redis begins as a replica of the first, unless it is the first.
+// Started again, it follows whom the sentinels call the master: they would take
+// some ten seconds to tell it.
 type replicated struct{ redis }
 
 func (replicated) launch(s *server) error {
-	args := []string{"--masterauth", s.password, "--repl-diskless-sync-delay", "0"}
-	if first := s.peers.nodes[0]; s != first {
-		args = append(args, "--replicaof", "127.0.0.1 "+strconv.Itoa(first.ports[0]))
+	args := []string{"--masterauth", s.password, "--repl-diskless-sync-delay", "0", "--replica-announce-port", strconv.Itoa(s.front())}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	master, err := masterPort(ctx, s.peers)
+	if err != nil { // no sentinel runs yet
+		master = strconv.Itoa(s.peers.nodes[0].front())
+	}
+	if master != strconv.Itoa(s.front()) {
+		args = append(args, "--replicaof", "127.0.0.1 "+master)
 	}
 	return (redis{}).run(s, args...)
+}
+
+// masterPort is that of whom the sentinels call the master.
+func masterPort(ctx context.Context, p *peers) (string, error) {
+	reply, err := do(ctx, p.servers[len(p.nodes)], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName)
+	if err != nil {
+		return "", err
+	}
+	address, _ := reply.([]any)
+	if len(address) != 2 {
+		return "", errors.New("the sentinel knows no master")
+	}
+	port, _ := address[1].(string)
+	return port, nil
 }
 
 func (redisSentinel) join(context.Context, *peers) error { return nil }
@@ -144,25 +167,32 @@ func (redisSentinel) joined(ctx context.Context, p *peers) error {
 			return fmt.Errorf("a sentinel knows %d replicas", len(replicas))
 		}
 	}
+	following := 0
+	for _, s := range p.nodes {
+		if contains(ctx, s, "master_link_status:up", "INFO", "replication") == nil {
+			following++
+		}
+	}
+	if following != len(p.nodes)-1 {
+		return fmt.Errorf("%d replicas follow", following)
+	}
 	return nil
 }
 
 func (redisSentinel) clusterURL(p *peers) string {
-	return fmt.Sprintf("redis+sentinel://:%s@%s/0?master=%s&sentinel-password=%[1]s", p.nodes[0].password, addresses(p.servers[len(p.nodes):], 0), masterName)
+	return fmt.Sprintf("redis+sentinel://:%s@%s/0?master=%s&sentinel-password=%[1]s", p.nodes[0].password, addresses(p.servers[len(p.nodes):]), masterName)
 }
 
 // leads is 1 for whom the sentinels call the master.
 func (redisSentinel) leads(ctx context.Context, p *peers) ([]int, error) {
-	reply, err := do(ctx, p.servers[len(p.nodes)], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName)
+	master, err := masterPort(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	leads := make([]int, len(p.nodes))
-	if address, _ := reply.([]any); len(address) == 2 {
-		for i, s := range p.nodes {
-			if strconv.Itoa(s.ports[0]) == address[1] && contains(ctx, s, "role:master", "INFO", "replication") == nil {
-				leads[i] = 1
-			}
+	for i, s := range p.nodes {
+		if strconv.Itoa(s.front()) == master && contains(ctx, s, "role:master", "INFO", "replication") == nil {
+			leads[i] = 1
 		}
 	}
 	return leads, nil

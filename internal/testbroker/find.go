@@ -60,6 +60,21 @@ func findRabbitMQ() (script, epmd program, err error) {
 	return script, epmd, nil
 }
 
+// findErlCall finds Erlang's program that calls a function of a running node; it
+// comes with Erlang itself.
+func findErlCall() (program, error) {
+	script, _, err := findRabbitMQ()
+	if err != nil {
+		return program{}, err
+	}
+	for _, root := range []string{"/usr/lib/erlang", "/usr/lib64/erlang", "/usr/local/lib/erlang"} {
+		if found, _ := filepath.Glob(script.tree + root + "/erts-*/bin/erl_call"); len(found) > 0 {
+			return program{path: found[len(found)-1][len(script.tree):], tree: script.tree}, nil
+		}
+	}
+	return program{}, missing("erl_call, a part of Erlang,", "is not installed")
+}
+
 // The oldest nats-server that the tests start of their own accord; make brokers
 // installs a newer one than most systems have.
 const natsMajor, natsMinor = 2, 12

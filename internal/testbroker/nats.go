@@ -30,7 +30,7 @@ func (nats) launch(s *server) error {
 	if users == "" {
 		users = fmt.Sprintf("authorization { user: polymq, password: %q }", s.password)
 	}
-	conf := fmt.Sprintf("listen: %q\njetstream { store_dir: %q }\n%s\n", s.address(0), filepath.Join(home, "data"), users)
+	conf := fmt.Sprintf("listen: %q\njetstream { store_dir: %q }\n%s\n", s.address(0), filepath.Join(home, dataFolder), users)
 	if s.peers != nil {
 		conf += clusterConf(s)
 	}

@@ -35,7 +35,7 @@ func TestProgramAt(t *testing.T) {
 func TestServerVariable(t *testing.T) {
 	for _, k := range kinds {
 		t.Setenv(serverVariable(k), "/no/such/server")
-		_, err := startServer(k, nil)
+		_, err := startServer(k, Setup{}, nil)
 		if err == nil || !strings.Contains(err.Error(), serverVariable(k)+" names no program") || !strings.Contains(err.Error(), "/no/such/server") {
 			t.Errorf("%s: %v", k.title(), err)
 		}

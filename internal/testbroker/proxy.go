@@ -23,6 +23,7 @@ type Link struct {
 	conns    map[net.Conn]bool
 	refusing bool
 	stalled  bool
+	delay    time.Duration
 	closed   bool
 }
 
@@ -38,25 +39,34 @@ func Proxy(t testing.TB, rawURL string) *Link {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Link{t: t, target: u.Host, address: "127.0.0.1:" + strconv.Itoa(ports[0]), conns: make(map[net.Conn]bool)}
-	u.Host = l.address
-	l.url = u.String()
-	l.changed = sync.NewCond(&l.mu)
-	if err := l.listen(); err != nil {
+	l, err := newLink("127.0.0.1:"+strconv.Itoa(ports[0]), u.Host)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		l.mu.Lock()
-		l.closed = true
-		l.changed.Broadcast()
-		if l.listener != nil {
-			l.listener.Close()
-		}
-		l.mu.Unlock()
-		l.Cut()
-		l.wg.Wait()
-	})
+	l.t = t
+	u.Host = l.address
+	l.url = u.String()
+	t.Cleanup(l.close)
 	return l
+}
+
+// newLink listens on address and leads to target.
+func newLink(address, target string) (*Link, error) {
+	l := &Link{target: target, address: address, conns: make(map[net.Conn]bool)}
+	l.changed = sync.NewCond(&l.mu)
+	return l, l.listen()
+}
+
+func (l *Link) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.changed.Broadcast()
+	if l.listener != nil {
+		l.listener.Close()
+	}
+	l.mu.Unlock()
+	l.Cut()
+	l.wg.Wait()
 }
 
 // URL is the broker's, by way of the link.
@@ -98,6 +108,14 @@ func (l *Link) Stall(on bool) {
 	defer l.mu.Unlock()
 	l.stalled = on
 	l.changed.Broadcast()
+}
+
+// Delay holds back what is read from either side for d before it is passed on; 0
+// ends it.
+func (l *Link) Delay(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = d
 }
 
 // listen is called with mu held, or before there is anyone else.
@@ -157,6 +175,11 @@ func (l *Link) copy(dst, src net.Conn) {
 	for {
 		n, err := src.Read(buf)
 		l.mu.Lock()
+		if d := l.delay; d > 0 {
+			l.mu.Unlock()
+			time.Sleep(d)
+			l.mu.Lock()
+		}
 		for l.stalled && !l.closed {
 			l.changed.Wait()
 		}

@@ -40,9 +40,17 @@ func (redis) run(s *server, args ...string) error {
 	if err != nil {
 		return err
 	}
+	dir := program.home(s.dir)
+	if s.setup.Disk > 0 {
+		dir = filepath.Join(dir, dataFolder)
+	}
+	fsync := "everysec"
+	if s.setup.Fsync {
+		fsync = "always"
+	}
 	return s.run(program.command(append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.ports[0]), "--requirepass", s.password,
-		"--dir", program.home(s.dir), "--appendonly", "yes", "--save", "", "--daemonize", "no",
+		"--dir", dir, "--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--daemonize", "no",
 	}, args...)...))
 }
 

@@ -36,7 +36,7 @@ func StartSecured(t testing.TB, scheme string) *Secured {
 	s.ForeignCA, _ = foreign.Write(t, dir, "foreign-ca")
 	s.ForeignCert, s.ForeignKey = foreign.Client(t, ClientName).Write(t, dir, "foreign")
 	ours.Server(t, "localhost").Write(t, dir, "server")
-	s.Broker = begin(t, scheme, func(s *server) { s.tls = &certificates{dir} })
+	s.Broker = begin(t, scheme, Setup{}, func(s *server) { s.tls = &certificates{dir} })
 	if scheme == (rabbitMQ{}).scheme() {
 		for _, call := range [][2]string{
 			{"/api/users/" + ClientName, `{"password_hash":"","tags":""}`},

@@ -30,12 +30,14 @@ type server struct {
 	tls       *certificates // nil: in clear only
 	users     string        // of NATS, as its configuration has them; "": one, who may do anything
 	peers     *peers        // nil: it is alone
+	setup     Setup
+	link      *Link // nil unless Setup.Linked
 	processes []*process
 }
 
 // startServer starts a broker and returns once it serves. What it is to have
 // beside the usual, configure sets where it is not nil.
-func startServer(k kind, configure func(*server)) (*server, error) {
+func startServer(k kind, setup Setup, configure func(*server)) (*server, error) {
 	var err error
 	// A port that was free a moment ago can be taken by now; then the broker
 	// ends at once, and other ports will do.
@@ -47,7 +49,10 @@ func startServer(k kind, configure func(*server)) (*server, error) {
 		if configure != nil {
 			configure(s)
 		}
-		if err = s.start(); err == nil {
+		if err = s.prepare(setup); err == nil {
+			err = s.start()
+		}
+		if err == nil {
 			return s, nil
 		}
 		s.remove()
@@ -65,11 +70,25 @@ func newServer(k kind) (*server, error) {
 	if s.dir, err = scratch(); err != nil {
 		return nil, err
 	}
-	if s.ports, err = freePorts(5); err != nil {
+	if s.ports, err = freePorts(6); err != nil {
 		s.remove()
 		return nil, err
 	}
 	return s, nil
+}
+
+// linkPort is that of the link before a server, clientPort that of the server.
+const (
+	clientPort = 0
+	linkPort   = 5
+)
+
+// front is the port that clients are told.
+func (s *server) front() int {
+	if s.link != nil {
+		return s.ports[linkPort]
+	}
+	return s.ports[clientPort]
 }
 
 var errEnded = errors.New("it ended at once")
@@ -142,6 +161,12 @@ func (s *server) running() bool { return len(s.processes) > 0 }
 
 func (s *server) remove() {
 	s.kill()
+	if s.link != nil {
+		s.link.close()
+	}
+	if s.setup.Disk > 0 {
+		unmount(s.data())
+	}
 	_ = removeScratch(s.dir) // what is left is removed by a later run
 }
 

@@ -125,7 +125,7 @@ func (b *sharedBrokers) url(k kind) (string, error) {
 		b.started[k.scheme()] = one
 	}
 	b.mu.Unlock()
-	one.once.Do(func() { one.server, one.err = startServer(k, nil) })
+	one.once.Do(func() { one.server, one.err = startServer(k, Setup{}, nil) })
 	if one.err != nil {
 		return "", one.err
 	}

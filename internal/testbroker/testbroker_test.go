@@ -18,6 +18,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TESTBROKER_CHILD") != "" {
 		crash()
 	}
+	Isolate()
 	Main(m)
 }
 
@@ -278,7 +279,7 @@ func TestCrash(t *testing.T) {
 func crash() {
 	var pids []int
 	for _, k := range kinds {
-		s, err := startServer(k, nil)
+		s, err := startServer(k, Setup{}, nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)

@@ -1,0 +1,56 @@
+package testbroker
+
+import (
+	"context"
+	"fmt"
+)
+
+// Failover kills the Leader and returns it when others lead what it led.
+func (c *Cluster) Failover() *Broker {
+	c.t.Helper()
+	dead := c.Leader()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	before, err := c.kind.leads(ctx, c.peers)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	dead.Kill()
+	err = retry(ctx, func(ctx context.Context) error {
+		now, err := c.kind.leads(ctx, c.peers)
+		if err != nil {
+			return err
+		}
+		for i, n := range c.Nodes {
+			if n == dead && now[i] > 0 {
+				return fmt.Errorf("a node of %s that was killed leads on", c.kind.title())
+			}
+		}
+		if sum(now) < sum(before) {
+			return fmt.Errorf("%d of %d have a leader in %s", sum(now), sum(before), c.kind.title())
+		}
+		return nil
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return dead
+}
+
+// Await returns when all nodes run as one.
+func (c *Cluster) Await() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.peers.joined(ctx, c.kind); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func sum(list []int) int {
+	total := 0
+	for _, n := range list {
+		total += n
+	}
+	return total
+}
