@@ -1,0 +1,3 @@
+package polymqtest
+
+var Standing = standing
