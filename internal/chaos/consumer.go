@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -36,12 +37,9 @@ func (c *client) consume(ctx context.Context, conn *polymq.Conn) error {
 }
 
 func (c *client) take(ctx context.Context, conn *polymq.Conn, queue string) error {
-	sub, err := conn.Subscriber(ctx, queue, &polymq.SubscriberOptions{Prefetch: 32})
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("subscriber of %s: %w", queue, err)
+	sub := c.subscribe(ctx, conn, queue)
+	if sub == nil {
+		return nil
 	}
 	var held sync.WaitGroup
 	defer held.Wait()
@@ -77,6 +75,23 @@ func (c *client) take(ctx context.Context, conn *polymq.Conn, queue string) erro
 			time.Sleep(slowly)
 		}
 	}
+}
+
+// subscribe tries until it succeeds: a broker that takes no writes, as with a full
+// disk, refuses new subscribers. It is nil when ctx ends.
+func (c *client) subscribe(ctx context.Context, conn *polymq.Conn, queue string) *polymq.Subscriber {
+	for ctx.Err() == nil {
+		sub, err := conn.Subscriber(ctx, queue, &polymq.SubscriberOptions{Prefetch: 32})
+		if err == nil {
+			return sub
+		}
+		fmt.Fprintln(os.Stderr, err)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return nil
 }
 
 func (c *client) settled(queue, id string, err error) {

@@ -44,14 +44,14 @@ type delivery struct {
 
 // A tally is what one client process did when.
 type tally struct {
-	name         string
-	ended        time.Time // zero while it runs; before a kill
-	confirms     []time.Time
-	deliveries   []time.Time
-	order        map[string][]string // IDs by queue, as they came
-	lost         []time.Time         // its connection
-	open         map[string]*delivery
-	offset       int64
+	name       string
+	ended      time.Time // zero while it runs; before a kill
+	confirms   []time.Time
+	deliveries []time.Time
+	order      map[string][]string // IDs by queue, as they came
+	lost       []time.Time         // its connection
+	open       map[string]*delivery
+	offset     int64
 }
 
 // A fault is a step that was done.

@@ -147,7 +147,12 @@ func (r *run) read() {
 // progress waits until every client that runs has got something done after since.
 func (r *run) progress(after string, since time.Time) {
 	var waiting []string
+	slow := time.Now().Add(Bar)
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if len(waiting) > 0 && time.Now().After(slow) {
+			slow = end
+			r.t.Logf("%v need more than %v after %s", waiting, Bar, after)
+		}
 		r.read()
 		waiting = r.clients.names()
 		waiting = slices.DeleteFunc(waiting, func(name string) bool {
