@@ -26,9 +26,10 @@ func (x *ids) next() string {
 		x.text.Grow(idsAtOnce * idLength)
 		n = 0
 	}
-	for _, b := range random {
-		x.text.WriteByte("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[b%32])
+	for i, b := range random {
+		random[i] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[b%32]
 	}
+	x.text.Write(random[:])
 	return x.text.String()[n:]
 }
 

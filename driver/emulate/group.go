@@ -14,6 +14,20 @@ type group struct {
 	kept     atomic.Bool  // by the retrier
 }
 
+// again makes a sending ready to be used again.
+func (s *sending) again() {
+	if s.fan != nil {
+		s.fan.clear()
+		s.spare, s.fan = s.fan, nil
+	}
+	if s.dedupID != "" || s.delayed {
+		s.dedupID, s.delayed = "", false
+	}
+	s.publishing, s.one.Publishing = nil, nil
+	s.over.Store(false)
+	s.one.tries, s.one.Retry = 0, false
+}
+
 var groups sync.Pool // of *group
 
 func newGroup(n int) *group {
@@ -35,13 +49,7 @@ func (g *group) leave(n int64) {
 		return
 	}
 	for i := range g.sendings {
-		s := &g.sendings[i]
-		spare := s.spare
-		if s.fan != nil {
-			spare = s.fan
-			spare.clear()
-		}
-		*s = sending{spare: spare}
+		g.sendings[i].again()
 	}
 	groups.Put(g)
 }

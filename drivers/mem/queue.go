@@ -86,7 +86,7 @@ func (q *queue) add(parcels []*emulate.Parcel) (refused map[*emulate.Parcel]bool
 			continue
 		}
 		it := q.newItem(m)
-		it.exchange, it.seq, it.stored = p.Exchange, q.seq, now.UnixNano()
+		it.exchange, it.seq, it.stored, it.attempts = p.Exchange, q.seq, now.UnixNano(), 0
 		q.seq++
 		it.message.ID = p.Publishing.ID
 		q.expiring = q.expiring || m.TTL > 0
