@@ -57,10 +57,24 @@ func (a *answer) head() (kind byte, n int64) {
 	if kind == 0 {
 		return 0, 0
 	}
-	n, err := strconv.ParseInt(string(text), 10, 64)
-	if err != nil {
+	digits := text
+	negative := len(text) > 0 && text[0] == '-'
+	if negative {
+		digits = text[1:]
+	}
+	if len(digits) == 0 || len(digits) > 18 { // no such number comes, and it might not fit
 		a.fail()
 		return 0, 0
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			a.fail()
+			return 0, 0
+		}
+		n = 10*n + int64(c-'0')
+	}
+	if negative {
+		n = -n
 	}
 	return kind, n
 }

@@ -31,6 +31,8 @@ type lane struct {
 	used  map[string]bool // queues that know the lane
 	conns map[net.Conn]struct{}
 
+	cut func() // interrupt
+
 	// Of whoever is busy.
 	to    map[*node]*goredis.Client
 	batch []*item
@@ -52,6 +54,7 @@ type call struct {
 
 func newLane(s *store) *lane {
 	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), used: map[string]bool{}, to: map[*node]*goredis.Client{}, conns: map[net.Conn]struct{}{}}
+	l.cut = l.interrupt
 	s.wg.Go(l.run)
 	return l
 }
@@ -240,12 +243,11 @@ var window = strconv.FormatInt(dedupWindow.Milliseconds(), 10)
 func (l *lane) send() error {
 	ctx := context.Background()
 	left := l.left[:0]
-	seq := strconv.FormatUint(l.seq, 10)
 	for _, c := range l.calls {
 		if c.done {
 			continue
 		}
-		c.args = append(c.args[:0], "FCALL", &c.fn, "1", &c.key, &l.name, seq, &window)
+		c.args = append(c.args[:0], "FCALL", &c.fn, "1", &c.key, &l.name, &l.seq, &window)
 		some := false
 		for _, it := range c.items {
 			if it.parcel == nil {

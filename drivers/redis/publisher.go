@@ -127,7 +127,7 @@ func (l *lane) append(ctx context.Context, self int, parcels []*emulate.Parcel, 
 			l.lead()
 			return
 		}
-		stop := context.AfterFunc(ctx, l.interrupt)
+		stop := context.AfterFunc(ctx, l.cut)
 		l.lead()
 		stop()
 	case lead:
