@@ -24,6 +24,8 @@ type node struct {
 func newNode(c config, addr string) *node {
 	blocks := c.options(addr)
 	blocks.PoolSize = 1 << 14
+	// There may be many, which mostly wait: the client's own are 32 KiB.
+	blocks.ReadBufferSize, blocks.WriteBufferSize = 16<<10, 8<<10
 	blocks.ReadTimeout += max(maxBlock, c.safe.wait())
 	return &node{addr: addr, client: goredis.NewClient(c.options(addr)), blocks: goredis.NewClient(blocks)}
 }
@@ -74,7 +76,8 @@ func (c config) options(addr string) *goredis.Options {
 		MaintNotificationsConfig: &maintnotifications.Config{
 			Mode: maintnotifications.ModeDisabled,
 		},
-		PoolSize: c.pool,
+		PoolSize:         c.pool,
+		PipelinePoolSize: -1, // else pipelines have connections of their own, of 256 KiB each
 	}
 	dial := goredis.NewDialer(o)
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
