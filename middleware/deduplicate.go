@@ -118,7 +118,7 @@ func queueAndID(d *polymq.Delivery) string {
 // claimed handles a message whose key is claimed.
 func claimed(ctx context.Context, d *polymq.Delivery, next polymq.Handler, store DedupStore, key, owner string, o *DedupOptions) (err error) {
 	k := &keeper{store: store, key: key, owner: owner, lease: o.Lease, ctx: ctx, log: o.Logger}
-	k.timer = time.AfterFunc(o.Lease/3, k.extend)
+	k.start()
 	succeeded := false
 	defer func() {
 		k.stop()
@@ -152,6 +152,12 @@ type keeper struct {
 	timer   *time.Timer
 }
 
+func (k *keeper) start() {
+	k.mu.Lock() // its first call may come before timer is set
+	defer k.mu.Unlock()
+	k.timer = time.AfterFunc(k.lease/3, k.extend)
+}
+
 func (k *keeper) extend() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -167,8 +173,8 @@ func (k *keeper) extend() {
 }
 
 func (k *keeper) stop() {
-	k.timer.Stop()
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.stopped = true
-	k.mu.Unlock()
+	k.timer.Stop()
 }
