@@ -3,6 +3,7 @@ package polymq
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/polymq/polymq/driver"
 )
@@ -111,7 +113,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Conn, error) {
 	}
 	dc, err := d.Open(ctx, u, driver.Config{Logger: c.log, OnState: c.onState})
 	if err != nil {
-		return nil, &Error{Op: "open", Scheme: u.Scheme, Name: name, Err: err}
+		return nil, &Error{Op: "open", Scheme: u.Scheme, Name: name, Err: advised(err)}
 	}
 	c.serve(dc, opts)
 	if c.refused != nil {
@@ -132,6 +134,15 @@ func NewConn(dc driver.Conn, opts *Options) *Conn {
 	c.serve(dc, opts)
 	c.hooks = observe(orZero(opts).Observers, ConnInfo{Backend: c.features.Backend})
 	return c
+}
+
+// advised says what to do where nothing listens, which every client says in words
+// of its own.
+func advised(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("nothing listens there: start the broker, or correct the host and port of the URL: %w", err)
+	}
+	return err
 }
 
 func unknownScheme(scheme string) error {

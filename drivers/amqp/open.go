@@ -134,10 +134,13 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 		conn.Close()
 	}
 	w.Close()
-	if ctx.Err() != nil {
-		err = ctx.Err() // amqp091 has seen but a closed socket
+	if ctx.Err() != nil { // amqp091 has seen but a closed socket
+		err = fmt.Errorf("no answer as RabbitMQ gives it: is this its port for AMQP? %w", ctx.Err())
 	}
-	return nil, nil, wrap(err)
+	if err = wrap(err); errors.Is(err, driver.ErrPermission) {
+		err = fmt.Errorf("check the user name and password of the URL, and the user's permissions on the vhost: %w", err)
+	}
+	return nil, nil, err
 }
 
 // checkBroker refuses what the driver's promises were not shown on.

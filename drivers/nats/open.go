@@ -255,5 +255,8 @@ func (d *dialer) explain(ctx context.Context, u *driver.URL, err error) error {
 	case errors.Is(err, natsgo.ErrNoServers) && d.err != nil:
 		return fmt.Errorf("connecting to %s: %w", u, d.err)
 	}
-	return fmt.Errorf("connecting to %s: %w", u, wrap(err))
+	if err = wrap(err); errors.Is(err, driver.ErrPermission) {
+		err = fmt.Errorf("check the user name and password of the URL: %w", err)
+	}
+	return fmt.Errorf("connecting to %s: %w", u, err)
 }
