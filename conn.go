@@ -28,6 +28,9 @@ type Conn struct {
 	hooks    *Hooks // nil: nobody observes
 	refused  error  // a required feature is missing
 
+	stateMu sync.Mutex
+	gone    bool // StateClosed was told
+
 	ending   ending
 	mu       sync.Mutex
 	children map[child]struct{}  // nil once closing
@@ -64,7 +67,15 @@ func (c *Conn) serve(dc driver.Conn, opts *Options) {
 	}
 }
 
+// onState hears of the driver's states, and last of StateClosed, which is for all
+// drivers alike. The hook is called under the lock, so that nothing follows that.
 func (c *Conn) onState(s State, err error) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	if c.gone {
+		return
+	}
+	c.gone = s == StateClosed
 	if err != nil {
 		c.log.Warn("polymq: connection "+s.String(), "scheme", c.scheme, "error", err)
 	} else {
@@ -130,6 +141,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		}
 		wg.Wait()
 		errs[len(children)] = c.dc.Close(ctx)
+		c.onState(StateClosed, nil)
 		return first(errs...)
 	})
 	return c.wrap("close", "", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ var lifecycleRows = []row{
 	{promise: 22, name: "idempotent", run: closeTwice},
 	{promise: 22, name: "closed", run: closedRefuses},
 	{promise: 22, name: "ends-waiting", run: closeEndsWaiting},
+	{promise: 22, name: "states", run: statesEndWithClosed},
 	{promise: 22, name: "goroutines", run: closeLeavesNoGoroutine},
 	{promise: 22, name: "hanging-broker", hooks: hookPause, run: closeWhileHanging},
 	{promise: 22, name: "deleted-under-subscriber", run: deletedUnderSubscriber},
@@ -45,6 +47,24 @@ func closeTwice(e *env) {
 		if err := it.Close(e.ended()); err != nil {
 			e.Errorf("Close of a closed %T with an ended context: %v", it, err)
 		}
+	}
+}
+
+// statesEndWithClosed: who is told of states hears of the last one, once.
+func statesEndWithClosed(e *env) {
+	var mu sync.Mutex
+	var states []polymq.State
+	c, err := e.b.Open(e.ctx, e.namespace(), &polymq.Options{OnState: func(s polymq.State, _ error) {
+		mu.Lock()
+		defer mu.Unlock()
+		states = append(states, s)
+	}})
+	e.must(err, "Open")
+	e.close(c)
+	mu.Lock()
+	defer mu.Unlock()
+	if n := len(states); n == 0 || states[n-1] != polymq.StateClosed || slices.Index(states, polymq.StateClosed) != n-1 {
+		e.Errorf("the states of a connection that was opened and closed: got %v, want closed once, and last", states)
 	}
 }
 

@@ -20,8 +20,9 @@ type Driver interface {
 // Config is what Open hands down. No field is nil.
 type Config struct {
 	Logger *slog.Logger
-	// OnState hears of every change of the connection's state, one at a time.
-	// A driver must not hold a lock while it calls it.
+	// OnState hears of every change of the connection's state, one at a time,
+	// but not of Closed, which is for the caller of Close to tell. A driver must
+	// not hold a lock while it calls it.
 	OnState func(State, error)
 }
 

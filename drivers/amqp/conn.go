@@ -285,9 +285,6 @@ func (c *Conn) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if !again {
-		c.report(nil)
-	}
 	return nil
 }
 

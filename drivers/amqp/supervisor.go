@@ -224,14 +224,14 @@ func (c *Conn) report(err error) {
 	state := c.publish.state()
 	switch {
 	case c.ctx.Err() != nil:
-		state = driver.Closed
+		return // that it ends is no news to who ended it
 	case c.consume.state() == driver.Disconnected:
 		state = driver.Disconnected
 	}
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
-	if state == c.lastState || state == driver.Closed && c.lastState == 0 {
-		return // nothing new, or an Open that failed
+	if state == c.lastState {
+		return
 	}
 	c.lastState = state
 	c.changes = append(c.changes, change{state, err})
