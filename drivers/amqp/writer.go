@@ -113,7 +113,9 @@ func (w *wire) send() {
 		if room && w.onRoom != nil {
 			w.onRoom()
 		}
-		if cap(out) > highWater {
+		// A buffer as full as publishers make it is kept, or each would be made
+		// anew by doubling: what is larger was one large message.
+		if cap(out) > 2*highWater {
 			out = nil
 		}
 	}
