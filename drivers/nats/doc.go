@@ -47,6 +47,9 @@
 // "sync_interval: always", so a single server that loses power can lose what
 // was confirmed since. Messages of a transient queue are kept in memory.
 //
+// Where the server's or the account's storage is used up, or its disk is full, publishers
+// wait, as for RabbitMQ's alarms.
+//
 // # Permissions
 //
 // Two users of an account for the namespace default, with the least that they

@@ -39,12 +39,12 @@ const (
 
 // publishCodes says what the answers to a publish mean that are not a refusal.
 // They are those of nats-server 2.15. A refusal is certain and stays one: the
-// account's or the server's storage is used up (10002, 10023, 10028, 10047,
-// 10053), the stream is sealed (10109), or the message has headers of the
-// server's own that the queue's stream does not allow, which polymq does not
-// send (10060, 10070, 10071, 10111, 10165 to 10171, 10174 to 10212, 10223,
-// 10227). Where the stream is not found the queue is looked for. codeStoreFailed is a refusal too (a limit that somebody set on the
-// stream), except where the stream was just being closed.
+// stream is sealed (10109), or the message has headers of the server's own that the
+// queue's stream does not allow, which polymq does not send (10060, 10070, 10071,
+// 10111, 10165 to 10171, 10174 to 10212, 10223, 10227). Where the stream is not
+// found the queue is looked for. codeStoreFailed is a refusal too (a limit that
+// somebody set on the stream), except where the stream was just being closed or the
+// disk is full.
 var publishCodes = map[int]error{
 	codeMessageTooLarge: driver.ErrTooLarge,
 	codeHeaderTooLarge:  driver.ErrTooLarge,
@@ -59,6 +59,10 @@ var publishCodes = map[int]error{
 	10158:               driver.ErrUnconfirmed, // an earlier try is on its way through Raft
 	10163:               driver.ErrUnconfirmed, // the leader is new
 	codeBusy:            driver.ErrUnconfirmed,
+	10002:               driver.ErrUnconfirmed, // the account's storage is used up: publishers wait, as
+	10023:               driver.ErrUnconfirmed, // for RabbitMQ's alarms; or the server's is,
+	10028:               driver.ErrUnconfirmed, // in memory
+	10047:               driver.ErrUnconfirmed, // or on disk
 	10167:               driver.ErrUnconfirmed, // the stream's queue is full
 }
 
@@ -72,7 +76,7 @@ func published(err error) error {
 	outcome := publishCodes[answer.ErrCode]
 	switch {
 	case outcome != nil:
-	case answer.ErrCode == codeStoreFailed && strings.Contains(answer.Description, "store is closed"):
+	case answer.ErrCode == codeStoreFailed && (strings.Contains(answer.Description, "store is closed") || strings.Contains(answer.Description, "no space left")):
 		outcome = driver.ErrUnconfirmed
 	default:
 		outcome = driver.ErrRejected

@@ -20,7 +20,8 @@ func TestPublished(t *testing.T) {
 		`{"error":{"code":429,"err_code":10167,"description":"too many requests"}}`:                  driver.ErrUnconfirmed,
 		`{"error":{"code":503,"err_code":10077,"description":"store is closed"}}`:                    driver.ErrUnconfirmed,
 		`{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}`:          driver.ErrRejected,
-		`{"error":{"code":503,"err_code":10023,"description":"insufficient resources"}}`:             driver.ErrRejected,
+		`{"error":{"code":503,"err_code":10023,"description":"insufficient resources"}}`:             driver.ErrUnconfirmed,
+		`{"error":{"code":500,"err_code":10077,"description":"write: no space left on device"}}`:     driver.ErrUnconfirmed,
 		`{"error":{"code":400,"err_code":10109,"description":"sealed"}}`:                             driver.ErrRejected,
 		`what is this`: driver.ErrUnconfirmed,
 	} {

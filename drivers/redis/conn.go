@@ -68,6 +68,7 @@ type store struct {
 	wg     sync.WaitGroup
 
 	unsure atomic.Bool // a change of the topology may not be safe
+	full   atomic.Bool // the server took no write, the last time
 
 	watch watch
 	clock clock
@@ -187,6 +188,11 @@ func (s *store) retry(ctx context.Context, key string, f func(*node) (any, error
 		switch {
 		case err == nil, errors.Is(err, driver.ErrClosed), errors.Is(err, errOnce):
 			return v, err
+		case full(reply(err)):
+			s.full.Store(true)
+			if ctx.Err() != nil {
+				return nil, ended(ctx, err)
+			}
 		case ctx.Err() != nil:
 			return nil, ended(ctx, last)
 		case noFunction(reply(err)):

@@ -63,6 +63,10 @@
 // cut off goes on confirming what is thrown away later. What a failover can undo
 // in any case is settlements: what was acknowledged just before it comes again.
 //
+// A server that takes no writes, since its memory is full (OOM) or it cannot write to
+// its disk (MISCONF), makes publishers wait, as RabbitMQ's alarms do, and calls that
+// write too; the state is blocked. Consuming goes on.
+//
 // A queue that a server lost leaves the topology when it is next used. Who holds
 // messages of a queue during a failover may find them lost (ErrLost) after it. While a
 // slot of a cluster is moved to another master key by key, what has to do with its

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -276,7 +275,25 @@ func TestGroupDestroyed(t *testing.T) {
 
 func TestFullMemory(t *testing.T) {
 	b := testbroker.Start(t, "redis")
-	conn, _ := dial(t, b.URL())
+	conn, _, st := dialStates(t, b.URL())
+	state := func(want driver.State) {
+		t.Helper()
+		for ctx := ctxT(t); ; {
+			select {
+			case got := <-st.c:
+				if got == want {
+					return
+				}
+			case <-ctx.Done():
+				t.Fatalf("the state %v was not told", want)
+			}
+		}
+	}
+	briefly := func() context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
 	binding := routing.Binding{Exchange: "x", Queue: "q", Key: "k"}
 	if err := conn.Declare(ctxT(t), routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Direct}},
@@ -291,9 +308,11 @@ func TestFullMemory(t *testing.T) {
 	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := publish(t, conn, "q", text("b")); !errors.Is(err, driver.ErrRejected) || !strings.Contains(err.Error(), "OOM") {
+	// As on RabbitMQ, publishers wait.
+	if err := publishCtx(briefly(), t, conn, "q", text("b")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Publish: %v", err)
 	}
+	state(driver.Blocked)
 	// What takes messages away still works.
 	sub := subscribe(t, conn, "q", 1)
 	settle(t, sub, driver.Ack, expect(t, sub, "a")...)
@@ -307,13 +326,20 @@ func TestFullMemory(t *testing.T) {
 	if err := conn.DeleteExchange(ctxT(t), "x", driver.DeleteOptions{}); err != nil {
 		t.Errorf("DeleteExchange: %v", err)
 	}
-	if err := conn.Bind(ctxT(t), []routing.Binding{{Exchange: "amq.direct", Queue: "q", Key: "k"}}); !errors.Is(err, driver.ErrRejected) {
+	if err := conn.Bind(briefly(), []routing.Binding{{Exchange: "amq.direct", Queue: "q", Key: "k"}}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Bind: %v", err)
 	}
 	left, err := conn.Topology(ctxT(t))
 	if err != nil || len(left.Queues) != 1 || len(left.Exchanges) != 0 || len(left.Bindings) != 0 {
 		t.Errorf("left: %+v, %v", left, err)
 	}
+	if err := raw(t, b.URL()).ConfigSet(ctxT(t), "maxmemory", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, conn, "q", text("c")); err != nil {
+		t.Errorf("Publish once there is room: %v", err)
+	}
+	state(driver.Connected)
 }
 
 // TestNothingUnaccounted: publishing, consuming, giving back and purging at

@@ -15,7 +15,13 @@ func (l *lane) resolve(c *call) error {
 		err = c.err
 	}
 	if lost(err) || transient(reply(err)) {
+		if full(reply(err)) {
+			l.s.full.Store(true)
+		}
 		return err
+	}
+	if err == nil {
+		l.s.full.Store(false)
 	}
 	c.done = true
 	var outcome error

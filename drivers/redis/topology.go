@@ -146,6 +146,9 @@ func (s *store) RenewLease(ctx context.Context, client string, v emulate.Version
 	if err != nil {
 		return err
 	}
+	if s.cfg.find == nil { // else another server holds the queues, perhaps
+		s.full.Store(false)
+	}
 	if r != int64(1) {
 		return emulate.ErrStale
 	}

@@ -19,6 +19,8 @@ const probe = time.Second
 type watch struct {
 	s *store
 
+	blocked bool // told so; of the goroutine alone
+
 	mu      sync.Mutex
 	changed []func(back bool)
 }
@@ -54,7 +56,7 @@ func (w *watch) run() {
 			try = 0
 			back := !connected
 			if back {
-				connected = true
+				connected, w.blocked = true, false
 				w.s.clock.hurry()
 				w.s.onState(driver.Connected, nil)
 			}
@@ -93,6 +95,7 @@ func (w *watch) listen(up func()) error {
 	}
 	silent := time.Duration(0)
 	for {
+		w.tellFull()
 		m, err := sub.ReceiveTimeout(ctx, probe)
 		switch {
 		case err == nil:
@@ -119,6 +122,20 @@ func (w *watch) listen(up func()) error {
 			return err
 		}
 	}
+}
+
+// tellFull tells that the server takes no writes, or takes them again.
+func (w *watch) tellFull() {
+	now := w.s.full.Load()
+	switch {
+	case now == w.blocked:
+		return
+	case now:
+		w.s.onState(driver.Blocked, errors.New("Redis takes no writes for now: its memory is full, or it cannot write to its disk"))
+	default:
+		w.s.onState(driver.Connected, nil)
+	}
+	w.blocked = now
 }
 
 func isTimeout(err error) bool {
