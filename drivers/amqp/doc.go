@@ -41,6 +41,9 @@
 // answered within 5 s breaks it off, which gives back what all of them hold: it
 // comes again, with an attempt more.
 //
+// What the Conn has declared as transient is made anew on a connection that came back,
+// before it is used, and what is durable where the broker has nothing of it any more.
+//
 // # Publishing
 //
 // All publishers share one confirming channel. Publish never blocks: what

@@ -10,19 +10,29 @@ import (
 )
 
 // restore makes anew, on a connection that has just come back, what this Conn has
-// declared and the broker has lost: transient elements above all, or everything,
-// where the broker lost its disk. Nobody sees the connection before, so that no
+// declared and the broker has lost: what is transient, or everything, where the
+// broker lost its disk. Durable queues are not touched otherwise: one that RabbitMQ
+// half forgot, since it was killed just after the declaration, must not be declared
+// again beside what is left of it. Nobody sees the connection before, so that no
 // publish and no consumer comes too early.
 func (c *Conn) restore(conn *amqp091.Connection, w *wire) {
 	if c.declared.Empty() {
 		return
 	}
 	defer context.AfterFunc(c.ctx, func() { w.Conn.Close() })()
-	steps := c.restoring(c.declared.Topology())
+	t := c.declared.Topology()
 	ch := &channel{conn: conn}
 	if ch.reopen() != nil {
 		return
 	}
+	empty, err := wiped(ch, t)
+	if err != nil {
+		return // this connection is lost again
+	}
+	if !empty {
+		t = passing(t)
+	}
+	steps := c.restoring(t)
 	// Almost always all of it stands: one answer to all is enough to know, and a
 	// queue that has no leader yet holds up nothing.
 	for _, step := range steps {
@@ -46,6 +56,65 @@ func (c *Conn) restore(conn *amqp091.Connection, w *wire) {
 	if ch.Channel != nil {
 		ch.Close()
 	}
+}
+
+// wiped is whether the broker has nothing of what was durable.
+func wiped(ch *channel, t routing.Topology) (bool, error) {
+	there := func(err error) (bool, error) {
+		if err == nil || !missing(err) && !lost(err) {
+			return true, ch.reopen()
+		}
+		if lost(err) && ch.conn.IsClosed() {
+			return false, err
+		}
+		return lost(err), ch.reopen() // a queue whose node is down is there
+	}
+	durable := false
+	for _, x := range t.Exchanges {
+		if x.Transient {
+			continue
+		}
+		durable = true
+		stands, err := there(ch.ExchangeDeclarePassive(x.Name, string(x.Kind), true, false, false, false, nil))
+		if stands || err != nil {
+			return false, err
+		}
+	}
+	for _, q := range t.Queues {
+		if q.Transient {
+			continue
+		}
+		durable = true
+		_, err := ch.QueueDeclarePassive(q.Name, true, false, false, false, nil)
+		stands, err := there(err)
+		if stands || err != nil {
+			return false, err
+		}
+	}
+	return durable, nil
+}
+
+// passing is what of a topology ends with the broker's process.
+func passing(t routing.Topology) (p routing.Topology) {
+	exchanges, queues := map[string]bool{}, map[string]bool{}
+	for _, x := range t.Exchanges {
+		if x.Transient {
+			exchanges[x.Name] = true
+			p.Exchanges = append(p.Exchanges, x)
+		}
+	}
+	for _, q := range t.Queues {
+		if q.Transient {
+			queues[q.Name] = true
+			p.Queues = append(p.Queues, q)
+		}
+	}
+	for _, b := range t.Bindings {
+		if exchanges[b.Exchange] || exchanges[b.ToExchange] || queues[b.Queue] {
+			p.Bindings = append(p.Bindings, b)
+		}
+	}
+	return p
 }
 
 // A step makes one element; with quick it does not wait for the answer.
