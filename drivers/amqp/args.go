@@ -8,31 +8,32 @@ import (
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
+	"github.com/polymq/polymq/internal/rabbitmq"
 	"github.com/polymq/polymq/routing"
 )
 
 // RabbitMQ's arguments that stand for fields of routing.Queue.
 const (
-	argQueueType          = "x-queue-type"
-	argDeadLetterExchange = "x-dead-letter-exchange"
-	argDeadLetterKey      = "x-dead-letter-routing-key"
-	argDeadLetterStrategy = "x-dead-letter-strategy"
-	argOverflow           = "x-overflow"
-	argDeliveryLimit      = "x-delivery-limit"
-	argTTL                = "x-message-ttl"
-	argExpires            = "x-expires"
-	argMaxLength          = "x-max-length"
-	argMaxBytes           = "x-max-length-bytes"
-	argMaxPriority        = "x-max-priority"
-	argSingleActive       = "x-single-active-consumer"
+	argQueueType          = rabbitmq.ArgQueueType
+	argDeadLetterExchange = rabbitmq.ArgDeadLetterExchange
+	argDeadLetterKey      = rabbitmq.ArgDeadLetterKey
+	argDeadLetterStrategy = rabbitmq.ArgDeadLetterStrategy
+	argOverflow           = rabbitmq.ArgOverflow
+	argDeliveryLimit      = rabbitmq.ArgDeliveryLimit
+	argTTL                = rabbitmq.ArgTTL
+	argExpires            = rabbitmq.ArgExpires
+	argMaxLength          = rabbitmq.ArgMaxLength
+	argMaxBytes           = rabbitmq.ArgMaxBytes
+	argMaxPriority        = rabbitmq.ArgMaxPriority
+	argSingleActive       = rabbitmq.ArgSingleActive
 	argMasterLocator      = "x-queue-master-locator"
-	argAlternate          = "alternate-exchange"
+	argAlternate          = rabbitmq.ArgAlternate
 
 	typeQuorum  = routing.Quorum
 	typeClassic = routing.Classic
 
-	rejectPublish = "reject-publish"
-	atLeastOnce   = "at-least-once"
+	rejectPublish = rabbitmq.RejectPublish
+	atLeastOnce   = rabbitmq.AtLeastOnce
 )
 
 // knownArgs are the arguments that routing.Queue.Args may hold: RabbitMQ's
@@ -62,7 +63,7 @@ func (f queueForm) declare(ch *channel, name string) error {
 }
 
 func formOf(q routing.Queue, v version) (queueForm, error) {
-	form := queueForm{kind: q.Type, durable: !q.Transient, exclusive: q.Exclusive, autoDelete: q.AutoDelete, args: amqp091.Table{}}
+	form := queueForm{kind: q.Type, durable: !q.Transient, exclusive: q.Exclusive, autoDelete: q.AutoDelete}
 	var errs []error
 	refuse := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{errors.ErrUnsupported}, args...)...))
@@ -70,16 +71,9 @@ func formOf(q routing.Queue, v version) (queueForm, error) {
 	if form.kind == "" {
 		form.kind = q.DefaultType()
 	}
-	form.args[argQueueType] = form.kind
 	switch form.kind {
 	case typeQuorum:
 		refuseQuorum(q, refuse)
-		if q.MaxAttempts > 0 {
-			// The broker gives up when its count of returns exceeds the limit.
-			form.args[argDeliveryLimit] = int64(q.MaxAttempts - 1)
-		} else if v.atLeast(4, 0) {
-			form.args[argDeliveryLimit] = int64(-1) // before, it means: give up at the first return
-		}
 	case typeClassic:
 		if q.MaxAttempts > 0 {
 			refuse("MaxAttempts: a classic queue cannot count attempts, and %s: leave one of them out", whyClassic(q))
@@ -87,9 +81,9 @@ func formOf(q routing.Queue, v version) (queueForm, error) {
 	default:
 		refuse("Type %q: want quorum or classic", q.Type)
 	}
+	refuseDeadLetter(form.kind, q, refuse)
+	form.args = rabbitmq.Arguments(q, form.kind, v.atLeast(4, 0))
 	addArgs(form, q, v, refuse)
-	addLimits(form, q)
-	addDeadLetter(form, q, refuse)
 	return form, errors.Join(errs...)
 }
 
@@ -141,57 +135,17 @@ func addArgs(form queueForm, q routing.Queue, v version, refuse func(string, ...
 	}
 }
 
-// addLimits adds what bounds a queue and its messages. Drop-head is the
-// broker's default, and another declaration when it is said.
-func addLimits(form queueForm, q routing.Queue) {
-	for _, f := range [...]struct {
-		arg   string
-		value int64
-	}{
-		{argTTL, q.TTL.Milliseconds()}, {argExpires, q.Expires.Milliseconds()},
-		{argMaxLength, int64(q.MaxLength)}, {argMaxBytes, q.MaxBytes}, {argMaxPriority, int64(q.MaxPriority)},
-	} {
-		if f.value > 0 {
-			form.args[f.arg] = f.value
-		}
-	}
-	if q.Rejects() {
-		form.args[argOverflow] = rejectPublish
-	}
-	if q.SingleActiveConsumer {
-		form.args[argSingleActive] = true
-	}
-}
-
-// addDeadLetter adds where dead letters go, in the safe form unless they need
-// not be safe.
-func addDeadLetter(form queueForm, q routing.Queue, refuse func(string, ...any)) {
-	if q.DeadLetterExchange == "" {
+// refuseDeadLetter refuses dead letters that could be lost, unless they may be.
+func refuseDeadLetter(kind string, q routing.Queue, refuse func(string, ...any)) {
+	if q.DeadLetterExchange == "" || q.BestEffortDeadLetter {
 		return
 	}
-	form.args[argDeadLetterExchange] = exchangeName(q.DeadLetterExchange)
-	if q.DeadLetterKey != "" {
-		form.args[argDeadLetterKey] = q.DeadLetterKey
-	}
-	if q.BestEffortDeadLetter {
-		return
-	}
-	if form.kind != typeQuorum {
+	if kind != typeQuorum {
 		refuse("DeadLetterExchange: a classic queue can lose dead letters, and %s: set BestEffortDeadLetter, or make it a quorum queue", whyClassic(q))
 	}
 	if (q.MaxLength > 0 || q.MaxBytes > 0) && !q.Rejects() {
 		refuse("DeadLetterExchange: with a limit that drops the head RabbitMQ can lose dead letters: set BestEffortDeadLetter, or Overflow to %s", rejectPublish)
 	}
-	form.args[argDeadLetterStrategy] = atLeastOnce
-	form.args[argOverflow] = rejectPublish
-}
-
-// exchangeName undoes what stands for the default exchange where "" means none.
-func exchangeName(name string) string {
-	if name == routing.DefaultExchange {
-		return ""
-	}
-	return name
 }
 
 func exchangeArgs(e routing.Exchange) (amqp091.Table, error) {
@@ -206,7 +160,7 @@ func exchangeArgs(e routing.Exchange) (amqp091.Table, error) {
 	if e.Alternate == "" {
 		return nil, nil
 	}
-	return amqp091.Table{argAlternate: exchangeName(e.Alternate)}, nil
+	return amqp091.Table{argAlternate: rabbitmq.ExchangeName(e.Alternate)}, nil
 }
 
 func bindingArgs(b routing.Binding) amqp091.Table {

@@ -103,7 +103,7 @@ func FuzzManagement(f *testing.F) {
 		}
 		var q queueRow
 		if decode(&q) {
-			_, _ = q.kind(), q.routingQueue()
+			_, _ = q.kind(), q.row().Queue()
 		}
 		var x exchangeRow
 		if decode(&x) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/rabbitmq"
 	"github.com/polymq/polymq/routing"
 )
 
@@ -133,22 +134,14 @@ func (m *management) queue(ctx context.Context, name string) (queueRow, error) {
 	return queueRow{}, fmt.Errorf("%w: management API: queue %q", driver.ErrNotFound, name)
 }
 
-func (q queueRow) typeName() string {
-	if t, ok := q.Arguments[argQueueType].(string); ok {
-		return t
-	}
-	if q.Type != "" {
-		return strings.TrimPrefix(q.Type, "rabbit_")
-	}
-	return typeClassic
+// row is what the fields of routing.Queue come from.
+func (q queueRow) row() rabbitmq.Row {
+	return rabbitmq.Row{Name: q.Name, Type: strings.TrimPrefix(q.Type, "rabbit_"), Durable: q.Durable, Exclusive: q.Exclusive, AutoDelete: q.Deleted, Arguments: q.Arguments}
 }
 
 func (q queueRow) kind() queueKind {
-	k := queueKind{kind: q.typeName(), temporary: q.Exclusive || q.Deleted, refuses: q.refuses()}
-	if n, ok := jsonValue(q.Arguments[argDeliveryLimit]).(int64); ok && n >= 0 {
-		k.limit = int(n) + 1
-	}
-	return k
+	row := q.row()
+	return queueKind{kind: row.Kind(), limit: row.MaxAttempts(), temporary: q.Exclusive || q.Deleted, refuses: q.refuses()}
 }
 
 func (q queueRow) refuses() bool {
@@ -160,91 +153,15 @@ func (e exchangeRow) exchange() routing.Exchange {
 	x := routing.Exchange{Name: e.Name, Kind: routing.Kind(e.Type), Transient: !e.Durable}
 	for name, v := range e.Arguments {
 		if a, ok := v.(string); ok && name == argAlternate {
-			x.Alternate = fieldName(a)
+			x.Alternate = rabbitmq.FieldName(a)
 			continue
 		}
 		if x.Args == nil {
 			x.Args = map[string]any{}
 		}
-		x.Args[name] = jsonValue(v)
+		x.Args[name] = rabbitmq.Value(v)
 	}
 	return x
-}
-
-// fieldName is an exchange in a field where "" means none.
-func fieldName(exchange string) string {
-	if exchange == "" {
-		return routing.DefaultExchange
-	}
-	return exchange
-}
-
-// routingQueue is the queue as it would be declared: Type and the arguments
-// that Declare sets by itself are left out where they are what it would set.
-// An argument whose value no field can have stays an argument.
-func (q queueRow) routingQueue() routing.Queue {
-	// RabbitMQ makes no difference between exclusive queues here.
-	r := routing.Queue{Name: q.Name, Transient: !q.Durable && !q.Exclusive, Exclusive: q.Exclusive, AutoDelete: q.Deleted, MaxAttempts: q.kind().limit}
-	overflow, _ := q.Arguments[argOverflow].(string)
-	safe := false
-	if dlx, ok := q.Arguments[argDeadLetterExchange].(string); ok {
-		r.DeadLetterExchange = fieldName(dlx)
-		r.DeadLetterKey, _ = q.Arguments[argDeadLetterKey].(string)
-		safe = q.Arguments[argDeadLetterStrategy] == atLeastOnce && overflow == rejectPublish
-		r.BestEffortDeadLetter = !safe
-	}
-	for name, v := range q.Arguments {
-		v = jsonValue(v)
-		switch name {
-		case argQueueType, argDeadLetterExchange, argDeadLetterKey, argDeadLetterStrategy, argDeliveryLimit, argOverflow:
-			continue
-		}
-		if setField(&r, name, v) {
-			continue
-		}
-		if r.Args == nil {
-			r.Args = map[string]any{}
-		}
-		r.Args[name] = v
-	}
-	if !safe || r.MaxLength > 0 || r.MaxBytes > 0 {
-		r.Overflow = routing.Overflow(overflow)
-	}
-	if kind := q.typeName(); kind != r.DefaultType() {
-		r.Type = kind
-	}
-	return r
-}
-
-// setField sets the field of r that stands for an argument; false where there
-// is none, or none that can have this value.
-func setField(r *routing.Queue, arg string, v any) bool {
-	if arg == argSingleActive {
-		r.SingleActiveConsumer, _ = v.(bool)
-		return r.SingleActiveConsumer
-	}
-	n, ok := v.(int64)
-	if !ok || n <= 0 {
-		return false
-	}
-	switch arg {
-	case argTTL:
-		r.TTL = time.Duration(n) * time.Millisecond
-	case argExpires:
-		r.Expires = time.Duration(n) * time.Millisecond
-	case argMaxLength:
-		r.MaxLength = int(n)
-	case argMaxBytes:
-		r.MaxBytes = n
-	case argMaxPriority:
-		if n > 9 {
-			return false
-		}
-		r.MaxPriority = int(n)
-	default:
-		return false
-	}
-	return true
 }
 
 func (b bindingRow) binding() routing.Binding {
@@ -261,30 +178,9 @@ func (b bindingRow) binding() routing.Binding {
 		if v == "undefined" {
 			v = nil // how the API shows AMQP's void
 		}
-		r.Args[name] = jsonValue(v)
+		r.Args[name] = rabbitmq.Value(v)
 	}
 	return r
-}
-
-// jsonValue makes of JSON's numbers the integers and floats that they were.
-func jsonValue(v any) any {
-	switch v := v.(type) {
-	case json.Number:
-		if i, err := v.Int64(); err == nil {
-			return i
-		}
-		f, _ := v.Float64()
-		return f
-	case []any:
-		for i := range v {
-			v[i] = jsonValue(v[i])
-		}
-	case map[string]any:
-		for k := range v {
-			v[k] = jsonValue(v[k])
-		}
-	}
-	return v
 }
 
 // Topology implements driver.Conn. The driver's own delay levels are left out.
@@ -311,7 +207,7 @@ func (c *Conn) Topology(ctx context.Context) (routing.Topology, error) {
 	}
 	for _, q := range queues {
 		if !strings.HasPrefix(q.Name, delayPrefix) {
-			t.Queues = append(t.Queues, q.routingQueue())
+			t.Queues = append(t.Queues, q.row().Queue())
 		}
 	}
 	for _, b := range bindings {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/rabbitmq"
 )
 
 // publisher implements driver.Publisher; the work is the outbox's.
@@ -30,7 +31,7 @@ func (c *Conn) Publisher(ctx context.Context, cfg driver.PublisherConfig) (drive
 	if c.ctx.Err() != nil {
 		return nil, driver.ErrClosed
 	}
-	return &publisher{out: c.out, exchange: exchangeName(cfg.Exchange), queue: cfg.Queue, drop: cfg.DropUnroutable}, nil
+	return &publisher{out: c.out, exchange: rabbitmq.ExchangeName(cfg.Exchange), queue: cfg.Queue, drop: cfg.DropUnroutable}, nil
 }
 
 // Publish never blocks, whatever the state of the connection.

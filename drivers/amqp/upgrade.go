@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/polymq/polymq/internal/rabbitmq"
 )
 
 // A quorum queue without a delivery limit was made on RabbitMQ 3, or by another
@@ -53,6 +55,6 @@ func (c *Conn) endlessByPolicy(ctx context.Context, queue string) bool {
 	defer cancel()
 	q, err := c.management.queue(ctx, queue)
 	policy, _ := q.Policy.(map[string]any)
-	limit, ok := jsonValue(policy["delivery-limit"]).(int64)
+	limit, ok := rabbitmq.Value(policy["delivery-limit"]).(int64)
 	return err == nil && ok && (limit < 0 || limit >= endless)
 }
