@@ -13,4 +13,8 @@ func TestRouteAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %v allocations a message", m.kind, n)
 		}
 	}
+	hash := mustTable(t, hashTopology("1", "2", "3"))
+	if n := testing.AllocsPerRun(200, func() { dst, _ = hash.Route(dst[:0], "x", "key", nil, Properties{ID: "id"}) }); n != 0 {
+		t.Errorf("consistent hash: %v allocations a message", n)
+	}
 }

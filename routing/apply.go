@@ -92,12 +92,12 @@ func (e *edit) putExchange(decl Exchange) {
 	switch {
 	case x == nil:
 		at := newPlace(decl.Name, true)
-		e.set(&exchange{decl: &decl, at: at, via: newVia(at, nil), out: newIndex(decl.Kind)})
+		e.set(&exchange{decl: &decl, at: at, via: newVia(at, nil), out: newIndex(&decl)})
 	case x.decl.differs(decl) != "":
 		c := *x
 		c.decl = &decl
-		if x.decl.Kind != decl.Kind {
-			c.out = newIndex(decl.Kind)
+		if x.decl.Kind != decl.Kind || !sameArgs(x.decl.Args, decl.Args) {
+			c.out = newIndex(&decl)
 			x.out.each(func(b *binding) {
 				if err := b.data().checkKind(decl.Kind); err != nil {
 					e.errs = append(e.errs, err)

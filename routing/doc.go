@@ -29,9 +29,10 @@
 // amq.fanout, amq.headers, amq.match (headers too) and amq.topic are always
 // there; every other name that begins with "amq." is refused.
 //
-// A kind that is none of these is refused by Validate. A table takes it, since
-// a later version of this package may have declared it on the same broker, but
-// does not guess: a message that comes to it is errors.ErrUnsupported.
+// Further kinds can be registered (RegisterKind); ConsistentHash is. A kind that
+// this process does not know is refused by Validate. A table takes it, since
+// another process may have declared it on the same broker, but does not guess: a
+// message that comes to it is errors.ErrUnsupported.
 //
 // # Topic patterns
 //

@@ -12,8 +12,8 @@ type index interface {
 	match(w *walk)
 }
 
-func newIndex(kind Kind) index {
-	switch kind {
+func newIndex(x *Exchange) index {
+	switch x.Kind {
 	case Direct:
 		return directIndex{}
 	case Fanout:
@@ -22,6 +22,9 @@ func newIndex(kind Kind) index {
 		return topicIndex{}
 	case Headers:
 		return headersIndex{}
+	}
+	if rule := ruleOf(x.Kind); rule != nil {
+		return ruleIndex{rule, x, nil, new(compiled)}
 	}
 	return unknownIndex{}
 }
@@ -117,7 +120,7 @@ func (x fanoutIndex) without(b *binding) index        { return fanoutIndex{group
 func (x fanoutIndex) each(f func(*binding))           { groupEach(x.all, f) }
 func (x fanoutIndex) match(w *walk)                   { w.takeGroup(x.all) }
 
-// unknownIndex keeps the bindings of a kind that this version does not know.
+// unknownIndex keeps the bindings of a kind that this process does not know.
 type unknownIndex struct{ all group }
 
 func (x unknownIndex) with(b *binding, own bool) index { return unknownIndex{groupPut(x.all, b, own)} }

@@ -118,10 +118,8 @@ func (t Topology) Validate() error {
 // exchange and the field and wraps ErrInvalid.
 func (x Exchange) Validate() error {
 	errs := x.check()
-	switch x.Kind {
-	case "", Direct, Fanout, Topic, Headers:
-	default:
-		errs = append(errs, fmt.Errorf("exchange %q: Kind: %w: %q is not known: want direct, fanout, topic or headers", x.Name, ErrInvalid, x.Kind))
+	if x.Kind != "" && x.Kind.Custom() && ruleOf(x.Kind) == nil {
+		errs = append(errs, unknownKind(x))
 	}
 	return errors.Join(errs...)
 }
@@ -139,9 +137,14 @@ func (x Exchange) check() (errs []error) {
 		}
 	}
 	if x.Kind == "" {
-		errs = append(errs, fmt.Errorf("exchange %q: Kind: %w: empty: want direct, fanout, topic or headers", x.Name, ErrInvalid))
+		errs = append(errs, fmt.Errorf("exchange %q: Kind: %w: empty: want one of %s", x.Name, ErrInvalid, kindList()))
 	} else if err := CheckKey(string(x.Kind)); err != nil {
 		errs = append(errs, fmt.Errorf("exchange %q: Kind: %w", x.Name, err))
+	}
+	if rule := ruleOf(x.Kind); rule != nil {
+		if err := rule.CheckExchange(x); err != nil {
+			errs = append(errs, fmt.Errorf("exchange %q: %w", x.Name, err))
+		}
 	}
 	if err := CheckKey(x.Alternate); err != nil {
 		errs = append(errs, fmt.Errorf("exchange %q: Alternate: %w", x.Name, err))
@@ -299,8 +302,13 @@ func (b Binding) check() (args map[string]any, errs []error) {
 	return args, errs
 }
 
-// checkKind reports a key that an exchange of that kind does not take.
+// checkKind reports a binding that an exchange of that kind does not take.
 func (b Binding) checkKind(kind Kind) error {
+	if rule := ruleOf(kind); rule != nil {
+		if err := rule.CheckBinding(b); err != nil {
+			return fmt.Errorf("%v: %w", b, err)
+		}
+	}
 	if kind == Topic && strings.Count(b.Key, "#") > 2 {
 		n := 0
 		for word := range strings.SplitSeq(b.Key, ".") {

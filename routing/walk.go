@@ -12,19 +12,25 @@ import (
 // to exchange with key and header, each once, in no order; nothing where the
 // message is unroutable. What dst held before stays, and is not compared with.
 //
+// props are the properties that registered kinds can route by; leave them out
+// where there are none, and give them once.
+//
 // The exchange "" is the default exchange: the key names the queue. The headers
 // CC and BCC, lists of strings, are further keys. It returns an error, and dst
 // as it was, that wraps
 //
 //	ErrNoExchange          the exchange is not in the table
-//	errors.ErrUnsupported  the message came to an exchange whose kind this version does not know
+//	errors.ErrUnsupported  the message came to an exchange whose kind this process does not know
 //	ErrInvalid             CC or BCC is not a list of strings
 //
 // It does not allocate while dst has room and the message goes to few queues.
-func (t *Table) Route(dst []string, exchange, key string, header map[string]any) ([]string, error) {
+func (t *Table) Route(dst []string, exchange, key string, header map[string]any, props ...Properties) ([]string, error) {
 	w := walks.Get().(*walk)
 	defer w.release()
 	w.table, w.header, w.out, w.base = t, header, dst, len(dst)
+	if len(props) > 0 {
+		w.props = props[0]
+	}
 	w.keys = append(w.keys, key)
 	if len(header) > 0 {
 		for _, name := range [...]string{"CC", "BCC"} {
@@ -60,6 +66,9 @@ type walk struct {
 	set     []string // the names again, hashed, once they are many
 	taken   bool     // the exchange being matched has matched something
 	unknown bool     // it is of an unknown kind
+	props   Properties
+	message Message // what a registered kind looks at
+	hits    []int   // the bindings that it found
 }
 
 var walks = sync.Pool{New: func() any { return new(walk) }}
@@ -73,6 +82,10 @@ func (w *walk) release() {
 	}
 	// The lists keep strings and places, which are small, until the next walk.
 	w.table, w.header, w.out = nil, nil, nil
+	w.props = Properties{}
+	if w.message.Keys != nil {
+		w.message = Message{}
+	}
 	w.keys, w.todo, w.set = w.keys[:0], w.todo[:0], w.set[:0]
 	walks.Put(w)
 }
@@ -106,7 +119,7 @@ func (w *walk) from(x *exchange) error {
 		w.taken, w.unknown = false, false
 		x.out.match(w)
 		if w.unknown {
-			return fmt.Errorf("exchange %q has kind %q, which this version does not know: %w", x.decl.Name, x.decl.Kind, errors.ErrUnsupported)
+			return fmt.Errorf("exchange %q has kind %q, which this process does not know: %w", x.decl.Name, x.decl.Kind, errors.ErrUnsupported)
 		}
 		if w.taken || x.decl.Alternate == "" {
 			continue

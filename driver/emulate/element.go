@@ -41,6 +41,9 @@ type exchangeElement struct {
 	Kind      routing.Kind `json:"kind"`
 	Transient bool         `json:"transient,omitempty"`
 	Alternate string       `json:"alternate,omitempty"`
+	// Args are of kinds that are none of AMQP's own. Who does not know the kind
+	// does not route by it, so they need no newer version.
+	Args string `json:"args,omitempty"`
 }
 
 type queueElement struct {
@@ -101,7 +104,11 @@ func encode(name string, e element) (Element, error) {
 }
 
 func encodeExchange(x routing.Exchange) (Element, error) {
-	return encode(exchangeName(x.Name), element{Exchange: &exchangeElement{x.Name, x.Kind, x.Transient, x.Alternate}})
+	args, err := encodeArgs(x.Args)
+	if err != nil {
+		return Element{}, fmt.Errorf("exchange %q: %w", x.Name, err)
+	}
+	return encode(exchangeName(x.Name), element{Exchange: &exchangeElement{x.Name, x.Kind, x.Transient, x.Alternate, args}})
 }
 
 func encodeQueue(q *Queue) (Element, error) {
@@ -130,6 +137,11 @@ func encodeBinding(b routing.Binding) (Element, error) {
 	}
 	name := elementName("b", b.Exchange, b.Queue, b.ToExchange, b.Key, args)
 	return encode(name, element{Binding: &bindingElement{b.Exchange, b.Queue, b.ToExchange, b.Key, args}})
+}
+
+func (e *element) exchange() (routing.Exchange, error) {
+	args, err := decodeArgs(e.Exchange.Args)
+	return routing.Exchange{Name: e.Exchange.Name, Kind: e.Exchange.Kind, Transient: e.Exchange.Transient, Alternate: e.Exchange.Alternate, Args: args}, err
 }
 
 func (e *element) binding() (routing.Binding, error) {

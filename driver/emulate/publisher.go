@@ -183,7 +183,7 @@ func (s *sending) targets(st *state, dst []string) ([]string, error) {
 		}
 		return append(dst, s.pub.queue), nil
 	}
-	dst, err := st.table.Route(dst, s.pub.exchange, m.Key, m.Header)
+	dst, err := st.table.Route(dst, s.pub.exchange, m.Key, m.Header, routing.Properties{ID: s.publishing.ID, CorrelationID: m.CorrelationID, Time: m.Time})
 	if errors.Is(err, routing.ErrNoExchange) {
 		return nil, fmt.Errorf("exchange %q: %w", s.pub.exchange, driver.ErrNotFound)
 	}

@@ -168,12 +168,15 @@ func (t *topology) absorb(ch Changes) *state {
 func (t *topology) take(e Element, old map[string]*Queue, add, remove *routing.Topology) (rebuild bool) {
 	delete(t.foreign, e.Name)
 	var el *element
+	var x routing.Exchange
 	var b routing.Binding
 	var q *Queue
 	if e.Data != nil {
 		var err error
 		if el, err = decodeElement(e.Data); err == nil {
 			switch {
+			case el.Exchange != nil:
+				x, err = el.exchange()
 			case el.Binding != nil:
 				b, err = el.binding()
 			case el.Queue != nil:
@@ -198,7 +201,6 @@ func (t *topology) take(e Element, old map[string]*Queue, add, remove *routing.T
 		if el == nil || el.Exchange == nil {
 			break
 		}
-		x := routing.Exchange{Name: el.Exchange.Name, Kind: el.Exchange.Kind, Transient: el.Exchange.Transient, Alternate: el.Exchange.Alternate}
 		t.names[e.Name], t.exchanges[x.Name] = x.Name, x
 		add.Exchanges = append(add.Exchanges, x)
 		return had

@@ -149,18 +149,20 @@ func refuseDeadLetter(kind string, q routing.Queue, refuse func(string, ...any))
 }
 
 func exchangeArgs(e routing.Exchange) (amqp091.Table, error) {
-	switch e.Kind {
-	case routing.Direct, routing.Fanout, routing.Topic, routing.Headers:
-	default:
-		return nil, fmt.Errorf("%w: Kind %q", errors.ErrUnsupported, e.Kind)
+	args := amqp091.Table{}
+	for name, v := range e.Args {
+		if !e.Kind.Custom() {
+			return nil, fmt.Errorf("%w: Args[%s]: RabbitMQ's exchanges take none here", errors.ErrUnsupported, name)
+		}
+		args[name] = argOf(v)
 	}
-	for name := range e.Args {
-		return nil, fmt.Errorf("%w: Args[%s]: RabbitMQ's exchanges take none here", errors.ErrUnsupported, name)
+	if e.Alternate != "" {
+		args[argAlternate] = rabbitmq.ExchangeName(e.Alternate)
 	}
-	if e.Alternate == "" {
+	if len(args) == 0 {
 		return nil, nil
 	}
-	return amqp091.Table{argAlternate: rabbitmq.ExchangeName(e.Alternate)}, nil
+	return args, nil
 }
 
 func bindingArgs(b routing.Binding) amqp091.Table {

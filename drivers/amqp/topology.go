@@ -56,8 +56,14 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	for i, q := range t.Queues {
 		names[i] = q.Name
 	}
+	if err := c.declareCustom(ctx, t.Exchanges, exchanges); err != nil {
+		return err
+	}
 	err = c.doWith(ctx, names, func(ch *channel) error {
 		for i, e := range t.Exchanges {
+			if e.Kind.Custom() {
+				continue
+			}
 			if err := ch.ExchangeDeclare(e.Name, string(e.Kind), !e.Transient, false, false, false, exchanges[i]); err != nil {
 				return fmt.Errorf("exchange %q: %w", e.Name, lacking(makeExchange, err))
 			}

@@ -23,6 +23,7 @@ import (
 // roles are what this test binary does when it is started as a second process.
 var roles = map[string]func(ctx context.Context, conn *polymq.Conn, in *bufio.Scanner) error{
 	"binder": binder,
+	"kindly": kindly,
 	"holder": holder,
 	"mover":  mover,
 }

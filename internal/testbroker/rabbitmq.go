@@ -53,7 +53,7 @@ management.sample_retention_policies.detailed.minute = 1
 			conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodeName(node))
 		}
 	}
-	plugins := "rabbitmq_management"
+	plugins := "rabbitmq_management,rabbitmq_consistent_hash_exchange"
 	home := script.home(s.dir)
 	if s.tls != nil {
 		if err := s.tls.copy(s.dir); err != nil {
