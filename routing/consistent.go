@@ -28,6 +28,8 @@ const (
 	hashHeader   = "hash-header"
 	hashProperty = "hash-property"
 	maxWeight    = 1 << 20
+
+	argsField, keyField = "Args", "Key" // as errors name them
 )
 
 var hashProperties = []string{"message_id", "correlation_id", "timestamp"}
@@ -39,13 +41,13 @@ func (consistentHash) CheckExchange(x Exchange) error {
 		text, ok := x.Args[name].(string)
 		switch {
 		case name != hashHeader && name != hashProperty:
-			return fmt.Errorf("Args[%s]: %w: want %s or %s", name, ErrInvalid, hashHeader, hashProperty)
+			return fmt.Errorf("%s[%s]: %w: want %s or %s", argsField, name, ErrInvalid, hashHeader, hashProperty)
 		case !ok || text == "":
-			return fmt.Errorf("Args[%s]: %w: %v: want a name", name, ErrInvalid, x.Args[name])
+			return fmt.Errorf("%s[%s]: %w: %v: want a name", argsField, name, ErrInvalid, x.Args[name])
 		case len(x.Args) > 1:
-			return fmt.Errorf("Args: %w: %s and %s exclude each other", ErrInvalid, hashHeader, hashProperty)
+			return fmt.Errorf("%s: %w: %s and %s exclude each other", argsField, ErrInvalid, hashHeader, hashProperty)
 		case name == hashProperty && !slices.Contains(hashProperties, text):
-			return fmt.Errorf("Args[%s]: %w: %q: want one of %q", name, ErrInvalid, text, hashProperties)
+			return fmt.Errorf("%s[%s]: %w: %q: want one of %q", argsField, name, ErrInvalid, text, hashProperties)
 		}
 	}
 	return nil
@@ -53,7 +55,7 @@ func (consistentHash) CheckExchange(x Exchange) error {
 
 func (consistentHash) CheckBinding(b Binding) error {
 	if n, err := strconv.Atoi(b.Key); err != nil || n < 1 || n > maxWeight || strconv.Itoa(n) != b.Key {
-		return fmt.Errorf("Key: %w: %q is the binding's weight: want a number from 1 to %d", ErrInvalid, b.Key, maxWeight)
+		return fmt.Errorf("%s: %w: %q is the binding's weight: want a number from 1 to %d", keyField, ErrInvalid, b.Key, maxWeight)
 	}
 	return nil
 }
