@@ -131,7 +131,7 @@ func (w *watch) tellFull() {
 	case now == w.blocked:
 		return
 	case now:
-		w.s.onState(driver.Blocked, errors.New("Redis takes no writes for now: its memory is full, or it cannot write to its disk"))
+		w.s.onState(driver.Blocked, errors.New("the server takes no writes for now: its memory is full, or it cannot write to its disk"))
 	default:
 		w.s.onState(driver.Connected, nil)
 	}
