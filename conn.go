@@ -28,8 +28,10 @@ type Conn struct {
 	hooks    *Hooks // nil: nobody observes
 	refused  error  // a required feature is missing
 
-	stateMu sync.Mutex
-	gone    bool // StateClosed was told
+	stateMu  sync.Mutex
+	opened   bool  // what the state is may be told
+	state    State // the last
+	stateErr error // why, before it may be told
 
 	ending   ending
 	mu       sync.Mutex
@@ -68,14 +70,29 @@ func (c *Conn) serve(dc driver.Conn, opts *Options) {
 }
 
 // onState hears of the driver's states, and last of StateClosed, which is for all
-// drivers alike. The hook is called under the lock, so that nothing follows that.
+// drivers alike. The hooks are called under the lock, so that nothing follows that.
+// Before the connection is the caller's, the last state is kept.
 func (c *Conn) onState(s State, err error) {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
-	if c.gone {
-		return
+	switch {
+	case !c.opened:
+		c.state, c.stateErr = s, err
+	case s != c.state && c.state != StateClosed:
+		c.tell(s, err)
 	}
-	c.gone = s == StateClosed
+}
+
+// begin tells the first state, which no driver needs to tell.
+func (c *Conn) begin() {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	c.opened = true
+	c.tell(cmp.Or(c.state, StateConnected), c.stateErr)
+}
+
+func (c *Conn) tell(s State, err error) {
+	c.state = s
 	if err != nil {
 		c.log.Warn("polymq: connection "+s.String(), "scheme", c.scheme, "error", err)
 	} else {

@@ -424,7 +424,7 @@ func TestObserve(t *testing.T) {
 	}
 	registered.cfg.OnState(polymq.StateDisconnected, io.EOF)
 	registered.cfg.OnState(polymq.StateConnected, nil)
-	d.want(t, "disconnected: EOF", "connected: <nil>")
+	d.want(t, "connected: <nil>", "disconnected: EOF", "connected: <nil>")
 }
 
 // Redrive is not the application's publishing and receiving.

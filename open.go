@@ -22,8 +22,9 @@ type Options struct {
 	// can return. Never of bodies, headers or passwords. Default: discard.
 	Logger *slog.Logger
 	// OnState is called on every change of the connection's state, one call
-	// at a time; err says why, nil where nothing is wrong. It must return
-	// soon and must not close the connection. Default: none.
+	// at a time: first with StateConnected, before Open returns, and last with
+	// StateClosed, before Close does. err says why, nil where nothing is wrong.
+	// It must return soon and must not close the connection. Default: none.
 	OnState func(state State, err error)
 	// Require lists features without which the program cannot work: Open
 	// fails when the backend refuses one of them. Default: none.
@@ -121,6 +122,7 @@ func Open(ctx context.Context, url string, opts *Options) (*Conn, error) {
 		_ = dc.Close(ctx)
 		return nil, &Error{Op: "open", Scheme: u.Scheme, Name: name, Err: c.refused}
 	}
+	c.begin()
 	return c, nil
 }
 

@@ -20,9 +20,11 @@ func Example_comesBack() {
 	fmt.Println("health:", conn.Health(ctx))
 	do(conn.Close(ctx))
 	// Output:
+	// connected
 	// disconnected
 	// connected
 	// health: <nil>
+	// closed
 }
 
 // 22. Close can be called again, and everything ends with it.

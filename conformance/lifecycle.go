@@ -50,7 +50,7 @@ func closeTwice(e *env) {
 	}
 }
 
-// statesEndWithClosed: who is told of states hears of the last one, once.
+// statesEndWithClosed: who is told of states hears of the first and of the last one.
 func statesEndWithClosed(e *env) {
 	var mu sync.Mutex
 	var states []polymq.State
@@ -63,8 +63,8 @@ func statesEndWithClosed(e *env) {
 	e.close(c)
 	mu.Lock()
 	defer mu.Unlock()
-	if n := len(states); n == 0 || states[n-1] != polymq.StateClosed || slices.Index(states, polymq.StateClosed) != n-1 {
-		e.Errorf("the states of a connection that was opened and closed: got %v, want closed once, and last", states)
+	if n := len(states); n < 2 || states[0] != polymq.StateConnected || slices.Index(states, polymq.StateClosed) != n-1 {
+		e.Errorf("the states of a connection that was opened and closed: got %v, want connected first, and closed once, and last", states)
 	}
 }
 

@@ -21,8 +21,9 @@ type Driver interface {
 type Config struct {
 	Logger *slog.Logger
 	// OnState hears of every change of the connection's state, one at a time,
-	// but not of Closed, which is for the caller of Close to tell. A driver must
-	// not hold a lock while it calls it.
+	// but not of Closed, and need not hear of the first Connected: these are for
+	// the callers of Close and Open to tell. A driver must not hold a lock while
+	// it calls it.
 	OnState func(State, error)
 }
 

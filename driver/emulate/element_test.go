@@ -86,7 +86,7 @@ func TestFeatures(t *testing.T) {
 	if err := c.Check(routing.Topology{Queues: []routing.Queue{{TTL: 1, Expires: 1, Exclusive: true, AutoDelete: true}}}); err != nil {
 		t.Error(err)
 	}
-	if err := c.Check(routing.Topology{Exchanges: []routing.Exchange{{Name: "x", Args: map[string]any{"x-odd": 1}}}}); !errors.Is(err, errors.ErrUnsupported) {
+	if err := c.Check(routing.Topology{Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Topic, Args: map[string]any{"x-odd": 1}}}}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("an exchange with an argument: %v", err)
 	}
 }

@@ -159,9 +159,12 @@ func TestUnknownIsRetried(t *testing.T) {
 		b := newBench(t)
 		defer b.close()
 		b.declare(plain)
+		var mu sync.Mutex // the publisher tries first, the retrier afterwards
 		tries := map[string]int{}
 		var ids []string
 		b.f.refuse = func(p *Parcel) error {
+			mu.Lock()
+			defer mu.Unlock()
 			tries[p.Queue.Name]++
 			ids = append(ids, p.DedupID)
 			if p.Retry != (tries[p.Queue.Name] > 1) {

@@ -42,7 +42,6 @@ func (Driver) Open(ctx context.Context, u *driver.URL, cfg driver.Config) (drive
 		s.Close(ctx)
 		return nil, err
 	}
-	cfg.OnState(driver.Connected, nil)
 	return c, nil
 }
 
