@@ -183,7 +183,7 @@ func TestNkey(t *testing.T) {
 	refuses(t, b.URL()+"?nkey="+file(t, "public", known.public()), nil, "nkey")
 	refuses(t, b.URL()+"?nkey="+file(t, "torn", known.seed()[:30]), nil, "nkey", known.seed()[:30])
 	refuses(t, b.URL()+"?nkey=/none", os.ErrNotExist, "nkey")
-	refuses(t, as("any", b.URL()), driver.ErrPermission, "uthorization", "password")
+	refuses(t, strings.Replace(b.URL(), "://", "://any:hunter2@", 1), driver.ErrPermission, "uthorization", "hunter2")
 }
 
 // TestToken: the part before the @ is a token where there is no password.
