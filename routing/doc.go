@@ -74,6 +74,11 @@
 // exchange's alternate, if that exists; a binding that matches and leads nowhere
 // counts as a match.
 //
+// # Pictures
+//
+// Topology.Mermaid and Topology.DOT draw a topology for Markdown and Graphviz;
+// Compare says how two differ.
+//
 // # Tables
 //
 // A Table is immutable and safe for concurrent use; Apply makes the next one
