@@ -22,6 +22,9 @@ func (o *outbox) ended(err *amqp091.Error) {
 	}
 	if !s.conn.IsClosed() && o.next != nil && o.next.conn == s.conn {
 		o.next = &session{conn: s.conn, connected: s.connected, first: s.first, wire: s.wire}
+		if s.hopped { // the next one is new to its queues, as that of a new connection
+			o.next.connected, o.next.first = time.Now(), false
+		}
 	}
 	var back []item
 	for i := range o.flight {

@@ -11,8 +11,9 @@
 //	heartbeat        10s      a peer silent for three halves of this is lost; 1s to 1h
 //	connect-timeout  10s      for one host: TCP, TLS and AMQP handshake; 100ms to 1h
 //	name             polymq   the connections' name in RabbitMQ's own tools
-//	management       none     address of the management API, http://host:15672;
-//	                          with user and password of the URL unless it has its own
+//	management       none     address of the management API, http://host:15672, or
+//	                          of several nodes, http://one:15672,two:15672; with user
+//	                          and password of the URL unless it has its own
 //
 // amqps trusts the system's roots and wants a certificate for the host's name,
 // unless these say otherwise; an https management API is checked alike:
@@ -54,20 +55,25 @@
 // since the first may have been stored.
 //
 // A queue that is full and refuses is ErrRejected. RabbitMQ answers the same (a
-// nack) while a quorum queue that the channel is new to has no leader, which is
-// so for a moment after a restart: within 10 s of connecting, such a message is
-// sent up to four times, over 0.7 s, unless its exchange was seen to refuse to
-// the last try, or this is a Conn's first connection and it has declared the
-// queue with Overflow RejectPublish. Other queues that the message goes to get a
-// copy each time, and its order is lost.
+// nack) while a quorum queue that the channel is new to has no leader, which is so
+// for a moment after the loss of a node or a restart. So a nacked message is
+// ErrRejected only where a queue that it goes to refuses what is beyond its limits;
+// else it is sent again until the publish's ctx ends: after 100 ms, then twice that,
+// up to once a second, and after ten seconds ever more rarely, up to every 30 s. The
+// publishing channel is changed for it when nothing is in flight, since RabbitMQ may
+// nack on the old one until the dead node is back, with a Warn log. Where a queue
+// does refuse, and the channel is not older than 10 s, the message is sent up to four
+// times, over 0.7 s, unless its exchange was seen to refuse to the last try, or this
+// is a Conn's first channel. Other queues that a message goes to get a copy each time
+// that it is sent again, and its order is lost.
 //
-// What is nacked in the end is ErrRejected where a queue that it may have gone to
-// refuses what is beyond its limits, and else ErrUnconfirmed. Of queues that this
-// Conn has not declared so within a minute the driver asks the management API, or the broker as
-// a subscriber does (see below; limits that a policy sets it does not see). Of
-// what goes to an exchange only the management API tells, and of all queues of the
-// vhost; without it, a nack from an exchange counts as a refusal unless a queue
-// without a leader is likely, within 10 s of connecting.
+// Of queues that this Conn has not declared so within a minute the driver asks what
+// they refuse, the management API, or the broker as a subscriber does (see below;
+// limits that a policy sets it does not see). Of what goes to an exchange only the
+// management API tells: where it leads, and what the queues there refuse, which is
+// believed for 10 s. Without it, a nack from an exchange counts as a refusal, unless
+// a queue without a leader is likely, within 10 s of connecting: then the message is
+// sent again for as long.
 //
 // The header and properties of a message travel in one frame, 128 KiB unless
 // the broker asks for less: a larger header is ErrTooLarge, as are lists and
@@ -120,8 +126,8 @@
 // MaxAttempts is refused. Before RabbitMQ 4.3 messages that were only
 // prefetched and given back count as well (Features.CountsReturned). Which
 // kind a queue is, AMQP does not tell: whenever a subscriber begins to consume,
-// at first and after a lost connection, it asks the management API, or else
-// provokes the broker's complaint about a declaration that differs (which
+// at first and after a lost connection, it asks the management API, or else (also
+// where that has not answered within 250 ms) provokes the broker's complaint about a declaration that differs (which
 // leaves some lines in the broker's log and changes nothing). The second needs
 // the configure permission for the queue: a user who has neither is told so in
 // the log, sees Attempt 0 on what comes for the first time, and attempts that

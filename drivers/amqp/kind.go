@@ -23,22 +23,89 @@ type queueKind struct {
 	refuses bool
 }
 
-// managementTime is how long a subscriber waits for a management API that does
-// not answer, before it asks the broker itself.
-const managementTime = 2 * time.Second
+const (
+	// managementTime is how long a management API may take to answer.
+	managementTime = 2 * time.Second
+	// managementSoon is when a subscriber asks the broker as well: the API's node
+	// may hang, or be slow while the cluster elects leaders.
+	managementSoon = 250 * time.Millisecond
+)
 
 // kindOf asks for a queue's kind each time, since another process may have made
 // the queue anew: the management API where there is one that answers, else the
 // broker's own complaints.
 func (c *Conn) kindOf(ctx context.Context, queue string) (queueKind, error) {
-	if c.management != nil {
-		asked, cancel := context.WithTimeout(ctx, managementTime)
-		q, err := c.management.queue(asked, queue)
-		cancel()
-		if err == nil || errors.Is(err, driver.ErrNotFound) || ctx.Err() != nil {
-			return q.kind(), err
-		}
+	return c.kindFrom(ctx, queue, managementSoon)
+}
+
+// kindFrom is kindOf that asks the broker when the management API has not answered
+// after patience, and takes the first answer of the two.
+func (c *Conn) kindFrom(ctx context.Context, queue string, patience time.Duration) (queueKind, error) {
+	if c.management == nil {
+		return c.kindOfBroker(ctx, queue)
 	}
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		kind queueKind
+		err  error
+	}
+	managed, direct := make(chan answer, 1), make(chan answer, 1)
+	if err := c.begin(); err != nil {
+		return queueKind{}, err
+	}
+	go func() {
+		defer c.tasks.Done()
+		limited, cancel := context.WithTimeout(asking, managementTime)
+		defer cancel()
+		q, err := c.management.queue(limited, queue)
+		managed <- answer{q.kind(), err}
+	}()
+	askBroker := func() error {
+		if err := c.begin(); err != nil {
+			return err
+		}
+		go func() {
+			defer c.tasks.Done()
+			k, err := c.kindOfBroker(asking, queue)
+			direct <- answer{k, err}
+		}()
+		return nil
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	begun := false
+	for {
+		select {
+		case a := <-managed:
+			if a.err == nil || errors.Is(a.err, driver.ErrNotFound) || ctx.Err() != nil {
+				return a.kind, a.err
+			}
+			managed = nil
+			if begun {
+				continue
+			}
+		case a := <-direct:
+			if errors.Is(a.err, driver.ErrPermission) && managed != nil {
+				if m := <-managed; m.err == nil || errors.Is(m.err, driver.ErrNotFound) {
+					a = m
+				}
+			}
+			return a.kind, a.err
+		case <-late.C:
+			if begun {
+				continue
+			}
+		}
+		if err := askBroker(); err != nil {
+			return queueKind{}, err
+		}
+		begun = true
+	}
+}
+
+// kindOfBroker learns a queue's kind from the broker's complaints.
+func (c *Conn) kindOfBroker(ctx context.Context, queue string) (queueKind, error) {
 	var k queueKind
 	err := c.doWith(ctx, []string{queue}, func(ch *channel) error {
 		var err error

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -19,7 +20,8 @@ import (
 
 // management is RabbitMQ's HTTP API, which alone can list what stands.
 type management struct {
-	base     string
+	bases    []string     // one of each host
+	last     atomic.Int32 // the one that answered last
 	user     string
 	password driver.Secret
 	vhost    string
@@ -30,45 +32,88 @@ func newManagement(s settings) (*management, error) {
 	if s.management == "" {
 		return nil, nil
 	}
-	u, err := url.Parse(s.management)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errors.New("URL option management must be the address of RabbitMQ's management API, like http://localhost:15672 (percent-encoded where it holds & or #)")
-	}
 	m := &management{user: s.user, password: s.password, vhost: url.PathEscape(s.vhost)}
-	if u.User != nil {
-		m.user = u.User.Username()
-		password, _ := u.User.Password()
-		m.password = driver.NewSecret(password)
-		u.User = nil
+	for _, text := range eachHost(s.management) {
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, errors.New("URL option management must be the address of RabbitMQ's management API, like http://localhost:15672, or http://one:15672,two:15672 (percent-encoded where it holds & or #)")
+		}
+		if u.User != nil {
+			m.user = u.User.Username()
+			password, _ := u.User.Password()
+			m.password = driver.NewSecret(password)
+			u.User = nil
+		}
+		u.RawQuery, u.Fragment = "", ""
+		m.bases = append(m.bases, strings.TrimSuffix(u.String(), "/"))
 	}
-	u.RawQuery, u.Fragment = "", ""
-	m.base = strings.TrimSuffix(u.String(), "/")
 	// Its calls are rare: connections kept would be goroutines kept.
 	m.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: s.tls.Clone()}}
 	return m, nil
+}
+
+// eachHost makes of an address with several hosts, parted by commas, one of each.
+func eachHost(address string) []string {
+	scheme, rest, found := strings.Cut(address, "://")
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	hosts, tail := rest[:end], rest[end:]
+	at := strings.LastIndexByte(hosts, '@') + 1
+	if !found || !strings.Contains(hosts[at:], ",") {
+		return []string{address}
+	}
+	var each []string
+	for host := range strings.SplitSeq(hosts[at:], ",") {
+		each = append(each, scheme+"://"+hosts[:at]+host+tail)
+	}
+	return each
 }
 
 func needManagement(what string) error {
 	return fmt.Errorf("%w: %s needs RabbitMQ's management API: add ?management=http://host:15672 to the URL", errors.ErrUnsupported, what)
 }
 
-// get reads the JSON at a path below the vhost.
+// get reads the JSON at a path below the vhost, from the first host that answers.
 func (m *management) get(ctx context.Context, into any, collection string, name ...string) error {
-	path := m.base + "/api/" + collection + "/" + m.vhost
+	first := int(m.last.Load())
+	for i := range m.bases {
+		n := (first + i) % len(m.bases)
+		try, cancel := ctx, context.CancelFunc(func() {})
+		if deadline, ok := ctx.Deadline(); ok && i < len(m.bases)-1 {
+			// A host that hangs leaves time for the others.
+			try, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(m.bases)-i))
+		}
+		answered, err := m.getFrom(try, m.bases[n], into, collection, name...)
+		cancel()
+		if answered {
+			m.last.Store(int32(n))
+		}
+		if answered || i == len(m.bases)-1 || ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// getFrom is get of one host; not answered where another one may.
+func (m *management) getFrom(ctx context.Context, base string, into any, collection string, name ...string) (answered bool, err error) {
+	path := base + "/api/" + collection + "/" + m.vhost
 	for _, n := range name {
 		path += "/" + url.PathEscape(n)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
 	if err != nil {
-		return err
+		return true, err
 	}
 	req.SetBasicAuth(m.user, m.password.Text())
 	res, err := m.client.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return false, ctx.Err()
 		}
-		return fmt.Errorf("management API: %w", err)
+		return false, fmt.Errorf("management API: %w", err)
 	}
 	defer res.Body.Close()
 	switch res.StatusCode {
@@ -76,16 +121,16 @@ func (m *management) get(ctx context.Context, into any, collection string, name 
 		dec := json.NewDecoder(res.Body)
 		dec.UseNumber() // 1 and 1.0 are different arguments
 		if err := dec.Decode(into); err != nil {
-			return fmt.Errorf("management API: %s: %w", collection, err)
+			return false, fmt.Errorf("management API: %s: %w", collection, err)
 		}
-		return nil
+		return true, nil
 	case http.StatusNotFound:
-		return fmt.Errorf("%w: management API: %s %q", driver.ErrNotFound, collection, name)
+		return true, fmt.Errorf("%w: management API: %s %q", driver.ErrNotFound, collection, name)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w: management API: %s: give the user the tag management, or another user in the management option", driver.ErrPermission, res.Status)
+		return true, fmt.Errorf("%w: management API: %s: give the user the tag management, or another user in the management option", driver.ErrPermission, res.Status)
 	}
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
-	return fmt.Errorf("management API: %s: %s", res.Status, text)
+	return res.StatusCode < 500, fmt.Errorf("management API: %s: %s", res.Status, text)
 }
 
 // What the API says of exchanges, queues and bindings.
@@ -185,10 +230,14 @@ func (b bindingRow) binding() routing.Binding {
 
 // Topology implements driver.Conn. The driver's own delay levels are left out.
 func (c *Conn) Topology(ctx context.Context) (routing.Topology, error) {
-	var t routing.Topology
 	if c.management == nil {
-		return t, needManagement("Topology")
+		return routing.Topology{}, needManagement("Topology")
 	}
+	return c.management.topology(ctx)
+}
+
+func (m *management) topology(ctx context.Context) (routing.Topology, error) {
+	var t routing.Topology
 	var exchanges []exchangeRow
 	var queues []queueRow
 	var bindings []bindingRow
@@ -196,7 +245,7 @@ func (c *Conn) Topology(ctx context.Context) (routing.Topology, error) {
 		into any
 		name string
 	}{{&exchanges, "exchanges"}, {&queues, "queues"}, {&bindings, "bindings"}} {
-		if err := c.management.get(ctx, part.into, part.name); err != nil {
+		if err := m.get(ctx, part.into, part.name); err != nil {
 			return t, err
 		}
 	}

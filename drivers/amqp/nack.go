@@ -4,14 +4,20 @@ import "time"
 
 // A nack says that a queue did not handle a message. As a rule that is the
 // queue's limit (x-overflow=reject-publish), and a refusal. But a quorum queue
-// nacks as well while it has no leader, which after a restart of the broker is
-// so for a moment: on a connection that is not older than settling, a nacked
-// message is tried again before it is judged what the nack means. Queues that
-// have taken the message, of several, get a copy with each try.
+// that the channel is new to nacks as well while it has no leader, which after
+// the loss of a node, or a restart of the broker, is so for a moment. Where no
+// queue of the message refuses it is tried again until nobody waits for it. Where
+// one does, it is tried again some times if the channel is not older than settling.
+// Queues that have taken the message, of several, get a copy with each try.
 const (
 	settling  = 10 * time.Second
 	maxTries  = 4
 	nackPause = 100 * time.Millisecond // before the second try, then twice that, and so on
+	// steadyPause is the longest for the first patientTries, which take about
+	// settling; a queue that has no leader for longer is asked ever more rarely.
+	steadyPause  = time.Second
+	patientTries = 12
+	longPause    = 30 * time.Second
 )
 
 // A queue of 3.10 can fall into refusing everything on a channel; so many
@@ -35,7 +41,8 @@ type nacks struct {
 	row      int             // nacks in a row
 	since    time.Time       // the first of them
 	reopened int             // channels made anew since the last that was no nack
-	drain    time.Time       // nothing is sent, since the channel is to be closed by then
+	hop      hop
+	drain    time.Time // nothing is sent, since the channel is to be closed by then
 }
 
 // count takes in a confirmation.
@@ -67,14 +74,68 @@ func (n *nacks) again(it item, young bool) bool {
 		n.refusing[exchange] = true
 		return false
 	}
+	n.put(it)
+	return true
+}
+
+// wait puts a nacked item by that nothing refuses; the channel is to be changed
+// before the next try.
+func (n *nacks) wait(it item) {
+	it.nacked = min(it.nacked+1, 100)
+	n.hop.want(time.Now())
+	n.put(it)
+}
+
+// put puts an item by until its next try.
+func (n *nacks) put(it item) {
 	// Of several queues one may have taken it.
 	_, cc := it.p.Message.Header["CC"]
 	_, bcc := it.p.Message.Header["BCC"]
-	it.partly = exchange != "" || cc || bcc
+	it.partly = it.from.exchange != "" || cc || bcc
 	it.confirm, it.returned = nil, false
-	it.due = time.Now().Add(nackPause << (it.nacked - 1))
+	it.due = time.Now().Add(pauseAfter(int(it.nacked)))
 	n.later = append(n.later, it)
-	return true
+}
+
+// pauseAfter is the pause after so many nacks.
+func pauseAfter(nacked int) time.Duration {
+	if nacked <= patientTries {
+		return min(nackPause<<(nacked-1), steadyPause)
+	}
+	return min(steadyPause<<min(nacked-patientTries, 10), longPause)
+}
+
+// A hop is the change to another channel on the same connection. RabbitMQ notes
+// which node leads a queue when a channel first publishes to it, and where that
+// node is dead it nacks on that channel until the node is back, whoever leads.
+type hop struct {
+	wanted bool
+	untold bool      // that it is wanted for the first time in a while
+	last   time.Time // that it was wanted
+	done   int       // since it was not for a while
+	next   time.Time // the earliest time for one
+	hold   time.Time // nothing is sent until then, so that nothing is in flight
+}
+
+// holdTime is how long the others wait for a hop: what is in flight would be sent
+// twice.
+const holdTime = 250 * time.Millisecond
+
+func (h *hop) want(now time.Time) {
+	if now.Sub(h.last) > settling {
+		h.done, h.next, h.untold = 0, time.Time{}, true
+	}
+	h.wanted, h.last = true, now
+}
+
+// due reports whether it is time for one.
+func (h *hop) due(now time.Time) bool { return h.wanted && !now.Before(h.next) }
+
+// over ends one, done or not; the next comes later.
+func (h *hop) over(now time.Time) {
+	h.wanted, h.hold = false, time.Time{}
+	h.done = min(h.done+1, patientTries)
+	h.next = now.Add(pauseAfter(h.done) / 2)
 }
 
 // take returns what is due, and when the next is; zero for nothing.
@@ -94,6 +155,9 @@ func (n *nacks) take(now time.Time) (due []item, next time.Time) {
 	n.later = kept
 	return due, next
 }
+
+// open reports that there is no reason to hold back what is to be sent.
+func (n *nacks) open() bool { return n.drain.IsZero() && n.hop.hold.IsZero() }
 
 // stuck reports that the channel refuses everything.
 func (n *nacks) stuck() bool {

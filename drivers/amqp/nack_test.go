@@ -3,6 +3,7 @@ package amqp
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -43,6 +44,42 @@ func TestNackedAgain(t *testing.T) {
 	if n.again(it, true) {
 		t.Error("what its caller gave up on is tried again")
 	}
+}
+
+// TestNackWaits: what nothing refuses is tried for as long as somebody waits for it,
+// about once a second and then ever more rarely, on another channel each time.
+func TestNackWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n nacks
+		it := item{from: &publisher{exchange: "x"}, p: publishing(driver.Message{})}
+		start, tries := time.Now(), 0
+		for time.Since(start) < time.Hour {
+			n.wait(it)
+			_, next := n.take(time.Now())
+			if d := time.Until(next); d > longPause || d > steadyPause && time.Since(start) < settling/2 {
+				t.Fatalf("after %d nacks in %v the pause is %v", tries, time.Since(start), d)
+			}
+			time.Sleep(time.Until(next))
+			due, _ := n.take(time.Now())
+			if len(due) != 1 || !due[0].partly {
+				t.Fatalf("after %d nacks: %v is due", tries, due)
+			}
+			if it = due[0]; !n.hop.due(time.Now()) {
+				t.Fatalf("after %d nacks the channel is not changed", tries)
+			}
+			n.hop.over(time.Now())
+			tries++
+		}
+		if tries > 150 {
+			t.Errorf("tried %d times in an hour", tries)
+		}
+		n.wait(it)
+		n.hop.over(time.Now())
+		n.hop.want(time.Now())
+		if n.hop.due(time.Now()) {
+			t.Error("the channel is changed at every nack")
+		}
+	})
 }
 
 // TestRejectedPromptly fills queues up to their limit.

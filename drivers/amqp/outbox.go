@@ -65,7 +65,8 @@ type item struct {
 	later    *scheduled                    // whose copy it is
 	deaths   uint8                         // connections that ended on it
 	nacked   uint8                         // tries that ended in a nack
-	young    bool                          // the last of them, while its connection was
+	young    bool                          // the last of them, while its channel was
+	first    bool                          // and on the outbox's first connection
 	partly   bool                          // which may have left it in some queues
 	due      time.Time                     // of the next try, after a nack
 	confirm  *amqp091.DeferredConfirmation // nil unless in flight
@@ -206,7 +207,7 @@ func (o *outbox) filter(keep func(*item) bool) {
 // sendable reports whether an item for the exchange may be sent now.
 func (o *outbox) sendable(exchange string) bool {
 	s := o.session
-	return s != nil && o.careful == 0 && !o.solo && o.nacks.drain.IsZero() && s.known[exchange] && !s.wire.congested()
+	return s != nil && o.careful == 0 && !o.solo && o.nacks.open() && s.known[exchange] && !s.wire.congested()
 }
 
 // send writes an item on the channel and puts it in flight; false where the
@@ -249,7 +250,7 @@ func (o *outbox) pump() {
 		for len(o.queue) > 0 && o.queue[0].forsaken() {
 			o.pop()
 		}
-		if s == nil || len(o.queue) == 0 || s.wire.congested() || !o.nacks.drain.IsZero() || (o.careful > 0 || o.solo) && len(o.flight) > 0 {
+		if s == nil || len(o.queue) == 0 || s.wire.congested() || !o.nacks.open() || (o.careful > 0 || o.solo) && len(o.flight) > 0 {
 			o.mu.Unlock()
 			return
 		}

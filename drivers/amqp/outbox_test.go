@@ -90,6 +90,7 @@ func TestGivenUpIsNotRead(t *testing.T) {
 // the first.
 func TestRetriedIsUnknown(t *testing.T) {
 	c := open(t)
+	c.management = nil
 	from := &publisher{out: c.out, exchange: "x"}
 	c.refusals.declared("q", true)
 	outcome := func(it *item, acked bool) error {

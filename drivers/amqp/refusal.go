@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -10,12 +9,13 @@ import (
 	"time"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
 )
 
-// A nack that is the last word is a refusal where a queue that the message may
-// have gone to refuses what is beyond its limits. Else nothing refused it: a
-// quorum queue that the channel is new to nacks as well for as long as it has no
-// leader. What is not known of the queue is asked.
+// A nack is a refusal where a queue that the message may have gone to refuses what
+// is beyond its limits. Else nothing refused it: a quorum queue that the channel is
+// new to nacks as well for as long as it has no leader, and the message is tried
+// again. What is not known of the queue is asked.
 
 // refusals are what a connection knows of queues that refuse.
 type refusals struct {
@@ -28,6 +28,19 @@ type refusal struct {
 	yes    bool
 	silent bool      // asked, and not answered
 	until  time.Time // when it is asked again
+	// Of anyQueue, where the management API said it: which queues refuse, and what
+	// goes where.
+	queues map[string]bool
+	table  *routing.Table
+}
+
+// concerns reports whether an item may have been refused.
+func (x refusal) concerns(it *item) bool {
+	if x.table == nil {
+		return x.yes
+	}
+	names, err := x.table.Route(nil, it.from.exchange, it.key, it.p.Message.Header)
+	return err != nil || slices.ContainsFunc(names, func(name string) bool { return x.queues[name] })
 }
 
 const (
@@ -50,13 +63,19 @@ func (r *refusals) declared(queue string, refuses bool) {
 		return
 	}
 	r.put(queue, refusal{yes: true, until: time.Now().Add(declaredTime)})
+	delete(r.queues, anyQueue) // which was said without this one
 }
 
 // learned takes in an answer, unless the queue was declared meanwhile.
 func (r *refusals) learned(target string, x refusal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.queues[target].until.After(x.until) {
+	last, known := r.queues[target]
+	switch {
+	case x.silent && known && !last.silent:
+		last.until = x.until // better than nothing
+		r.put(target, last)
+	case !last.until.After(x.until):
 		r.put(target, x)
 	}
 }
@@ -74,11 +93,12 @@ func (r *refusals) put(target string, x refusal) {
 
 func (x refusal) old() bool { return time.Now().After(x.until) }
 
-// of is what is known of a target; false where it is to be asked.
-func (r *refusals) of(target string) (x refusal, known bool) {
+// of is what is known of a target; false where it is to be asked. Of anyQueue also
+// what was declared counts where guess is true: where nobody else can tell.
+func (r *refusals) of(target string, guess bool) (x refusal, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if target == anyQueue {
+	if target == anyQueue && guess {
 		for _, x := range r.queues {
 			if x.yes && !x.old() {
 				return x, true
@@ -97,15 +117,38 @@ func (c *Conn) learn(target string) {
 	x := refusal{silent: true}
 	switch {
 	case target != anyQueue:
-		k, err := c.kindOf(ctx, target)
+		k, err := c.kindFrom(ctx, target, managementTime) // the broker does not tell policies
 		x = refusal{yes: k.refuses, silent: err != nil}
 	case c.management != nil:
-		var rows []queueRow
-		err := c.management.get(ctx, &rows, "queues")
-		x = refusal{yes: slices.ContainsFunc(rows, queueRow.refuses), silent: err != nil}
+		if x = c.management.refusals(ctx); x.silent {
+			if guess, known := c.refusals.of(target, true); known {
+				x = guess
+			}
+		}
 	}
 	x.until = time.Now().Add(refusalTime)
 	c.refusals.learned(target, x)
+}
+
+// refusals is what all queues of the vhost refuse. Of which messages is asked only
+// where one does.
+func (m *management) refusals(ctx context.Context) refusal {
+	var rows []queueRow
+	if err := m.get(ctx, &rows, "queues"); err != nil {
+		return refusal{silent: true}
+	}
+	x := refusal{queues: map[string]bool{}}
+	for _, q := range rows {
+		if q.refuses() {
+			x.yes, x.queues[q.Name] = true, true
+		}
+	}
+	if x.yes {
+		if t, err := m.topology(ctx); err == nil {
+			x.table, _ = routing.NewTable(t) // nil where it has what only RabbitMQ knows
+		}
+	}
+	return x
 }
 
 // refusesBy reports that a queue with these arguments, under this policy, refuses
@@ -158,18 +201,15 @@ func (o *outbox) nacked(it *item, s *session) (known bool, err error) {
 		return true, driver.ErrRejected
 	}
 	target, refuses := it.target()
-	x, asked := o.c.refusals.of(target)
+	x, asked := o.c.refusals.of(target, o.c.management == nil)
 	it.young = time.Since(s.connected) <= settling
-	// A connection that has lost none yet rather believes that a queue refuses:
-	// other queues would get a copy with each try.
-	if o.nacks.again(*it, it.young && !(s.first && refuses && x.yes)) {
-		return false, nil
-	}
+	it.first = s.first
 	switch {
 	case !refuses:
-		return true, errNoLeader
+		o.nacks.wait(*it)
+		return false, nil
 	case asked:
-		return true, it.verdict(x)
+		return o.verdict(it, x)
 	}
 	d := doubt{*it, target}
 	d.confirm = nil
@@ -177,15 +217,24 @@ func (o *outbox) nacked(it *item, s *session) (known bool, err error) {
 	return false, nil
 }
 
-var errNoLeader = fmt.Errorf("%w: a queue did not take it, which is not known to refuse anything: it may have no leader for now", driver.ErrUnconfirmed)
-
-// verdict is what the last nack of an item means. Where nobody could tell, it is
-// that of a queue without a leader while that is likely.
-func (it *item) verdict(x refusal) error {
-	if x.yes || x.silent && !it.young {
-		return refused(*it, driver.ErrRejected)
+// verdict is what a nack of an item means, by what is known of its target; false
+// where it was put by, to be sent again.
+func (o *outbox) verdict(it *item, x refusal) (known bool, err error) {
+	switch {
+	case !x.silent && !x.concerns(it):
+		o.nacks.wait(*it)
+		return false, nil
+	case x.silent && it.young && it.nacked < patientTries && !o.nacks.refusing[it.from.exchange]:
+		// Nobody could tell, and that a queue has no leader is likely.
+		o.nacks.wait(*it)
+		return false, nil
+	case !x.silent && o.nacks.again(*it, it.young && !it.first),
+		// A connection that has lost none yet rather believes that a queue refuses:
+		// other queues would get a copy with each try.
+		x.silent && o.nacks.again(*it, o.c.management != nil):
+		return false, nil
 	}
-	return errNoLeader
+	return true, refused(*it, driver.ErrRejected)
 }
 
 // judge asks about what is in doubt and resolves it, until there is nothing.
@@ -211,8 +260,10 @@ func (o *outbox) judge() {
 			if !asked[d.target] {
 				rest = append(rest, d)
 			} else if !d.forsaken() {
-				x, _ := o.c.refusals.of(d.target)
-				judged = append(judged, failure{d.p, d.verdict(x)})
+				x, _ := o.c.refusals.of(d.target, o.c.management == nil)
+				if known, err := o.verdict(&d.item, x); known {
+					judged = append(judged, failure{d.p, err})
+				}
 			}
 		}
 		clear(o.nacks.doubts[len(rest):])
@@ -221,5 +272,6 @@ func (o *outbox) judge() {
 		for _, f := range judged {
 			f.p.Resolve(f.err)
 		}
+		signal(o.wake) // some may be sent again
 	}
 }

@@ -136,21 +136,47 @@ func TestNackWithoutLeader(t *testing.T) {
 			t.Errorf("%q, %q, %q: nothing was nacked", exchange, m.Key, queue)
 		}
 	}
+	// tried is a message that is sent again for as long as that lasts.
+	tried := func(c *Conn, exchange, queue string, m driver.Message) {
+		t.Helper()
+		p, err := c.Publisher(ctxOf(t), driver.PublisherConfig{Exchange: exchange, Queue: queue})
+		check(t, err)
+		if queue != "" {
+			check(t, publish(t, p, m))
+		}
+		n.Store(true)
+		defer n.Store(false)
+		before := n.acks.Load()
+		x := publishing(m)
+		p.Publish(ctxOf(t), []*driver.Publishing{x}, true)
+		until(t, "it is tried again", func() bool { return n.acks.Load() >= before+3 })
+		if x.Resolved() {
+			t.Errorf("%q, %q, %q: %v before the queue had a leader", exchange, m.Key, queue, x.Err())
+		}
+		n.Store(false)
+		if err := wait(t, x); err != nil {
+			t.Errorf("%q, %q, %q: %v", exchange, m.Key, queue, err)
+		}
+	}
 	for _, managed := range []bool{true, false} {
 		c := fresh(managed)
 		for range 2 {
 			for _, key := range []string{"q", "classic", "safe", "drops"} {
-				nacked(c, "", "", driver.Message{Key: key}, driver.ErrUnconfirmed)
+				tried(c, "", "", driver.Message{Key: key})
 			}
 			for _, key := range []string{"bounded", "quorum"} {
 				nacked(c, "", "", driver.Message{Key: key}, driver.ErrRejected)
 			}
 		}
-		nacked(c, "", "q", driver.Message{}, driver.ErrUnconfirmed)
+		tried(c, "", "q", driver.Message{})
 		nacked(c, "", "bounded", driver.Message{}, driver.ErrRejected)
 		// The levels refuse nothing.
-		nacked(c, "", "", driver.Message{Key: "bounded", Delay: time.Millisecond}, driver.ErrUnconfirmed)
-		nacked(c, "x", "", driver.Message{}, driver.ErrRejected) // a queue that refuses may be bound to it
+		tried(c, "", "", driver.Message{Key: "bounded", Delay: time.Millisecond})
+		if managed {
+			tried(c, "x", "", driver.Message{}) // nothing that refuses is bound to it
+		} else {
+			nacked(c, "x", "", driver.Message{}, driver.ErrRejected) // it may be
+		}
 	}
 	// A queue by itself, seen by its own declaration.
 	c := fresh(false)
@@ -158,14 +184,14 @@ func TestNackWithoutLeader(t *testing.T) {
 	nacked(c, "", "", driver.Message{Key: "bounded"}, driver.ErrRejected)
 	check(t, c.DeleteQueue(ctxOf(t), "bounded", driver.DeleteOptions{}))
 	declare(t, c, routing.Queue{Name: "bounded"})
-	nacked(c, "", "", driver.Message{Key: "bounded"}, driver.ErrUnconfirmed)
+	tried(c, "", "", driver.Message{Key: "bounded"})
 	// What leads from the exchange is known by the management API only.
 	check(t, c.DeleteQueue(ctxOf(t), "quorum", driver.DeleteOptions{}))
-	nacked(fresh(true), "x", "", driver.Message{}, driver.ErrUnconfirmed)
+	tried(fresh(true), "x", "", driver.Message{})
 	nacked(fresh(false), "x", "", driver.Message{}, driver.ErrRejected)
 	young := openURL(t, n.url)
 	young.management = nil
-	nacked(young, "x", "", driver.Message{}, driver.ErrUnconfirmed)
+	tried(young, "x", "", driver.Message{})
 	u, err := url.Parse(broker)
 	check(t, err)
 	manage(t, u, "/api/policies/"+u.Path[1:]+"/p", `{"pattern":"^q$","definition":{"max-length":100,"overflow":"reject-publish"},"apply-to":"queues"}`)
@@ -188,7 +214,7 @@ func TestCloseEndsDoubts(t *testing.T) {
 	check(t, err)
 	defer silent.Close()
 	c := openURL(t, n.url)
-	c.management.base = "http://" + silent.Addr().String()
+	c.management.bases = []string{"http://" + silent.Addr().String()}
 	p := publisherOf(t, c, "")
 	check(t, publish(t, p, driver.Message{Key: "q"}))
 	age(c)
@@ -214,18 +240,18 @@ func TestDeclaredRefusalEnds(t *testing.T) {
 		r.declared("q", true)
 		r.learned("q", refusal{until: time.Now().Add(refusalTime)}) // asked before it was declared
 		for _, target := range []string{"q", anyQueue} {
-			if x, known := r.of(target); !known || !x.yes {
+			if x, known := r.of(target, true); !known || !x.yes {
 				t.Errorf("%q: %+v, %v", target, x, known)
 			}
 		}
 		time.Sleep(declaredTime + 1)
 		for _, target := range []string{"q", anyQueue} {
-			if x, known := r.of(target); known {
+			if x, known := r.of(target, true); known {
 				t.Errorf("%q, when the declaration is old: %+v", target, x)
 			}
 		}
 		r.learned("q", refusal{until: time.Now().Add(refusalTime)})
-		if x, known := r.of("q"); !known || x.yes {
+		if x, known := r.of("q", true); !known || x.yes {
 			t.Errorf("asked: %+v, %v", x, known)
 		}
 		for i := range 20 {

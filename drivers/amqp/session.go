@@ -17,6 +17,7 @@ type session struct {
 	closed    chan *amqp091.Error
 	check     *channel
 	known     map[string]bool // exchanges that were there
+	hopped    bool            // it was ended for another channel
 }
 
 // maxReturns is more than one read of amqp091's 4 KiB buffer can hold.
@@ -84,10 +85,16 @@ func (o *outbox) run() {
 		case o.nacks.drain.IsZero():
 			o.nacks.drain = now.Add(drainTime)
 		}
+		hopping := s != nil && o.hopping(now, len(due) > 0)
+		untold := o.nacks.hop.untold
+		o.nacks.hop.untold = false
 		drained := len(o.flight) == 0 || now.After(o.nacks.drain)
 		o.mu.Unlock()
 		if !later.IsZero() {
 			again = time.After(later.Sub(now))
+		}
+		if untold {
+			o.c.cfg.Logger.Warn("polymq: a queue that refuses nothing did not take a message, which is sent again: the queue may have no leader for now", "scheme", "amqp")
 		}
 		if judge && o.c.begin() == nil { // else they are about to be resolved
 			o.mu.Lock()
@@ -110,6 +117,10 @@ func (o *outbox) run() {
 			}
 			continue
 		}
+		if hopping {
+			again = time.After(nackPause / 10)
+			continue
+		}
 		if s == nil && next != nil {
 			if err := next.open(); err != nil {
 				if !next.conn.IsClosed() {
@@ -121,7 +132,7 @@ func (o *outbox) run() {
 			closed = next.closed
 			o.mu.Lock()
 			o.session = next
-			o.nacks.row, o.nacks.drain = 0, time.Time{}
+			o.nacks.row, o.nacks.drain, o.nacks.hop.hold = 0, time.Time{}, time.Time{}
 			delayed := o.delayed()
 			o.mu.Unlock()
 			for _, s := range delayed {
@@ -134,4 +145,31 @@ func (o *outbox) run() {
 			again = time.After(end.Sub(now))
 		}
 	}
+}
+
+// hopping ends the channel where a hop is due and nothing is in flight, and reports
+// whether the outbox waits for that; due says that something is to be tried again.
+// The caller holds the mutex.
+func (o *outbox) hopping(now time.Time, due bool) bool {
+	h, s := &o.nacks.hop, o.session
+	switch {
+	case h.hold.IsZero():
+		if !due || !h.due(now) || o.careful > 0 || o.solo || s.ch.IsClosed() {
+			return false
+		}
+		h.hold = now.Add(holdTime)
+	case now.After(h.hold) && len(o.flight) > 0:
+		h.over(now) // too much would be sent twice
+		return false
+	}
+	if len(o.flight) > 0 {
+		return true
+	}
+	if !s.hopped {
+		s.hopped = true
+		h.over(now)
+		h.hold = now.Add(time.Minute) // until there is the next channel
+		o.c.tasks.Go(func() { s.ch.Close() })
+	}
+	return true
 }

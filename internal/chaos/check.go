@@ -11,6 +11,7 @@ const slack = 4 * time.Second
 // A finding is what the checks counted.
 type finding struct {
 	confirmed, rejected, unknown int
+	open                         int // of clients that were killed, or told to end
 	duplicates                   int // deliveries after one that was settled with success
 	ordered, held, attempts      int // how often each check could say something
 }
@@ -32,8 +33,10 @@ func (r *record) check() finding {
 			if qs := routes(m.key); len(qs) == 1 && len(r.deliveries[qs[0]][m.id]) > 0 {
 				r.violation("refused, and delivered all the same: %s", m.id)
 			}
-		case unknown, unsent, "":
+		case unknown:
 			f.unknown++
+		case unsent, "":
+			f.open++
 		default:
 			r.violation("the outcome of %s is %s", m.id, m.outcome)
 		}

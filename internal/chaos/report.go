@@ -68,7 +68,7 @@ func (r *run) report() *Report {
 		fmt.Sprintf("%s: confirmed=%d lost=%d duplicates=%d faults=%d resume_p50=%v resume_max=%v%s", r.Name, found.confirmed, lost, found.duplicates, faults, round(p50), round(longest), over),
 		fmt.Sprintf("%s: faults: %s", r.Name, strings.Join(kinds, " ")),
 		fmt.Sprintf("%s: worst resumption after: %s", r.Name, strings.Join(after, " ")),
-		fmt.Sprintf("%s: refused=%d unknown=%d; checked: order of %d, attempts of %d, holds of %d", r.Name, found.rejected, found.unknown, found.ordered, found.attempts, found.held),
+		fmt.Sprintf("%s: refused=%d unknown=%d, of ended clients open=%d; checked: order of %d, attempts of %d, holds of %d", r.Name, found.rejected, found.unknown, found.open, found.ordered, found.attempts, found.held),
 	}
 	if found.ordered == 0 {
 		r.record.violation("no two messages could show their order")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // rabbitCluster is three nodes. All names of theirs are addresses, so a port
@@ -39,7 +40,11 @@ func (rabbitCluster) joined(ctx context.Context, p *peers) error {
 }
 
 func (rabbitCluster) clusterURL(p *peers) string {
-	return fmt.Sprintf("amqp://polymq:%s@%s/%%2F?management=http://%s", p.nodes[0].password, addresses(p.nodes), p.nodes[0].address(managementPort))
+	var managements []string
+	for _, s := range p.nodes {
+		managements = append(managements, s.address(managementPort))
+	}
+	return fmt.Sprintf("amqp://polymq:%s@%s/%%2F?management=http://%s", p.nodes[0].password, addresses(p.nodes), strings.Join(managements, ","))
 }
 
 func (rabbitCluster) leads(ctx context.Context, p *peers) ([]int, error) {
