@@ -95,4 +95,12 @@
 //   - The package documentation says how many goroutines a connection, a
 //     publisher and a subscriber have. The number does not depend on the number
 //     of messages.
+//
+// # Wrapping a driver
+//
+// A driver that wraps another hands on what that one may implement beside: of a
+// Conn [Checker], [Viewer] and [Restored], of a Subscriber [Drainer]. It may put
+// another message into a Publishing before it passes it on. It leaves deliveries
+// as they are and hands out copies, since the inner driver may store what it has
+// delivered again, as a dead letter.
 package driver

@@ -25,6 +25,12 @@ func (c *conn) Features() driver.Features {
 	return f
 }
 
+// Restores is what an inner driver may say beside (driver.Restored).
+func (c *conn) Restores(queue string) bool {
+	r, ok := c.Conn.(driver.Restored)
+	return ok && r.Restores(queue)
+}
+
 func (c *conn) Publisher(ctx context.Context, cfg driver.PublisherConfig) (driver.Publisher, error) {
 	p, err := c.Conn.Publisher(ctx, cfg)
 	if err != nil {
