@@ -57,10 +57,13 @@ func TestChaos(t *testing.T) {
 		Duration: time.Duration(number(t, "CHAOS_SECONDS", seconds)) * time.Second,
 		Seed:     number(t, "CHAOS_SEED", rand.Uint64N(1<<32)),
 	}
-	for _, b := range Backends {
-		if selected != nil && !slices.Contains(selected, b.Name) {
-			continue
+	if len(selected) == 0 {
+		for _, b := range Backends {
+			selected = append(selected, b.Name)
 		}
+	}
+	for _, name := range selected {
+		b := Backends[slices.IndexFunc(Backends, func(b Backend) bool { return b.Name == name })]
 		t.Run(b.Name, func(t *testing.T) {
 			fmt.Printf("%s: seed %d\n", b.Name, o.Seed)
 			tell(t, b.Run(t, o))
