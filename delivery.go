@@ -14,9 +14,9 @@ import (
 // however long that takes; if the process dies, or the subscriber is closed,
 // the message comes again. Its methods are safe for concurrent use.
 //
-// What Header and Body hold must not be changed in place before that, since a
-// driver may store the message again for a Nack with a delay. The fields of
-// Message may be set.
+// What Header and Body hold must not be changed in place, also not after the
+// settlement: a driver may be storing the message again, for a Nack with a delay
+// or as a dead letter. The fields of Message may be set.
 //
 // A settlement that failed because ctx ended, or for another reason than
 // ErrLost or ErrClosed, did not take place and can be tried again. Settle with
