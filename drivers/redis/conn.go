@@ -204,7 +204,10 @@ func (s *store) retry(ctx context.Context, key string, f func(*node) (any, error
 		default:
 			s.servers.hurry()
 		}
-		last = err
+		// A try that ctx's deadline cut short says less than the one before.
+		if last == nil || !errors.Is(endedBy(ctx, err), context.DeadlineExceeded) {
+			last = err
+		}
 		select {
 		case <-time.After(pause(try)):
 		case <-ctx.Done():
