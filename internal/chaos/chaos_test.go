@@ -39,7 +39,8 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestChaos is the fault run, on one backend after another.
+// TestChaos is the fault run, on one backend after another: on the single brokers,
+// and with CHAOS_SECONDS on the clusters too.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: the fault run is left out")
@@ -59,7 +60,11 @@ func TestChaos(t *testing.T) {
 	}
 	if len(selected) == 0 {
 		for _, b := range Backends {
-			selected = append(selected, b.Name)
+			// A cluster takes minutes, and a broker of it may not start again after
+			// what was done to it: make test is not the place to find that out.
+			if !b.cluster || os.Getenv("CHAOS_SECONDS") != "" {
+				selected = append(selected, b.Name)
+			}
 		}
 	}
 	for _, name := range selected {

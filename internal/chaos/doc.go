@@ -5,7 +5,7 @@
 //	make chaos CHAOS='amqp nats-cluster'         # these
 //	make chaos CHAOS_SECONDS=600 CHAOS_SEED=17   # longer; what the seed 17 draws
 //
-// make test has a run of 20 s on each. The kinds of faults come in an order that the
+// make test has a run of 20 s on each single broker. The kinds of faults come in an order that the
 // seed draws, each once, and then any of them until the time is over, so that a run
 // takes longer than that where brokers take long to start. The seed repeats what is
 // done, not how it falls together with what the processes are at.
