@@ -10,7 +10,7 @@ CHAOS_SECONDS ?= 60
 # Modules with requirements of their own, tested all the same.
 NESTED := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod))
 # Packages whose tests count allocations, to which the race detector adds its own.
-COUNTED := . ./routing ./driver/emulate ./drivers/mem ./drivers/redis
+COUNTED := . ./routing ./driver/emulate ./drivers/mem ./internal/acceptance
 WITH_BROKERS := go run ./internal/testbroker/cmd/brokers
 
 .PHONY: help

@@ -2,7 +2,6 @@ package polymq_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -438,65 +437,4 @@ func TestHooksAreNotToldOfRedrive(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.want(t)
-}
-
-// What hooks cost: nothing where there are none, and without allocating where
-// they only look. Receive's is the slice of its deliveries.
-func TestHooksAllocate(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	look := &polymq.Hooks{
-		PublishBegin: func(ctx context.Context, _ polymq.PublishEvent) context.Context { return ctx },
-		PublishEnd:   func(context.Context, polymq.PublishEvent) {},
-		Receive:      func(context.Context, polymq.ReceiveEvent) {},
-		Settle:       func(context.Context, polymq.SettleEvent) {},
-		Release:      func(polymq.ReleaseEvent) {},
-	}
-	for _, c := range []struct {
-		name                    string
-		observers               []polymq.Observer
-		publish, async, receive float64
-	}{
-		{"off", nil, 0, 1, 1},
-		{"nobody looks", []polymq.Observer{&polymq.Hooks{}, (*polymq.Hooks)(nil)}, 0, 1, 1},
-		{"on", []polymq.Observer{look}, 0, 4, 2},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			f := newFake()
-			p, s := observedPublisher(t, f, c.observers...), observedSubscriber(t, f, nil, c.observers...)
-			ctx, m := context.Background(), &polymq.Message{ID: "1", Key: "k", Body: []byte("body")}
-			hundred := slices.Repeat([]*polymq.Message{m}, 100)
-			held := &driver.Delivery{Message: driver.Message{ID: "1"}, Queue: "q"}
-			for _, x := range []struct {
-				what string
-				want float64
-				do   func() error
-			}{
-				{"Publish", c.publish, func() error { return p.Publish(ctx, m) }},
-				{"Publish of 100", c.publish, func() error { return p.Publish(ctx, hundred...) }},
-				{"PublishAsync", c.async, func() error {
-					_, err := p.PublishAsync(ctx, m)
-					return err
-				}},
-				{"Receive and Ack", c.receive, func() error {
-					f.queue <- held
-					d, err := s.Receive(ctx)
-					if err != nil {
-						return err
-					}
-					return d.Ack(ctx)
-				}},
-			} {
-				var err error
-				n := testing.AllocsPerRun(200, func() { err = errors.Join(err, x.do()) })
-				if err != nil {
-					t.Fatal(err)
-				}
-				if n != x.want {
-					t.Errorf("%s: %v allocations, want %v", x.what, n, x.want)
-				}
-			}
-		})
-	}
 }

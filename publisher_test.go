@@ -275,30 +275,6 @@ func TestPublisherClose(t *testing.T) {
 	})
 }
 
-func TestPublishSpares(t *testing.T) {
-	f := newFake()
-	p := publisher(t, f, nil)
-	header, body := polymq.Header{"a": "b", "n": int64(1)}, []byte("body")
-	ctx := t.Context()
-	// The memory of IDs is got for 39 at once, which AllocsPerRun rounds down.
-	one := testing.AllocsPerRun(200, func() {
-		if err := p.Publish(ctx, &polymq.Message{Key: "k", Header: header, Body: body}); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if one > 0 && !raceEnabled {
-		t.Errorf("Publish of one message allocates %v times, want never: not even the message leaves the caller's stack", one)
-	}
-	async := testing.AllocsPerRun(200, func() {
-		if _, err := p.PublishAsync(ctx, &polymq.Message{Key: "k", Header: header, Body: body}); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if async > 1 && !raceEnabled {
-		t.Errorf("PublishAsync allocates %v times, want the receipt", async)
-	}
-}
-
 // TestIDsDiffer: those that lie in the same memory too.
 func TestIDsDiffer(t *testing.T) {
 	f := newFake()

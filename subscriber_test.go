@@ -76,23 +76,6 @@ func TestReceiveBatch(t *testing.T) {
 	}
 }
 
-func TestReceiveSpares(t *testing.T) {
-	f := newFake()
-	s := subscriber(t, f, nil)
-	ctx := t.Context()
-	f.deliver("1")
-	held := <-f.queue
-	n := testing.AllocsPerRun(100, func() {
-		f.queue <- held
-		if _, err := s.Receive(ctx); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if n > 1 && !raceEnabled {
-		t.Errorf("Receive allocates %v times, want the delivery alone", n)
-	}
-}
-
 func TestDeliveries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

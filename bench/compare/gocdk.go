@@ -19,6 +19,7 @@ import (
 type viaCDK struct {
 	closers
 	topic  *pubsub.Topic
+	before func(as func(any) bool) error                                               // each is sent; may be nil
 	newSub func(ctx context.Context) (sub *pubsub.Subscription, end func(), err error) // one a round
 	empty  func(ctx context.Context) error
 }
@@ -26,7 +27,7 @@ type viaCDK struct {
 func (c *viaCDK) publish(ctx context.Context, l load, n int, body []byte) error {
 	send := func(n int) error {
 		for range n {
-			if err := c.topic.Send(ctx, &pubsub.Message{Body: body}); err != nil {
+			if err := c.topic.Send(ctx, &pubsub.Message{Body: body, BeforeSend: c.before}); err != nil {
 				return err
 			}
 		}
@@ -55,10 +56,21 @@ func (c *viaCDK) consume(ctx context.Context, each func([]byte) bool) (time.Time
 
 func (c *viaCDK) purge(ctx context.Context) error { return c.empty(ctx) }
 
+// persistent makes a message survive the broker, which the CDK's own driver
+// leaves out: what it publishes is confirmed before it is on disk.
+func persistent(as func(any) bool) error {
+	var p *amqp.Publishing
+	if !as(&p) {
+		return errors.New("the CDK does not show its message")
+	}
+	p.DeliveryMode = amqp.Persistent
+	return nil
+}
+
 // openCDKAMQP is the CDK's own driver. It publishes to an exchange, mandatory.
 func openCDKAMQP(_ context.Context, s setup) (_ contender, err error) {
 	s.queues = s.count() // always behind an exchange
-	c := &viaCDK{}
+	c := &viaCDK{before: persistent}
 	defer func() {
 		if err != nil {
 			c.close()

@@ -1,3 +1,5 @@
+//go:build !race
+
 package emulate
 
 import (
@@ -49,7 +51,7 @@ func TestAllocations(t *testing.T) {
 			}
 			p.Publish(t.Context(), batch, true)
 		})
-		if n > raceAllocations*float64(size) {
+		if n > 0 {
 			t.Errorf("%v allocations for a batch of %d, want none", n, size)
 		}
 	}
@@ -66,7 +68,7 @@ func TestAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if n > raceAllocations {
+	if n > 0 {
 		t.Errorf("%v allocations to receive and acknowledge, want none", n)
 	}
 }

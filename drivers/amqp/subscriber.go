@@ -231,7 +231,7 @@ func (s *subscriber) settle(in *delivery, o driver.Outcome) error {
 	switch o {
 	case driver.Ack:
 		l.acks.ack(in.tag)
-		if 2*l.acks.pending >= s.prefetch || l.acks.held == 0 {
+		if 2*l.acks.pending >= s.prefetch {
 			err = l.acks.flush()
 		} else if !s.armed {
 			s.armed = true

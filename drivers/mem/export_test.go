@@ -14,6 +14,3 @@ func WriteNewer(name string) error {
 	}
 	return nil
 }
-
-// RaceAllocations is what the race detector adds to a message's allocations.
-const RaceAllocations = raceAllocations

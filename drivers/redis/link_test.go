@@ -20,6 +20,8 @@ type links struct {
 	mu  sync.Mutex
 	all map[string]*testbroker.Link // by the address it leads to
 	do  func(*testbroker.Link)      // to those that are made later; nil: nothing
+
+	ended bool // the test; a client may still be dialing
 }
 
 var linked struct {
@@ -30,6 +32,11 @@ var linked struct {
 // newLinks returns a URL that openLinked takes.
 func newLinks(t testing.TB, url string) (*links, string) {
 	l := &links{t: t, all: map[string]*testbroker.Link{}}
+	t.Cleanup(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.ended = true
+	})
 	linked.Lock()
 	defer linked.Unlock()
 	linked.all = append(linked.all, l)
@@ -75,6 +82,9 @@ func (l *links) to(addr string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	link := l.all[addr]
+	if link == nil && l.ended {
+		return addr
+	}
 	if link == nil {
 		link = testbroker.Proxy(l.t, "redis://"+addr)
 		l.all[addr] = link

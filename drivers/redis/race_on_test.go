@@ -1,6 +1,0 @@
-//go:build race
-
-package redis
-
-// The race detector allocates, so counts of allocations say nothing under it.
-const raceEnabled = true

@@ -1,5 +1,0 @@
-//go:build !race
-
-package polymq_test
-
-const raceEnabled = false
