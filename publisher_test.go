@@ -310,6 +310,15 @@ func TestIDsDiffer(t *testing.T) {
 			t.Errorf("ID %q", id)
 		}
 	}
+	for at := range 26 { // none of the 32 letters is rare at any place
+		letters := map[byte]int{}
+		for id := range seen {
+			letters[id[at]]++
+		}
+		if len(letters) < 28 {
+			t.Errorf("%d different letters at %d", len(letters), at)
+		}
+	}
 }
 
 func TestConcurrentPublish(t *testing.T) {
