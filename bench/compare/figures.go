@@ -100,7 +100,11 @@ func judge(c Cell) string {
 		if !e.peer() {
 			continue
 		}
-		if behind := e.Ours.Median < 1; behind != lower(c.Op) {
+		behind := e.Ours.Median < 1-noise
+		if lower(c.Op) {
+			behind = e.Ours.Median > 1+noise
+		}
+		if behind {
 			faults = append(faults, "BEHIND "+e.Name)
 		}
 	}
