@@ -85,6 +85,9 @@
 // A message on which the broker ends the connection is tried alone; after three
 // connections it is given up as ErrUnconfirmed, and the others go on.
 //
+// A reply to amq.rabbitmq.reply-to (direct reply-to) is confirmed when the broker
+// has it: whether the caller is still there RabbitMQ does not tell.
+//
 // # Queues
 //
 // All fields of routing.Queue are RabbitMQ's own arguments and flags. Where Type
@@ -149,6 +152,12 @@
 //
 // Quorum queues know no conditional deletion: IfUnused and IfEmpty are looked
 // up first, and what arrives between the look and the deletion is deleted.
+//
+// Other programs can publish headers that amqp091 does not read: tables and lists
+// more than 32 deep or of more than 8192 elements. It ends the connection on them.
+// From then on this Conn takes such fields out, with an Error log, and the header
+// x-unread names them: the message comes without them, and holds up nothing.
+// Rejected, it is a dead letter with all that it had.
 //
 // # Delays
 //

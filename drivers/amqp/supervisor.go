@@ -24,6 +24,7 @@ type link struct {
 	// Of the link's goroutine.
 	next  int // the host to try first
 	pause pause
+	sifts bool // a message that amqp091 does not read has ended the connection
 
 	mu      sync.Mutex
 	conn    *amqp091.Connection // nil while down
@@ -45,6 +46,9 @@ func (l *link) open(ctx context.Context) error {
 		var w *wire
 		conn, p, err := l.c.settings.dial(ctx, addr, l.role, func(made *wire) {
 			w = made
+			if l.sifts {
+				made.sieve = newSieve(made.Conn)
+			}
 			if l.prepare != nil {
 				l.prepare(made)
 			}
@@ -109,6 +113,7 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 			cause = errors.New("connection closed")
 			if e != nil {
 				cause = e
+				l.sift(e)
 			}
 		}
 	}
@@ -128,6 +133,16 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 		l.c.cfg.Logger.Info("polymq: connection is back", "scheme", "amqp", "role", l.role)
 		l.c.report(nil)
 	}
+}
+
+// sift has the next connections read through a sieve where this one ended on what
+// amqp091 does not read: it would come again.
+func (l *link) sift(e *amqp091.Error) {
+	if l.sifts || e.Server || e.Reason != amqp091.ErrSyntax.Error() {
+		return
+	}
+	l.sifts = true
+	l.c.cfg.Logger.Error("polymq: another program's message has headers that AMQP clients do not read; from now on it comes without them, and "+headerUnread+" names them", "scheme", "amqp", "role", l.role)
 }
 
 // keepOpening opens the connection, however long that takes; false after Close.

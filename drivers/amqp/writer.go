@@ -24,6 +24,8 @@ type wire struct {
 	onRead func()
 	// onRoom runs when a full buffer has drained.
 	onRoom func()
+	// sieve, when set before the first Read, is what Read reads from.
+	sieve *sieve
 
 	kick chan struct{} // cap 1
 	done chan struct{} // closed when the sender has ended
@@ -45,6 +47,9 @@ func newWire(c net.Conn) *wire {
 func (w *wire) Read(b []byte) (int, error) {
 	if w.onRead != nil {
 		w.onRead()
+	}
+	if w.sieve != nil {
+		return w.sieve.Read(b)
 	}
 	return w.Conn.Read(b)
 }
