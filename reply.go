@@ -18,6 +18,7 @@ const maxErrorText = 4 << 10
 
 // RemoteError is the error that the other side replied with.
 type RemoteError struct {
+	// Text is the error's, cut off after 4 KiB.
 	Text string
 	// Reply is the whole reply: its header and body may say more.
 	Reply *Message
@@ -30,8 +31,8 @@ func (e *RemoteError) Error() string { return "the other side replied with an er
 // CorrelationID of the answer are set, the latter to the delivery's, or to its ID
 // where it has none; m is not changed. It does not settle the delivery.
 //
-// ErrUnroutable means that the caller is gone, ErrInvalid that the delivery has
-// no ReplyTo. All replies of a Conn go through one publisher, which is made when
+// ErrUnroutable means that the caller is gone (of RabbitMQ's direct reply-to that is
+// not known), ErrInvalid that the delivery has no ReplyTo. All replies of a Conn go through one publisher, which is made when
 // it is first needed.
 func (d *Delivery) Reply(ctx context.Context, m *Message) error {
 	return d.wrap("reply", d.reply(ctx, m))

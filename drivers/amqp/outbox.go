@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,6 +211,11 @@ func (o *outbox) sendable(exchange string) bool {
 	return s != nil && o.careful == 0 && !o.solo && o.nacks.open() && s.known[exchange] && !s.wire.congested()
 }
 
+// directReply begins the key of a reply to a caller without a queue (RabbitMQ's
+// direct reply-to): the broker hands it over, and returns it all the same where it
+// is mandatory.
+const directReply = "amq.rabbitmq.reply-to."
+
 // send writes an item on the channel and puts it in flight; false where the
 // channel has ended, an error where the item cannot be sent at all. The caller
 // holds the mutex.
@@ -226,7 +232,8 @@ func (o *outbox) send(it *item) (sent bool, err error) {
 		}
 		p.Headers[headerReturn] = it.mark
 	}
-	confirm, err := s.ch.PublishWithDeferredConfirm(it.from.exchange, it.key, !it.from.drop, false, p)
+	mandatory := !it.from.drop && (it.from.exchange != "" || !strings.HasPrefix(it.key, directReply))
+	confirm, err := s.ch.PublishWithDeferredConfirm(it.from.exchange, it.key, mandatory, false, p)
 	if err != nil {
 		if s.ch.IsClosed() || s.conn.IsClosed() || lost(err) && !errors.Is(err, amqp091.ErrFieldType) {
 			return false, nil
