@@ -89,9 +89,10 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestQueueRows has a fault for each row about what queues can do.
+// TestQueueRows has a fault for each row about what queues can do, and for the kind
+// of exchanges that a broker may lack.
 func TestQueueRows(t *testing.T) {
-	for _, r := range slices.Concat(expiryRows, limitRows, priorityRows, activeRows, temporaryRows, delayRows, redriveRows, pauseRows) {
+	for _, r := range slices.Concat(hashRows, expiryRows, limitRows, priorityRows, activeRows, temporaryRows, delayRows, redriveRows, pauseRows) {
 		if !slices.ContainsFunc(faulty.Faults(), func(f faulty.Fault) bool { return f.Promise == r.promise && f.Row == r.name }) {
 			t.Errorf("no fault is there for %s to catch", r.fullName())
 		}

@@ -40,7 +40,7 @@ var promises = []promise{
 // rows is the suite, by promise.
 var rows = func() []row {
 	all := slices.Concat(
-		publishRows, unroutableRows, orderRows, topologyRows, inForceRows, nameRows, routingRows,
+		publishRows, unroutableRows, orderRows, topologyRows, inForceRows, nameRows, routingRows, hashRows,
 		consumeRows, holdRows, runRows, settleRows, deadLetterRows, recoveryRows, lifecycleRows, errorRows,
 		expiryRows, limitRows, priorityRows, activeRows, temporaryRows, delayRows, redriveRows, pauseRows)
 	slices.SortStableFunc(all, func(a, b row) int { return a.promise - b.promise })

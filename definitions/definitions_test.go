@@ -52,6 +52,9 @@ func management(t *testing.T, at, method string, body []byte) []byte {
 	return data
 }
 
+// hashing is the number of the exchange that is a plugin's.
+const hashing = 19
+
 // settle makes the fifty exchanges and queues of a RabbitMQ that has been used
 // for years, by many programs, with its own client.
 func settle(t *testing.T, at string) {
@@ -78,7 +81,11 @@ func settle(t *testing.T, at string) {
 		if i%5 == 1 {
 			args = amqp091.Table{"alternate-exchange": fmt.Sprint("exchange ", i-1)}
 		}
-		check(ch.ExchangeDeclare(fmt.Sprint("exchange ", i), kinds[i%4], i%7 != 3, false, false, false, args))
+		kind := kinds[i%4]
+		if i == hashing {
+			kind, args = string(routing.ConsistentHash), amqp091.Table{"hash-header": "customer"}
+		}
+		check(ch.ExchangeDeclare(fmt.Sprint("exchange ", i), kind, i%7 != 3, false, false, false, args))
 	}
 	type args = amqp091.Table
 	forms := []struct {
@@ -111,7 +118,11 @@ func settle(t *testing.T, at string) {
 		case 5:
 			match = args{"x-match": "all-with-x", "x-tag": "t", "ratio": 1.5, "whole": 2.0, "yes": true}
 		}
-		check(ch.QueueBind(fmt.Sprint("queue/", i%30, " ä"), []string{"", "a.b", "a.*.#", "key <&>"}[i%4], fmt.Sprint("exchange ", i%20), false, match))
+		key := []string{"", "a.b", "a.*.#", "key <&>"}[i%4]
+		if i%20 == hashing {
+			key, match = fmt.Sprint(1+i/20), nil // its weight
+		}
+		check(ch.QueueBind(fmt.Sprint("queue/", i%30, " ä"), key, fmt.Sprint("exchange ", i%20), false, match))
 	}
 	check(ch.ExchangeBind("exchange 7", "up", "exchange 2", false, nil))
 	check(ch.ExchangeBind("exchange 0", "loop", "exchange 0", false, nil))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -221,6 +222,19 @@ var topologyFaults = []Fault{
 	{Name: "does not bind exchanges", Promise: 12, declare: declaring(func(t *routing.Topology) {
 		t.Bindings = slices.DeleteFunc(t.Bindings, func(b routing.Binding) bool { return b.ToExchange != "" })
 	})},
+	{Name: "takes a consistent hash for a fanout", Promise: 12, Row: "consistent-hash", declare: declaring(func(t *routing.Topology) {
+		for i := range t.Exchanges {
+			t.Exchanges[i].Kind = routing.Fanout
+		}
+	})},
+	{Name: "ignores weights", Promise: 12, Row: "consistent-hash", declare: declaring(bindings(func(b *routing.Binding) { b.Key = "1" }))},
+	{Name: "deals in turn", Promise: 12, Row: "consistent-hash", publish: func(ctx context.Context, p *publisher, batch []*driver.Publishing, wait bool) {
+		p.each(ctx, batch, wait, func(m *driver.Message, _ *string) {
+			if p.cfg.Exchange != "" {
+				m.Key += strconv.FormatInt(p.count.Add(1), 10)
+			}
+		})
+	}},
 }
 
 func folded(name string) string { return strings.ReplaceAll(name, ".", "_") }
