@@ -14,22 +14,79 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// A test as users write it: in memory here, on a broker with POLYMQ_TEST_URL.
-func TestExample(t *testing.T) {
-	t.Setenv(polymqtest.Env, "") // what it asserts below is exact in memory
-	polymqtest.Run(t, func(t *testing.T, b *polymqtest.Broker) {
-		conn := b.Open(nil)
-		b.Declare(conn, routing.Topology{
-			Queues:   []routing.Queue{{Name: "mail", MaxAttempts: 3, DeadLetterExchange: "amq.fanout"}, {Name: "mail.dead"}},
-			Bindings: []routing.Binding{{Exchange: "amq.fanout", Queue: "mail.dead"}},
-		})
-		serve(t, conn, "mail", &polymq.SubscriberOptions{Backoff: polymq.Exponential(time.Minute, time.Hour)},
-			func(context.Context, *polymq.Delivery) error { return errors.New("the mail server is down") })
-		ok(t, publisher(t, conn, "").Publish(t.Context(), &polymq.Message{Key: "mail"}))
+// A test as users write it: in memory here, on a broker with POLYMQ_TEST_URL. Three
+// attempts, minutes apart, pass at once.
+func ExampleRun() {
+	TestMail := func(t *testing.T) {
+		polymqtest.Run(t, func(t *testing.T, b *polymqtest.Broker) {
+			conn := b.Open(nil)
+			b.Declare(conn, routing.Topology{
+				Queues:   []routing.Queue{{Name: "mail", MaxAttempts: 3, DeadLetterExchange: "amq.fanout"}, {Name: "mail.dead"}},
+				Bindings: []routing.Binding{{Exchange: "amq.fanout", Queue: "mail.dead"}},
+			})
+			serve(t, conn, "mail", &polymq.SubscriberOptions{Backoff: polymq.Exponential(time.Minute, time.Hour)},
+				func(context.Context, *polymq.Delivery) error { return errors.New("the mail server is down") })
+			ok(t, publisher(t, conn, "").Publish(t.Context(), &polymq.Message{ID: "7", Key: "mail"}))
 
-		b.Settled(conn, "mail.dead") // minutes of backoff pass at once
-		wantReady(t, conn, "mail.dead", 1)
-	})
+			b.Settled(conn, "mail.dead") // all is done, or came to rest there
+			for _, s := range b.Recorder().Settlements("mail") {
+				fmt.Println("mail", s.ID, "attempt", s.Attempt, s.Outcome)
+			}
+			wantReady(t, conn, "mail.dead", 1)
+		})
+	}
+	example(TestMail) // go test calls it where it stands in a file *_test.go
+	// Output:
+	// mail 7 attempt 1 nack
+	// mail 7 attempt 2 nack
+	// mail 7 attempt 3 nack
+}
+
+// The first acknowledgement is lost on its way: the message comes again, and the
+// handler must bear that.
+func ExampleBroker_Inject() {
+	TestBilledOnce := func(t *testing.T) {
+		polymqtest.Run(t, func(t *testing.T, b *polymqtest.Broker) {
+			conn := b.Open(nil)
+			b.Declare(conn, routing.Topology{Queues: []routing.Queue{{Name: "billing"}}})
+			b.Inject(func(s polymqtest.Step) polymqtest.Fault {
+				return polymqtest.Fault{Drop: s.Op == polymqtest.Settle && s.N == 1}
+			})
+			billed := map[string]bool{}
+			serve(t, conn, "billing", nil, func(_ context.Context, d *polymq.Delivery) error {
+				fmt.Println("attempt", d.Attempt, "billed before:", billed[d.ID])
+				billed[d.ID] = true
+				return nil
+			})
+			ok(t, publisher(t, conn, "").Publish(t.Context(), &polymq.Message{ID: "7", Key: "billing"}))
+			b.Settled(conn)
+		})
+	}
+	example(TestBilledOnce)
+	// Output:
+	// attempt 1 billed before: false
+	// attempt 2 billed before: true
+}
+
+// An hour passes at once, with all that falls due in it.
+func ExampleBroker_Advance() {
+	TestReminder := func(t *testing.T) {
+		polymqtest.Run(t, func(t *testing.T, b *polymqtest.Broker) {
+			conn := b.Open(nil)
+			b.Declare(conn, routing.Topology{Queues: []routing.Queue{{Name: "reminders"}}})
+			ok(t, publisher(t, conn, "").Publish(t.Context(), &polymq.Message{Key: "reminders", Delay: time.Hour}))
+			for range 2 {
+				info, err := conn.Inspect(t.Context(), "reminders")
+				ok(t, err)
+				fmt.Println(info.Ready, "due")
+				b.Advance(time.Hour)
+			}
+		})
+	}
+	example(TestReminder)
+	// Output:
+	// 0 due
+	// 1 due
 }
 
 // A recorder on a connection of one's own.

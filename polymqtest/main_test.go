@@ -3,6 +3,7 @@ package polymqtest_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"testing"
 	"time"
 
@@ -29,6 +30,22 @@ func onEach(t *testing.T, f func(t *testing.T, b *polymqtest.Broker)) {
 			polymqtest.Run(t, f)
 		})
 	}
+}
+
+// example runs a test in memory inside of an Example, once and without lines of its
+// own in the output.
+func example(test func(t *testing.T)) {
+	for name, value := range map[string]string{"test.v": "false", "test.count": "1"} {
+		f := flag.Lookup(name)
+		was := f.Value.String()
+		must(f.Value.Set(value))
+		defer func() { must(f.Value.Set(was)) }()
+	}
+	all := func(string, string) (bool, error) { return true, nil }
+	testing.RunTests(all, []testing.InternalTest{{Name: "example", F: func(t *testing.T) {
+		t.Setenv(polymqtest.Env, "")
+		test(t)
+	}}})
 }
 
 // inMemory runs f in memory.
@@ -104,3 +121,9 @@ func is(t *testing.T, err, target error) {
 }
 
 var atOnce = &polymq.SubscriberOptions{Backoff: func(int) time.Duration { return 0 }, Concurrency: 4}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -146,7 +146,7 @@ func (y *delays) serve(failed *int) error {
 		now := y.c.store.Now()
 		for _, d := range buf[:n] {
 			if rest := due(d.Tag.(*Delivery)).Sub(now); rest > 0 {
-				rest = min(rest.Truncate(time.Millisecond)+time.Millisecond, longestWait)
+				rest = min((rest + time.Millisecond - 1).Truncate(time.Millisecond), longestWait) // rounded up
 				if err := s.Settle(y.ctx, d, driver.Nack, rest); err != nil && !errors.Is(err, driver.ErrLost) {
 					return err
 				}
