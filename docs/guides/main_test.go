@@ -93,6 +93,7 @@ var (
 	link    = regexp.MustCompile(`\]\(([^)#:]+)`)
 	// Where code stands that is not in the page's own test.
 	elsewhere = map[string][]string{
+		"configuration":    {"../../config/example_test.go"},
 		"observability":    {"../../otelpolymq/example_test.go"},
 		"writing-a-driver": {"../../examples/driver/sealed/open.go", "../../examples/driver/sealed/conn.go", "../../examples/driver/sealed/conformance_test.go"},
 		"from-watermill":   {"before/watermill_test.go"},
