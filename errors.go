@@ -77,8 +77,8 @@ type Failure struct {
 // not confirmed, in the order of the arguments. A message without a failure is
 // confirmed. errors.Is and errors.As look into all of them.
 type PublishError struct {
-	Scheme   string // of the URL; "" with NewConn
-	Exchange string
+	Scheme   string    // of the URL; "" with NewConn
+	Exchange string    // that was published to; "" is the default exchange
 	Failures []Failure // never empty
 }
 

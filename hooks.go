@@ -153,7 +153,7 @@ type Outcome = driver.Outcome
 
 // The outcomes.
 const (
-	OutcomeAck    = driver.Ack
-	OutcomeNack   = driver.Nack
-	OutcomeReject = driver.Reject
+	OutcomeAck    = driver.Ack    // the work is done
+	OutcomeNack   = driver.Nack   // back to its queue
+	OutcomeReject = driver.Reject // given up: a dead letter, or dropped
 )

@@ -168,8 +168,8 @@ type Publisher interface {
 
 // SubscriberConfig says what a subscriber consumes.
 type SubscriberConfig struct {
-	Queue    string
-	Prefetch int // at most so many unsettled messages are held; at least 1
+	Queue    string // that is consumed
+	Prefetch int    // at most so many unsettled messages are held; at least 1
 }
 
 // Subscriber takes messages from one queue. It is safe for concurrent use.

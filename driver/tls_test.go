@@ -16,7 +16,8 @@ import (
 )
 
 // shake connects a client to a server that wants a certificate of ca, and is
-// who the client said it is.
+// who the client said it is. It must have asked for the name that it checks (SNI),
+// without which a proxy does not know where to.
 func shake(t *testing.T, client *tls.Config, server, ca *testcert.Certificate) (string, error) {
 	t.Helper()
 	clients := x509.NewCertPool()
@@ -34,7 +35,13 @@ func shake(t *testing.T, client *tls.Config, server, ca *testcert.Certificate) (
 			return
 		}
 		defer conn.Close()
-		s := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{server.Pair()}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients})
+		s := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{server.Pair()}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients,
+			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				if hello.ServerName != client.ServerName {
+					t.Errorf("the client asked for the server %q, want %q", hello.ServerName, client.ServerName)
+				}
+				return nil, nil
+			}})
 		if s.Handshake() == nil {
 			seen <- s.ConnectionState().PeerCertificates[0]
 		}

@@ -20,9 +20,9 @@ import (
 // and ends with Rest, which refuses the others. A URL is not safe for
 // concurrent use.
 type URL struct {
-	Scheme   string
-	User     string
-	Password string
+	Scheme   string   // in lower case
+	User     string   // a user's name or, without a password, perhaps a token
+	Password string   // never shown
 	HasUser  bool     // there was an @, so User and Password are meant even when empty
 	Hosts    []string // at least one entry; host or host:port or [v6]:port; "" where there was none
 	Path     string   // without the leading slash; "" where there was none

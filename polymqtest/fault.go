@@ -22,7 +22,7 @@ const (
 
 // Step is one thing that is about to happen to one message.
 type Step struct {
-	Op      Op
+	Op      Op             // what is about to happen
 	Name    string         // the exchange that is published to, "" being the default one, or the queue
 	Message polymq.Message // not to be changed
 	Attempt int            // of a delivery and its settlement
@@ -55,6 +55,7 @@ type Rule func(Step) Fault
 
 // Chances are how likely each fault is, from 0, never, to 1, always.
 type Chances struct {
+	// The chances of each field of Fault.
 	Delay, Drop, Duplicate, Disconnect float64
 	// MaxDelay is the longest delay, which is drawn evenly. Default: 1 s.
 	MaxDelay time.Duration

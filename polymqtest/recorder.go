@@ -29,10 +29,10 @@ type published struct {
 
 // Settlement is what became of a delivery.
 type Settlement struct {
-	ID      string // of the message
-	Queue   string
-	Attempt int
-	Outcome polymq.Outcome
+	ID      string         // of the message
+	Queue   string         // that it was delivered from
+	Attempt int            // as Delivery.Attempt
+	Outcome polymq.Outcome // how it was settled
 }
 
 var _ polymq.Observer = (*Recorder)(nil)

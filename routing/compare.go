@@ -61,8 +61,8 @@ func said(fields []field) (text string) {
 // A Conflict is an exchange or queue that stands differently than wanted.
 // Exactly one of the two names is set.
 type Conflict struct {
-	Exchange, Queue string
-	Differences     []Difference
+	Exchange, Queue string       // its name
+	Differences     []Difference // never empty
 }
 
 // String is the conflict as errors show it.

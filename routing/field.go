@@ -119,9 +119,11 @@ func (f field) text() string {
 	return ""
 }
 
-// A Difference is a field in which what stands is not what is wanted. Stands
-// and Wanted are its values as text.
-type Difference struct{ Field, Stands, Wanted string }
+// A Difference is a field in which what stands is not what is wanted.
+type Difference struct {
+	Field          string // its name, as MaxLength
+	Stands, Wanted string // its values as text
+}
 
 // String is the difference as errors show it.
 func (d Difference) String() string {
@@ -174,8 +176,8 @@ func first(ds []Difference) string {
 
 // The types of queues that Queue.Type may name on every backend.
 const (
-	Quorum  = "quorum"
-	Classic = "classic"
+	Quorum  = "quorum"  // replicated, where there is a cluster
+	Classic = "classic" // on one node
 )
 
 // DefaultType is the type that a queue without one has on RabbitMQ.

@@ -44,8 +44,8 @@ type Message struct {
 
 // Properties are what registered kinds can route by beside keys and headers.
 type Properties struct {
-	ID            string
-	CorrelationID string
+	ID            string    // "" where the publisher gave none
+	CorrelationID string    // likewise
 	Time          time.Time // zero where there is none
 }
 

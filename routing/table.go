@@ -7,11 +7,10 @@ import (
 	"iter"
 )
 
-// ErrNoExchange and ErrNoQueue say that a table does not hold what a message
-// is published to or a binding names.
+// What a table does not hold.
 var (
-	ErrNoExchange = errors.New("no such exchange")
-	ErrNoQueue    = errors.New("no such queue")
+	ErrNoExchange = errors.New("no such exchange") // that a message is published to, or a binding names
+	ErrNoQueue    = errors.New("no such queue")    // that a binding names
 )
 
 // A Table is a topology compiled for routing. It is immutable and safe for

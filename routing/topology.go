@@ -131,7 +131,8 @@ type Binding struct {
 	// Exchange is the source.
 	Exchange string
 	// Queue or ToExchange is the destination; exactly one is set.
-	Queue      string
+	Queue string
+	// ToExchange is the destination of a binding between exchanges.
 	ToExchange string
 	// Key is the binding key, 0 to 255 bytes of UTF-8 without control
 	// characters. Fanout and headers exchanges ignore it.
@@ -145,7 +146,7 @@ type Binding struct {
 
 // A Topology is exchanges, queues and bindings as plain data.
 type Topology struct {
-	Exchanges []Exchange
-	Queues    []Queue
-	Bindings  []Binding
+	Exchanges []Exchange // those that are always there need not be among them
+	Queues    []Queue    // in any order
+	Bindings  []Binding  // whose ends may stand already
 }

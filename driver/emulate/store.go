@@ -144,8 +144,8 @@ const LeaseTime = 3 * time.Second
 
 // The bounds of one ApplyTopology call.
 const (
-	MaxElements     = 500
-	MaxElementBytes = 256 << 10
+	MaxElements     = 500       // changed at once
+	MaxElementBytes = 256 << 10 // of their data together
 )
 
 // Version names a state of the topology. N counts; Epoch is random, fresh for
