@@ -54,6 +54,14 @@ func (s *shown) String() string {
 	return s.text.String()
 }
 
+// watching shows what metrics and traces are made of.
+type watching struct{ s *shown }
+
+func (w watching) Observe(info polymq.ConnInfo) *polymq.Hooks {
+	w.s.see(info)
+	return &polymq.Hooks{State: func(state polymq.State, err error) { w.s.see(state, err) }}
+}
+
 // TestSecretsStaySecret: whatever fails, no error, no log line and no value that
 // is printed shows a password, a token, a seed or the value of an option.
 func TestSecretsStaySecret(t *testing.T) {
@@ -106,7 +114,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				strings.Replace(whole, "@localhost:", "@127.0.0.1:", 1),
 			} {
 				ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-				conn, err := polymq.Open(ctx, url, &polymq.Options{Logger: log, OnState: func(_ polymq.State, err error) { s.see(err) }})
+				conn, err := polymq.Open(ctx, url, &polymq.Options{Logger: log, OnState: func(_ polymq.State, err error) { s.see(err) }, Observers: []polymq.Observer{watching{&s}}})
 				cancel()
 				if err == nil {
 					_ = conn.Close(t.Context())
