@@ -67,7 +67,7 @@ func (d *Delivery) Nack(ctx context.Context, delay time.Duration) error {
 	if delay > 0 && d.s != nil && !d.s.conn.features.Has(FeatureDelayedNack) {
 		return d.wrap("nack", unsupported("this backend does not have the feature %q: use a delay of 0", FeatureDelayedNack))
 	}
-	return d.settle(ctx, "nack", driver.Nack, delay)
+	return d.settle(ctx, "nack", driver.Nack, min(delay, forever))
 }
 
 // Reject gives the message up: it goes to the queue's dead-letter exchange, or

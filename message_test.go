@@ -3,6 +3,7 @@ package polymq_test
 import (
 	"context"
 	"errors"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -78,6 +79,34 @@ func TestNothingIsCopiedForNothing(t *testing.T) {
 	}
 	if &got.Body[0] != &m.Body[0] {
 		t.Error("the body was copied")
+	}
+}
+
+// A delay without end must not come out as none.
+func TestDelaysWithoutEnd(t *testing.T) {
+	for name, m := range map[string]*polymq.Message{
+		"Delay": {Delay: math.MaxInt64},
+		"At":    {At: time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC)},
+	} {
+		got, err := sent(t, m)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if got.Delay < 100*365*24*time.Hour || got.Delay > math.MaxInt64-time.Duration(time.Now().UnixNano()) {
+			t.Errorf("%s: the driver was given the delay %v", name, got.Delay)
+		}
+	}
+	f := newFake()
+	f.deliver("1")
+	d, err := subscriber(t, f, nil).Receive(t.Context())
+	if err == nil {
+		err = d.Nack(t.Context(), math.MaxInt64)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if delay := f.settlements()[0].Delay; delay+time.Hour < delay {
+		t.Errorf("Nack: the driver was given the delay %v", delay)
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 const (
 	maxProperty = 255 // bytes of a property or header key: AMQP's short string
 	maxDepth    = 32  // of tables and lists in a header value
+	// forever is the longest delay: a longer one counts as this, 146 years, so that
+	// whoever adds a time or a unit to it does not go over its end.
+	forever = time.Duration(math.MaxInt64 / 2)
 )
 
 // prepare makes dst what drivers may rely on of m, or says why it cannot be
@@ -30,9 +33,9 @@ func (c *Conn) prepare(dst *driver.Message, m *Message) error {
 		return err
 	}
 	*dst = driver.Message(*m)
-	dst.Header, dst.Time, dst.TTL, dst.Delay = header, normalTime(m.Time), milliseconds(m.TTL), milliseconds(m.Delay)
+	dst.Header, dst.Time, dst.TTL, dst.Delay = header, normalTime(m.Time), milliseconds(m.TTL), milliseconds(min(m.Delay, forever))
 	if !m.At.IsZero() {
-		dst.Delay, dst.At = milliseconds(max(time.Until(m.At), 0)), time.Time{}
+		dst.Delay, dst.At = milliseconds(min(max(time.Until(m.At), 0), forever)), time.Time{}
 	}
 	return nil
 }
