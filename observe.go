@@ -146,7 +146,7 @@ type observedReceipt struct {
 
 func (o observedReceipt) Resolved(pub *driver.Publishing) {
 	o.seen.outcome(0, pub.ID, pub.Err())
-	o.seen.end(o.r.Err())
+	o.seen.end(o.r.err())
 	(*receiptOwner)(o.r).Resolved(pub)
 }
 

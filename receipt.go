@@ -13,6 +13,7 @@ type Receipt struct {
 	p *Publisher // nil where middleware did not let the message through
 	outgoing
 	refs [1]*driver.Publishing // &pub, the batch that the driver gets
+	told bool                  // hooks hear of the outcome before anybody
 
 	mu   sync.Mutex
 	done chan struct{} // made by who first needs it
@@ -33,23 +34,43 @@ func (r *Receipt) Done() <-chan struct{} {
 // Err is the outcome: nil when the message is confirmed, and as long as the
 // outcome is not known; else an *Error as in the failures of Publish.
 func (r *Receipt) Err() error {
+	if !r.known() {
+		return nil
+	}
+	return r.err()
+}
+
+func (r *Receipt) err() error {
 	if err := r.pub.Err(); err != nil {
 		return r.p.conn.wrap("publish", r.p.exchange, err)
 	}
 	return nil
 }
 
+// known reports whether the outcome may be told.
+func (r *Receipt) known() bool {
+	if !r.told {
+		return r.pub.Resolved()
+	}
+	select {
+	case <-r.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // Wait waits for the outcome and returns it. The end of ctx ends the wait with
 // ctx's error, not the publish: Wait can be called again.
 func (r *Receipt) Wait(ctx context.Context) error {
-	if !r.pub.Resolved() {
+	if !r.known() {
 		select {
 		case <-r.Done():
 		case <-ctx.Done():
 			return r.p.conn.wrap("wait", r.p.exchange, ctx.Err())
 		}
 	}
-	return r.Err()
+	return r.err()
 }
 
 // ID is the message's ID, the generated one where it had none.
@@ -194,7 +215,7 @@ func (p *Publisher) start(ctx context.Context, m *Message, seen *observed) (*Rec
 	r.refs[0] = &r.pub
 	r.pub.Owner = (*receiptOwner)(r)
 	if seen != nil {
-		r.pub.Owner = observedReceipt{r, seen}
+		r.told, r.pub.Owner = true, observedReceipt{r, seen}
 	}
 	r.pub.Reset(&r.message, id)
 	p.receipts.add(r)
