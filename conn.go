@@ -83,12 +83,17 @@ func (c *Conn) onState(s State, err error) {
 	}
 }
 
-// begin tells the first state, which no driver needs to tell.
+// begin tells the first state, which no driver needs to tell, and what has become
+// of it since.
 func (c *Conn) begin() {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
+	last, err := c.state, c.stateErr
 	c.opened = true
-	c.tell(cmp.Or(c.state, StateConnected), c.stateErr)
+	c.tell(StateConnected, nil)
+	if last != c.state && last != 0 {
+		c.tell(last, err)
+	}
 }
 
 func (c *Conn) tell(s State, err error) {

@@ -56,6 +56,31 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// lostAtOnce is a driver whose connection is lost before Open has returned.
+type lostAtOnce struct{ *fake }
+
+func (l lostAtOnce) Open(ctx context.Context, u *driver.URL, cfg driver.Config) (driver.Conn, error) {
+	cfg.OnState(polymq.StateDisconnected, io.EOF)
+	return l.fake.Open(ctx, u, cfg)
+}
+
+func init() { polymq.Register("lostatonce", lostAtOnce{newFake()}) }
+
+// The first state is that it is connected, whatever came about meanwhile.
+func TestOpenTellsConnectedFirst(t *testing.T) {
+	var states []polymq.State
+	c, err := polymq.Open(t.Context(), "lostatonce://host/", &polymq.Options{OnState: func(s polymq.State, _ error) { states = append(states, s) }})
+	if err == nil {
+		err = c.Close(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []polymq.State{polymq.StateConnected, polymq.StateDisconnected, polymq.StateClosed}; !slices.Equal(states, want) {
+		t.Errorf("told %v, want %v", states, want)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
