@@ -115,7 +115,16 @@ func (e *PublishError) Unwrap() []error {
 
 // unconfirmed is the outcome of a publish that its ctx ended.
 func unconfirmed(ctx context.Context) error {
-	return fmt.Errorf("%w: %w", ErrUnconfirmed, context.Cause(ctx))
+	return fmt.Errorf("%w: %w", ErrUnconfirmed, ended(ctx))
+}
+
+// ended is the error of ctx, which has ended, with its cause where it has one of
+// its own.
+func ended(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return ctx.Err()
 }
 
 func invalid(format string, args ...any) error {

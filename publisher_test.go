@@ -77,7 +77,8 @@ func TestPublishIsUnknownWhenCtxEnds(t *testing.T) {
 			}
 		}
 		p := publisher(t, f, nil)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		cause := errors.New("the lunch break")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
 		defer cancel()
 		err := p.Publish(ctx, &polymq.Message{ID: "known"}, &polymq.Message{ID: "unknown"})
 		var pe *polymq.PublishError
@@ -86,6 +87,7 @@ func TestPublishIsUnknownWhenCtxEnds(t *testing.T) {
 		}
 		wantIs(t, err, polymq.ErrUnconfirmed)
 		wantIs(t, err, context.DeadlineExceeded)
+		wantIs(t, err, cause)
 
 		// What the driver says afterwards must not reach another publish,
 		// which a pooled struct would let it.

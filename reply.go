@@ -99,11 +99,12 @@ func Responder(fn func(ctx context.Context, d *Delivery) (*Message, error)) Hand
 			return err
 		}
 		if sent := answer(ctx, d, reply, err); sent != nil {
-			if !errors.Is(sent, ErrTooLarge) && !errors.Is(sent, ErrInvalid) && !errors.Is(sent, errors.ErrUnsupported) {
+			if !unsendable(sent) {
 				return sent
 			}
 			err = Permanent(sent)
-			if sent := answer(ctx, d, nil, err); sent != nil {
+			// Where nothing can be sent there, as ReplyTo is none, nobody hears it.
+			if sent := answer(ctx, d, nil, err); sent != nil && !unsendable(sent) {
 				return sent
 			}
 		}
@@ -112,6 +113,11 @@ func Responder(fn func(ctx context.Context, d *Delivery) (*Message, error)) Hand
 		}
 		return nil
 	}
+}
+
+// unsendable reports that another try would fail as well.
+func unsendable(err error) bool {
+	return errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalid) || errors.Is(err, errors.ErrUnsupported)
 }
 
 // answer sends a reply, to nobody where nobody waits.

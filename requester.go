@@ -131,7 +131,7 @@ func (r *Requester) call(ctx context.Context, m *Message) (*Message, error) {
 	case reply := <-replies:
 		return r.result(reply)
 	case <-ctx.Done():
-		return nil, fmt.Errorf("no reply came, the request may or may not have been handled: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("no reply came, the request may or may not have been handled: %w", ended(ctx))
 	}
 }
 
