@@ -100,6 +100,43 @@ func TestCloseWithNowhereToGo(t *testing.T) {
 	})
 }
 
+// TestCloseWithDeadLetterOnItsWay: Close waits for one that has a way at last, and
+// does not give it back as well.
+func TestCloseWithDeadLetterOnItsWay(t *testing.T) {
+	for range 20 { // what the keeper hears of first is luck
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			defer b.close()
+			b.declare(plain)
+			b.declare(routing.Topology{Queues: []routing.Queue{{Name: "q", DeadLetterExchange: "later"}}})
+			b.publish("q", "m")
+			s := b.subscribe("q", 1)
+			b.settle(s, b.receive(s), driver.Reject)
+			synctest.Wait()
+			stored := make(chan struct{})
+			b.f.point = func(what string) {
+				if what == "appended" {
+					<-stored
+				}
+			}
+			b.declare(routing.Topology{
+				Exchanges: []routing.Exchange{{Name: "later", Kind: routing.Fanout}},
+				Bindings:  []routing.Binding{{Exchange: "later", Queue: "a"}},
+			})
+			time.Sleep(2 * time.Second) // it is tried again
+			ended := make(chan error, 1)
+			go func() { ended <- s.Close(t.Context()) }()
+			synctest.Wait()
+			close(stored)
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			b.want("a", "m")
+			b.want("q")
+		})
+	}
+}
+
 // TestDeadLetterDropped: only with BestEffortDeadLetter it is dropped, and
 // that is told.
 func TestDeadLetterDropped(t *testing.T) {

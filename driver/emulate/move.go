@@ -54,7 +54,7 @@ type move struct {
 	judge func(v *move, err error) verdict
 
 	m     *mover
-	sent  bool      // and its turn comes when it is resolved
+	sent  bool      // and its turn comes when it is resolved; the mover's mutex guards it
 	short bool      // a dead letter without the history that made it too large
 	tries int       // failed ones
 	at    time.Time // the next try
@@ -139,9 +139,10 @@ func (x *mover) step() time.Duration {
 		switch {
 		case v.sent:
 			if again, ok := x.outcome(v); ok {
-				v.sent, v.at = false, now.Add(again)
+				v.at = now.Add(again)
 				wait = min(wait, again)
 				x.mu.Lock()
+				v.sent = false
 				v.tries++
 				x.mu.Unlock()
 				x.later(v)
@@ -153,7 +154,10 @@ func (x *mover) step() time.Duration {
 		case !x.holder.holds(v):
 			x.forget(v)
 		default:
-			v.sent, v.at = true, now
+			v.at = now
+			x.mu.Lock()
+			v.sent = true
+			x.mu.Unlock()
 			if len(send) > 0 && send[0].pub != v.to {
 				x.send(send)
 				send = nil
@@ -238,7 +242,8 @@ func (x *mover) forget(v *move) {
 	signal(x.idle)
 }
 
-// drain waits for what is on its way, but not for what fails again and again.
+// drain waits for what is on its way, but not for what has failed and waits to be
+// tried again.
 func (x *mover) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
@@ -246,7 +251,7 @@ func (x *mover) drain(ctx context.Context) {
 		x.mu.Lock()
 		none := true
 		for v := range x.open {
-			none = none && v.tries > 0
+			none = none && v.tries > 0 && !v.sent
 		}
 		x.mu.Unlock()
 		if none {
