@@ -31,7 +31,7 @@ func init() {
 
 // Open connects to one of the URL's hosts; see the package documentation for
 // the URL. The connection has three goroutines of its own beside those of
-// nats.go and of emulate's, and each subscriber one.
+// nats.go and of emulate's, and each subscriber three.
 func (Driver) Open(ctx context.Context, u *driver.URL, cfg driver.Config) (driver.Conn, error) {
 	s, err := openStore(ctx, u, cfg)
 	if err != nil {
@@ -59,8 +59,12 @@ const (
 	minVersion = "2.12.2" // see doc.go
 
 	attemptTimeout = 5 * time.Second // of one request to the server
-	pingInterval   = 5 * time.Second // two without an answer end a connection
-	maxBackoff     = 2 * time.Second // between two rounds over the hosts
+	// lookTimeout is for a look at what became of a stream that nobody listened for.
+	// One without a leader never answers, not when it has one again either: to ask
+	// anew is faster than to wait.
+	lookTimeout  = 500 * time.Millisecond
+	pingInterval = 5 * time.Second // two without an answer end a connection
+	maxBackoff   = 2 * time.Second // between two rounds over the hosts
 )
 
 func parseOptions(u *driver.URL) (options, error) {

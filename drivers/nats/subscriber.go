@@ -21,10 +21,11 @@ import (
 // after three.
 func (s *store) presence() time.Duration { return min(max(s.opt.lease/3, time.Second), 10*time.Second) }
 
-// consumer takes messages for one inbox. One goroutine asks for them (run), and
-// one looks up how often those were delivered that are not new (attempts); the
-// others are put by the callback of the subscription that they arrive on, and
-// the goroutines of subscriptions are nats.go's.
+// consumer takes messages for one inbox. One goroutine asks for them (run), one
+// looks up how often those were delivered that are not new (attempts), and one says
+// that the consumer is there (present); the others are put by the callback of the
+// subscription that they arrive on, and the goroutines of subscriptions are
+// nats.go's.
 type consumer struct {
 	s  *store
 	q  *emulate.Queue
@@ -36,6 +37,7 @@ type consumer struct {
 	drop   chan struct{}   // cap 1: a link went dead
 	count  chan struct{}   // cap 1: uncounted has grown
 	stop   chan drainCall  // asks run to drain
+	saying chan struct{}   // cap 1: one announcement at a time
 	ctx    context.Context // ends when Close begins
 	quit   context.CancelFunc
 	done   sync.WaitGroup
@@ -92,7 +94,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	c := &consumer{
 		s: s, q: q, h: h, id: rand.Text(), in: in,
 		relink: make(chan struct{}, 1), drop: make(chan struct{}, 1),
-		count: make(chan struct{}, 1), stop: make(chan drainCall),
+		count: make(chan struct{}, 1), stop: make(chan drainCall), saying: make(chan struct{}, 1),
 		links: map[*link]struct{}{}, holds: map[uint64]*hold{}, naks: map[uint64]time.Time{},
 		inbox: s.nc.NewInbox() + ".",
 	}
@@ -121,6 +123,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	s.consumers[c] = struct{}{}
 	c.done.Go(c.run) // under the mutex: Close waits for them
 	c.done.Go(c.attempts)
+	c.done.Go(c.present)
 	s.mu.Unlock()
 	return c, nil
 }
@@ -129,10 +132,8 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 func (c *consumer) run() {
 	beat := time.NewTicker(c.s.opt.lease / 10)
 	defer beat.Stop()
-	presence := c.s.presence()
-	tick := time.NewTicker(min(pullHeartbeat, presence))
+	tick := time.NewTicker(min(pullHeartbeat, c.s.presence()))
 	defer tick.Stop()
-	told := time.Now()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
 	for {
@@ -160,18 +161,29 @@ func (c *consumer) run() {
 			c.retire(func(l *link) bool {
 				return c.s.isLive() && l.promised > 0 && now.Sub(l.heard) > 2*pullHeartbeat+pullHeartbeat/2
 			})
-			if now.Sub(told) >= presence {
-				told = now
-				ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
-				err := c.announce(ctx)
-				if err == nil {
-					err = c.s.setClock(ctx, c.h.stream)
-				}
-				if err != nil {
-					c.examine(err)
-				}
-				cancel()
-			}
+		}
+	}
+}
+
+// present says at intervals that the consumer is there. That may take its time: while
+// the queue's stream has no leader nobody hears it.
+func (c *consumer) present() {
+	tick := time.NewTicker(c.s.presence())
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, attemptTimeout)
+		err := c.announce(ctx)
+		if err == nil {
+			err = c.s.setClock(ctx, c.h.stream)
+		}
+		cancel()
+		if err != nil && c.ctx.Err() == nil {
+			c.examine(err)
 		}
 	}
 }
@@ -287,6 +299,12 @@ func (c *consumer) record() string {
 
 // announce records in the queue's stream that the consumer is there.
 func (c *consumer) announce(ctx context.Context) error {
+	select {
+	case c.saying <- struct{}{}:
+		defer func() { <-c.saying }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	c.mu.Lock()
 	record := c.record()
 	c.mu.Unlock()

@@ -36,7 +36,7 @@ func (p *publisher) examine() {
 	lost := p.lost
 	p.lost = nil
 	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(p.ctx, lookTimeout)
 	defer cancel()
 	known := map[string]bool{} // by incarnation: it is gone
 	for _, sus := range lost {
