@@ -18,8 +18,9 @@ type Backend struct {
 	// options are what the URL must say so that nothing confirmed is lost.
 	options string
 	kinds   []kind
-	// all is true where nothing is confirmed while a node is away.
-	all bool
+	// all is true where nothing is confirmed while a node is away; majority where all
+	// goes on with the others.
+	all, majority bool
 	// settling is how long after the declarations the first kill must wait.
 	settling time.Duration
 }
@@ -34,8 +35,8 @@ var Backends = []Backend{
 	{Name: "amqp", scheme: "amqp", kinds: with(alone, memory), settling: forgetful},
 	{Name: "nats", scheme: "nats", setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s", kinds: alone},
 	{Name: "redis", scheme: "redis", setup: testbroker.Setup{Disk: diskSize, Fsync: true}, options: "lease=5s", kinds: with(alone, memory)},
-	{Name: "amqp-cluster", scheme: "amqp", cluster: true, kinds: with(together, memory), settling: forgetful},
-	{Name: "nats-cluster", scheme: "nats", cluster: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s", kinds: together},
+	{Name: "amqp-cluster", scheme: "amqp", cluster: true, majority: true, kinds: with(together, memory), settling: forgetful},
+	{Name: "nats-cluster", scheme: "nats", cluster: true, majority: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s", kinds: together},
 	{Name: "redis-cluster", scheme: "redis+cluster", cluster: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s&replicas=1", kinds: with(together, memory)},
 	{Name: "redis-sentinel", scheme: "redis+sentinel", cluster: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s&replicas=2", kinds: with(together, memory), all: true},
 }
@@ -89,6 +90,7 @@ type site struct {
 	one   *testbroker.Broker  // nil for a cluster
 	many  *testbroker.Cluster // nil for one
 	links []*testbroker.Link
+	away  *away // nil while no node is
 }
 
 func (b *Backend) start(t testing.TB) *site {

@@ -3,9 +3,11 @@ package chaos
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -82,6 +84,17 @@ func (c *clients) kill(name string) {
 	c.mu.Unlock()
 	_ = p.cmd.Process.Kill() // it may have ended by itself, which is noted
 	<-p.done
+}
+
+// stop kills those that still run.
+func (c *clients) stop() {
+	c.mu.Lock()
+	running := slices.Collect(maps.Values(c.running))
+	c.mu.Unlock()
+	for _, p := range running {
+		_ = p.cmd.Process.Kill() // most have ended
+		<-p.done
+	}
 }
 
 // end ends clients in order.

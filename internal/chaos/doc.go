@@ -5,10 +5,11 @@
 //	make chaos CHAOS='amqp nats-cluster'         # these
 //	make chaos CHAOS_SECONDS=600 CHAOS_SEED=17   # longer; what the seed 17 draws
 //
-// make test has a run of 20 s on each single broker. The kinds of faults come in an order that the
-// seed draws, each once, and then any of them until the time is over, so that a run
-// takes longer than that where brokers take long to start. The seed repeats what is
-// done, not how it falls together with what the processes are at.
+// make test has a run of 20 s on each; while one is disturbed the next starts. The kinds
+// of faults come in an order that the seed draws, each once, and then any of them until
+// the time is over, so that a run takes longer than that where brokers take long to
+// start. The seed repeats what is done, not how it falls together with what the
+// processes are at.
 //
 // # What happens
 //
@@ -20,7 +21,8 @@
 //
 //	kill         kill -9 of the broker, and a restart
 //	leader-kill  kill -9 of the node of a cluster that leads most, started again when
-//	             others lead
+//	             others lead. On RabbitMQ and NATS a majority goes on meanwhile, and so
+//	             do the faults that take no node away
 //	pause        SIGSTOP of the broker, or of the node that leads, for 1 s to 4 s
 //	cut          connections reset: all, or those to one node
 //	stall        connections half-open: nothing passes for 1 s to 2.5 s
@@ -29,8 +31,10 @@
 //	             other faults
 //	disk-full    NATS, Redis: a file system without a byte left. Redis that syncs each
 //	             write ends then, and NATS serves JetStream no longer, so they are started
-//	             again when there is room. RabbitMQ: its disk alarm, since it does
-//	             not let it come so far
+//	             again when there is room. A Redis whose file the full disk has torn has
+//	             it mended when it is started again, as an operator would do: see TestMend
+//	             of internal/testbroker. RabbitMQ: its disk alarm, since it does not let
+//	             it come so far
 //	memory-full  RabbitMQ: its memory alarm; Redis: maxmemory. NATS has nothing like
 //	             it for queues that are on disk
 //
@@ -49,7 +53,10 @@
 //
 // How long after the broker, or the new leader, is ready each client gets its first
 // confirmation or delivery is told; more than Bar is an error only where CHAOS_SECONDS
-// is set, since it depends on what else the machine does.
+// is set, since it depends on what else the machine does. A cluster is ready when it
+// says itself, asked again and again, that what the killed node led is led by others:
+// RabbitMQ's queues, NATS' streams and their consumers, Redis' slots, or the sentinels'
+// master.
 //
 // # What no loss rests on
 //

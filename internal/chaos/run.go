@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,14 +34,13 @@ func (b *Backend) Run(t testing.TB, o Options) *Report {
 		t.Fatal(err)
 	}
 	s := b.start(t)
+	turn.Lock()
+	over := sync.OnceFunc(turn.Unlock)
+	defer over()
 	r := &run{site: s, record: newRecord(), dir: dir, clients: newClients(dir, s.url(), o.liar), drain: cmp.Or(o.drain, 4*lease)}
-	t.Cleanup(func() {
-		for _, name := range names {
-			if p := r.clients.running[name]; p != nil {
-				_ = p.cmd.Process.Kill() // where the run was broken off
-				<-p.done
-			}
-		}
+	t.Cleanup(func() { // after a run that was broken off too
+		r.burying.Wait()
+		r.clients.stop()
 		if !t.Failed() {
 			_ = os.RemoveAll(dir)
 		}
@@ -49,10 +49,16 @@ func (b *Backend) Run(t testing.TB, o Options) *Report {
 	r.progress("the start", time.Now())
 	time.Sleep(calm)
 	r.disturb(o)
+	over()
 	r.finish()
+	r.whole()
 	r.verify()
 	return r.report()
 }
+
+// turn is whose brokers are disturbed: of runs beside each other one at a time. The
+// others start theirs, or see to it that everything has come.
+var turn sync.Mutex
 
 // calm is the time before the first fault, in which nothing excuses a disorder.
 const calm = time.Second
@@ -64,6 +70,7 @@ type run struct {
 	dir     string
 	began   time.Time // when everything was declared
 	drain   time.Duration
+	burying sync.WaitGroup
 }
 
 func (r *run) must(err error, what string) {
@@ -121,11 +128,15 @@ func (r *run) disturb(o Options) {
 		f := &fault{step: st}
 		r.record.faults = append(r.record.faults, f)
 		died := make(chan error, 1)
-		go func() { died <- r.bury(st) }()
+		r.burying.Go(func() { died <- r.bury(st) })
 		r.inject(f)
 		r.must(<-died, "start a client again")
-		r.progress(string(st.kind), f.over)
-		r.t.Logf("%6.2fs: %s: served again after %v, all over after %v, and everybody at work after %v", f.begun.Sub(r.began).Seconds(), f.kind, round(f.ready.Sub(f.begun)), round(f.over.Sub(f.begun)), round(time.Since(f.begun)))
+		since := f.over
+		if since.IsZero() { // a node is away, and is not needed
+			since = f.ready
+		}
+		r.progress(string(st.kind), since)
+		r.t.Logf("%6.2fs: %s: served again after %v, and everybody at work after %v", f.begun.Sub(r.began).Seconds(), f.kind, round(f.ready.Sub(f.begun)), round(time.Since(f.begun)))
 	}
 }
 

@@ -46,8 +46,10 @@ type step struct {
 	away   time.Duration // how long the victim stays away
 }
 
-// A schedule draws steps: every kind once, in any order but with kills late, where
-// they need time before them, and then any.
+// A schedule draws steps: every kind once, in any order but for kills, and then any.
+// A broker alone is killed last, since it may need time before it. In a cluster those
+// that take a node away come first and its kill in the middle, so that others fall
+// into the time until the node is back.
 type schedule struct {
 	rng   *rand.Rand
 	kinds []kind
@@ -59,15 +61,22 @@ func newSchedule(seed uint64, kinds []kind, links int) *schedule {
 	s := &schedule{rng: rand.New(rand.NewPCG(seed, 0)), kinds: kinds, links: links}
 	s.round = slices.Clone(kinds)
 	s.rng.Shuffle(len(s.round), func(i, j int) { s.round[i], s.round[j] = s.round[j], s.round[i] })
-	slices.SortStableFunc(s.round, func(a, b kind) int { return late(a) - late(b) })
+	slices.SortStableFunc(s.round, func(a, b kind) int { return place(a) - place(b) })
+	if i := slices.Index(s.round, leader); i >= 0 {
+		s.round = slices.Insert(slices.Delete(s.round, i, i+1), len(s.round)/2, leader)
+	}
 	return s
 }
 
-func late(k kind) int {
-	if k.kills() {
-		return 1
+// place orders the kinds of the first round.
+func place(k kind) int {
+	switch {
+	case k == pause || k == disk:
+		return 0
+	case k.kills():
+		return 2
 	}
-	return 0
+	return 1
 }
 
 // first is whether the first round is not over.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -16,9 +17,10 @@ type Cluster struct {
 	// sentinels watch. Who leads changes; see Leader.
 	Nodes []*Broker
 
-	t     testing.TB
-	kind  clusterKind
-	peers *peers
+	t        testing.TB
+	kind     clusterKind
+	peers    *peers
+	rejoined sync.WaitGroup
 }
 
 // A clusterKind is a way to make a cluster of one sort of broker.
@@ -34,8 +36,10 @@ type clusterKind interface {
 	joined(ctx context.Context, p *peers) error
 	// clusterURL addresses all of them.
 	clusterURL(p *peers) string
-	// leads is how much each node leads: queues, streams or slots.
-	leads(ctx context.Context, p *peers) ([]int, error)
+	// led names what there is to lead, where that takes more than leads to tell.
+	led(ctx context.Context, p *peers) ([]string, error)
+	// leads is how much of it each node leads: queues, streams or slots.
+	leads(ctx context.Context, p *peers, led []string) ([]int, error)
 }
 
 // peers are the servers of a cluster; they share a password.
@@ -73,8 +77,11 @@ func StartClusterWith(t testing.TB, scheme string, setup Setup) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.remove)
 	c := &Cluster{t: t, kind: k, peers: p}
+	t.Cleanup(func() {
+		c.rejoined.Wait()
+		p.remove()
+	})
 	for _, s := range p.nodes {
 		c.Nodes = append(c.Nodes, &Broker{t: t, server: s})
 	}
@@ -92,7 +99,11 @@ func (c *Cluster) Leader() *Broker {
 	defer cancel()
 	var leader *Broker
 	err := retry(ctx, func(ctx context.Context) error {
-		leads, err := c.kind.leads(ctx, c.peers)
+		led, err := c.kind.led(ctx, c.peers)
+		if err != nil {
+			return err
+		}
+		leads, err := c.kind.leads(ctx, c.peers, led)
 		if err != nil {
 			return err
 		}
@@ -180,6 +191,23 @@ func retry(ctx context.Context, f func(context.Context) error) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// oneOf asks the nodes in turn until one answers: the first may be the one that is
+// down, or that hangs.
+func (p *peers) oneOf(ctx context.Context, ask func(context.Context, *server) error) (err error) {
+	for _, s := range p.nodes {
+		one, cancel := ctx, context.CancelFunc(func() {})
+		if end, ok := ctx.Deadline(); ok {
+			one, cancel = context.WithTimeout(ctx, time.Until(end)/2)
+		}
+		err = ask(one, s)
+		cancel()
+		if err == nil {
+			break
+		}
+	}
+	return err
 }
 
 func (p *peers) remove() {

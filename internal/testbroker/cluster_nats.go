@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // natsCluster is three servers that name one another as routes.
@@ -51,32 +52,73 @@ func (natsCluster) clusterURL(p *peers) string {
 	return fmt.Sprintf("nats://polymq:%s@%s?replicas=%d", p.nodes[0].password, addresses(p.nodes), len(p.nodes))
 }
 
-func (natsCluster) leads(ctx context.Context, p *peers) ([]int, error) {
-	var err error
-	for _, s := range p.nodes { // the first may be the one that is down
-		var leads []int
-		if leads, err = leadsBy(ctx, s, p.nodes); err == nil {
-			return leads, nil
-		}
-	}
-	return nil, err
+// led names the streams and their consumers: each has a leader of its own.
+func (natsCluster) led(ctx context.Context, p *peers) (groups []string, err error) {
+	err = p.oneOf(ctx, func(ctx context.Context, s *server) error {
+		groups, err = groupsBy(ctx, s)
+		return err
+	})
+	return groups, err
 }
 
-// leadsBy asks one member.
-func leadsBy(ctx context.Context, s *server, nodes []*server) ([]int, error) {
+// groupsBy asks one member; a group is what follows INFO in a subject of the API.
+func groupsBy(ctx context.Context, s *server) ([]string, error) {
 	c, err := dialNATS(ctx, nats{}.url(s))
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	names, err := c.streams("")
+	streams, err := c.streams("")
 	if err != nil {
 		return nil, err
 	}
+	var groups []string
+	for _, stream := range streams {
+		groups = append(groups, "STREAM.INFO."+stream)
+		var page struct{ Consumers []string }
+		if err := c.request("$JS.API.CONSUMER.NAMES."+stream, nil, &page); err != nil {
+			return nil, err
+		}
+		for _, consumer := range page.Consumers {
+			group := "CONSUMER.INFO." + stream + "." + consumer
+			var info struct{ Cluster struct{ Replicas []any } }
+			if err := c.request("$JS.API."+group, nil, &info); err != nil {
+				return nil, err
+			}
+			if len(info.Cluster.Replicas) > 0 { // else nobody takes it over
+				groups = append(groups, group)
+			}
+		}
+	}
+	return groups, nil
+}
+
+func (natsCluster) leads(ctx context.Context, p *peers, led []string) (leads []int, err error) {
+	err = p.oneOf(ctx, func(ctx context.Context, s *server) error {
+		leads, err = leadsBy(ctx, s, p.nodes, led)
+		return err
+	})
+	return leads, err
+}
+
+// infoTime is how long who leads may take to say so. A question that nobody leads to
+// answer goes unanswered for ever, and so would not tell when somebody does.
+const infoTime = 250 * time.Millisecond
+
+// leadsBy asks by way of one member; the answers come from who leads.
+func leadsBy(ctx context.Context, s *server, nodes []*server, led []string) ([]int, error) {
+	c, err := dialNATS(ctx, nats{}.url(s))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
 	leads := make([]int, len(nodes))
-	for _, name := range names {
+	for _, group := range led {
 		var info struct{ Cluster struct{ Leader string } }
-		if err := c.request("$JS.API.STREAM.INFO."+name, nil, &info); err != nil {
+		if err := c.SetDeadline(time.Now().Add(infoTime)); err != nil {
+			return nil, err
+		}
+		if err := c.request("$JS.API."+group, nil, &info); err != nil {
 			return nil, err
 		}
 		for i, node := range nodes {

@@ -47,20 +47,21 @@ func (rabbitCluster) clusterURL(p *peers) string {
 	return fmt.Sprintf("amqp://polymq:%s@%s/%%2F?management=http://%s", p.nodes[0].password, addresses(p.nodes), strings.Join(managements, ","))
 }
 
-func (rabbitCluster) leads(ctx context.Context, p *peers) ([]int, error) {
-	var err error
-	for _, s := range p.nodes { // the first may be the one that is down
-		var queues []struct{ Leader, Node string }
-		if err = ask(ctx, rabbitMQ{}.url(s), "/api/queues", &queues); err != nil {
-			continue
-		}
-		leads := make([]int, len(p.nodes))
-		for _, q := range queues {
-			if i := slices.IndexFunc(p.nodes, func(s *server) bool { return nodeName(s) == q.Leader || q.Leader == "" && nodeName(s) == q.Node }); i >= 0 {
-				leads[i]++
-			}
-		}
-		return leads, nil
+func (rabbitCluster) led(context.Context, *peers) ([]string, error) { return nil, nil }
+
+func (rabbitCluster) leads(ctx context.Context, p *peers, _ []string) ([]int, error) {
+	var queues []struct{ Leader, Node string }
+	err := p.oneOf(ctx, func(ctx context.Context, s *server) error {
+		return ask(ctx, rabbitMQ{}.url(s), "/api/queues", &queues)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	leads := make([]int, len(p.nodes))
+	for _, q := range queues {
+		if i := slices.IndexFunc(p.nodes, func(s *server) bool { return nodeName(s) == q.Leader || q.Leader == "" && nodeName(s) == q.Node }); i >= 0 {
+			leads[i]++
+		}
+	}
+	return leads, nil
 }

@@ -80,8 +80,10 @@ func (redisCluster) clusterURL(p *peers) string {
 	return fmt.Sprintf("redis+cluster://:%s@%s", p.nodes[0].password, addresses(p.nodes))
 }
 
+func (redisCluster) led(context.Context, *peers) ([]string, error) { return nil, nil }
+
 // leads is how many slots each node serves that is up.
-func (redisCluster) leads(ctx context.Context, p *peers) ([]int, error) {
+func (redisCluster) leads(ctx context.Context, p *peers, _ []string) ([]int, error) {
 	var err error
 	for _, s := range p.nodes {
 		var reply any
@@ -183,8 +185,10 @@ func (redisSentinel) clusterURL(p *peers) string {
 	return fmt.Sprintf("redis+sentinel://:%s@%s/0?master=%s&sentinel-password=%[1]s", p.nodes[0].password, addresses(p.servers[len(p.nodes):]), masterName)
 }
 
+func (redisSentinel) led(context.Context, *peers) ([]string, error) { return nil, nil }
+
 // leads is 1 for whom the sentinels call the master.
-func (redisSentinel) leads(ctx context.Context, p *peers) ([]int, error) {
+func (redisSentinel) leads(ctx context.Context, p *peers, _ []string) ([]int, error) {
 	master, err := masterPort(ctx, p)
 	if err != nil {
 		return nil, err

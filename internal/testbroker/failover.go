@@ -3,6 +3,7 @@ package testbroker
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Failover kills the Leader and returns it when others lead what it led.
@@ -11,13 +12,17 @@ func (c *Cluster) Failover() *Broker {
 	dead := c.Leader()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	before, err := c.kind.leads(ctx, c.peers)
+	led, err := c.kind.led(ctx, c.peers)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	before, err := c.kind.leads(ctx, c.peers, led)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	dead.Kill()
 	err = retry(ctx, func(ctx context.Context) error {
-		now, err := c.kind.leads(ctx, c.peers)
+		now, err := c.kind.leads(ctx, c.peers, led)
 		if err != nil {
 			return err
 		}
@@ -35,6 +40,29 @@ func (c *Cluster) Failover() *Broker {
 		c.t.Fatal(err)
 	}
 	return dead
+}
+
+// Rejoined is what came of a Rejoin, and when.
+type Rejoined struct {
+	At  time.Time
+	Err error
+}
+
+// Rejoin starts a node that was killed, beside what else goes on, and sends when all
+// run as one again, or why not. Until then the cluster can be asked who leads, and
+// nothing else is done with its nodes; not on Redis.
+func (c *Cluster) Rejoin(dead *Broker) <-chan Rejoined {
+	done := make(chan Rejoined, 1)
+	c.rejoined.Go(func() {
+		err := dead.restart()
+		if err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			err = c.peers.joined(ctx, c.kind)
+		}
+		done <- Rejoined{time.Now(), err}
+	})
+	return done
 }
 
 // Await returns when all nodes run as one.

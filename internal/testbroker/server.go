@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// patience is how long a broker may take to start; a loaded machine can need
-// ten times as long as an idle one.
-const patience = 90 * time.Second
+// patience is how long a broker may take to start: a loaded machine can need
+// twenty times as long as an idle one.
+const patience = 3 * time.Minute
 
 // A server is a broker that this process started: its processes, its ports and
 // its data folder, which outlives the processes until remove.
@@ -33,6 +33,7 @@ type server struct {
 	setup     Setup
 	link      *Link // nil unless Setup.Linked
 	processes []*process
+	mended    int // how often its data had to be before it started
 }
 
 // startServer starts a broker and returns once it serves. What it is to have
@@ -95,6 +96,21 @@ var errEnded = errors.New("it ended at once")
 
 // start starts the processes on the ports and the data that s has.
 func (s *server) start() error {
+	err := s.begin()
+	if m, ok := s.kind.(mender); ok && errors.Is(err, errEnded) {
+		mended, failed := m.mend(s)
+		if failed != nil {
+			return errors.Join(err, failed)
+		}
+		if mended {
+			s.mended++
+			err = s.begin()
+		}
+	}
+	return err
+}
+
+func (s *server) begin() error {
 	if err := s.kind.launch(s); err != nil {
 		s.kill()
 		return err

@@ -41,7 +41,7 @@ func TestFull(t *testing.T) {
 			return tell(context.Background(), b.server, "SET", newName(), strings.Repeat("x", 8192))
 		},
 	} {
-		for name, full := range map[string]func(*Broker, time.Duration){"disk": (*Broker).FullDisk, "memory": (*Broker).FullMemory} {
+		for name, full := range map[string]func(*Broker, func()){"disk": (*Broker).FullDisk, "memory": (*Broker).FullMemory} {
 			if scheme == "nats" && name == "memory" {
 				continue
 			}
@@ -51,10 +51,9 @@ func TestFull(t *testing.T) {
 					setup = Setup{Disk: 64 << 20, Fsync: true}
 				}
 				b := StartWith(t, scheme, setup)
-				noticed := make(chan bool)
-				stop := make(chan struct{})
+				noticed, stop, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 				go func() {
-					defer close(noticed)
+					defer close(ended)
 					for fails(b) == nil {
 						select {
 						case <-stop:
@@ -62,13 +61,17 @@ func TestFull(t *testing.T) {
 						default:
 						}
 					}
-					noticed <- true
+					close(noticed)
 				}()
-				full(b, 3*time.Second)
+				full(b, func() {
+					select {
+					case <-noticed:
+					case <-time.After(patience):
+						t.Error("nothing failed meanwhile")
+					}
+				})
 				close(stop)
-				if !<-noticed {
-					t.Error("nothing failed meanwhile")
-				}
+				<-ended
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				if err := retry(ctx, func(context.Context) error { return fails(b) }); err != nil {
