@@ -188,9 +188,8 @@ func TestCutUnderLoad(t *testing.T) {
 	c := openURL(t, link.URL())
 	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "q"}}}))
 	s := subscribe(t, c, "q", 50)
-	stop := make(chan struct{})
 	p := publisherOf(t, c, "")
-	confirmed, count, join := load(t, p, "q", stop)
+	confirmed, count, end := load(t, p, "q")
 	seen := map[string]bool{}
 	buf := make([]*driver.Delivery, 16)
 	take := func() {
@@ -212,8 +211,7 @@ func TestCutUnderLoad(t *testing.T) {
 		until(t, "publishing goes on", func() bool { take(); return count.Load() > n+100 })
 		link.Cut()
 	}
-	close(stop)
-	join()
+	end()
 	check(t, publish(t, p, driver.Message{ID: "last", Key: "q"}))
 	for !seen["last"] {
 		take()

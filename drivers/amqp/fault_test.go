@@ -14,10 +14,12 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// load publishes from several goroutines, one message at a time, until stop;
-// it returns the IDs of those that were confirmed, to be read after join.
-func load(t *testing.T, p driver.Publisher, key string, stop <-chan struct{}) (confirmed map[string]bool, count *atomic.Int64, join func()) {
+// load publishes from several goroutines, one message at a time, until end is
+// called, or t ends; it returns the IDs of those that were confirmed, to be read
+// after end.
+func load(t *testing.T, p driver.Publisher, key string) (confirmed map[string]bool, count *atomic.Int64, end func()) {
 	confirmed, count = map[string]bool{}, new(atomic.Int64)
+	stop, over := make(chan struct{}), make(chan struct{})
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -32,6 +34,8 @@ func load(t *testing.T, p driver.Publisher, key string, stop <-chan struct{}) (c
 				p.Publish(context.Background(), []*driver.Publishing{x}, true)
 				select {
 				case <-x.Owner.(*outcome).done:
+				case <-over:
+					return
 				case <-time.After(90 * time.Second):
 					t.Errorf("message %s was not resolved", x.ID)
 					return
@@ -47,8 +51,15 @@ func load(t *testing.T, p driver.Publisher, key string, stop <-chan struct{}) (c
 			}
 		})
 	}
-	t.Cleanup(wg.Wait)
-	return confirmed, count, wg.Wait
+	end = sync.OnceFunc(func() {
+		close(stop)
+		wg.Wait()
+	})
+	t.Cleanup(func() {
+		close(over) // a test that failed does not wait for outcomes
+		end()
+	})
+	return confirmed, count, end
 }
 
 func until(t *testing.T, what string, f func() bool) {
@@ -74,9 +85,8 @@ func TestBrokerKilled(t *testing.T) {
 	// RabbitMQ forgets a declaration that is younger than its next write of
 	// the schema when it is killed; a graceful restart would not do that.
 	time.Sleep(declareSettles)
-	stop := make(chan struct{})
 	p := publisherOf(t, c, "")
-	confirmed, count, join := load(t, p, "q", stop)
+	confirmed, count, end := load(t, p, "q")
 	for round := range 2 {
 		n := count.Load()
 		until(t, "publishing goes on", func() bool { return count.Load() > n+200 })
@@ -92,9 +102,8 @@ func TestBrokerKilled(t *testing.T) {
 	}
 	n := count.Load()
 	until(t, "publishing goes on after the second kill", func() bool { return count.Load() > n+200 })
-	close(stop)
+	end()
 	last := publishing(driver.Message{ID: "last", Key: "q"})
-	join()
 	p.Publish(ctxOf(t), []*driver.Publishing{last}, true)
 	check(t, wait(t, last))
 	missing := len(confirmed)

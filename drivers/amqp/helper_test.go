@@ -99,7 +99,7 @@ func subscribe(t testing.TB, c *Conn, queue string, prefetch int) driver.Subscri
 func receive(t testing.TB, s driver.Subscriber) *driver.Delivery {
 	t.Helper()
 	buf := make([]*driver.Delivery, 1)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if _, err := s.Receive(ctx, buf); err != nil {
 		t.Fatalf("Receive: %v", err)

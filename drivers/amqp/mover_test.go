@@ -58,8 +58,7 @@ func TestMoverMayNot(t *testing.T) {
 	own := publisherOf(t, limited, "open")
 	check(t, publish(t, own, driver.Message{}))
 	session := sessionOf(limited.out)
-	stop := make(chan struct{})
-	confirmed, count, join := load(t, own, "", stop)
+	confirmed, count, end := load(t, own, "")
 	const n = 8
 	for i := range n {
 		check(t, publish(t, delayed, driver.Message{ID: fmt.Sprint(i), Delay: 10 * time.Millisecond}))
@@ -72,8 +71,7 @@ func TestMoverMayNot(t *testing.T) {
 	}
 	before := count.Load()
 	until(t, "publishing goes on", func() bool { return count.Load() > before })
-	close(stop)
-	join()
+	end()
 	if sessionOf(limited.out) != session {
 		t.Error("the channel of the application's publishers was closed")
 	}
@@ -105,23 +103,24 @@ func TestMoverOfQueueThatNeverAnswers(t *testing.T) {
 	check(t, publish(t, p, driver.Message{Key: "q", ID: "back"}))
 	settle(t, s, receive(t, s), driver.Ack)
 	x := publishing(driver.Message{Key: "dead"})
-	publisherOf(t, openURL(t, b.URL()), "").Publish(ctxOf(t), []*driver.Publishing{x}, false)
+	other := openURL(t, b.URL())
+	publisherOf(t, other, "").Publish(ctxOf(t), []*driver.Publishing{x}, false)
 	select {
 	case <-x.Owner.(*outcome).done:
 		t.Fatalf("the queue answers: %v", x.Err())
 	case <-time.After(3 * time.Second):
 	}
-	stop := make(chan struct{})
-	_, count, join := load(t, p, "plain", stop)
+	check(t, other.Close(ctxOf(t))) // it would move some of them too
+	_, count, end := load(t, p, "plain")
 	var xs []*driver.Publishing
-	for i := range 1500 {
+	for i := range 3 * moverPrefetch {
 		xs = append(xs, publishing(driver.Message{ID: fmt.Sprint("dead", i), Key: "dead", Delay: 10 * time.Millisecond}))
 	}
 	publisherOf(t, c, "").Publish(ctxOf(t), xs, true)
 	for _, x := range xs {
 		check(t, wait(t, x))
 	}
-	for i := range 5 {
+	for i := range 3 {
 		start := time.Now()
 		check(t, publish(t, p, driver.Message{ID: fmt.Sprint(i), Key: "q", Delay: 10 * time.Millisecond}))
 		d := receive(t, s)
@@ -130,8 +129,8 @@ func TestMoverOfQueueThatNeverAnswers(t *testing.T) {
 		n := count.Load()
 		until(t, "publishing goes on", func() bool { return count.Load() > n+100 })
 	}
-	close(stop)
-	join()
+	end()
+	b.Kill() // Close would wait for the answers
 }
 
 // TestDueDeleted: what delayed messages need is deleted. It is made anew for
