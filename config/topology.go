@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,6 +29,9 @@ func ReadTopology(file string) (routing.Topology, error) {
 	}
 	if ext == ".json" {
 		err = json.Unmarshal(data, &t)
+		if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
+			err = fmt.Errorf(":%d: %w: not well-formed JSON: %w", 1+bytes.Count(data[:bad.Offset], []byte("\n")), ErrInvalid, err)
+		}
 	} else {
 		t, err = UnmarshalTopology(data)
 	}

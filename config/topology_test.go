@@ -67,6 +67,11 @@ func TestReadTopologyRefuses(t *testing.T) {
 		{"i.yaml", bomb, "too deep or too large"},
 		{"j.yaml", "a: &a [*a]\n", "invalid"},
 		{"k.json", `{"queues":[{"name":"q","max_length":-1}]}`, `k.json: queue "q": MaxLength: invalid: -1`},
+		{"m.json", "{\n\"queues\": [}", "m.json:2: invalid: not well-formed JSON: invalid character"},
+		{"n.json", "", "n.json:1: invalid: not well-formed JSON"},
+		{"o.yaml", "queues:\n  - name: q\n---\nqueues:\n  - name: r\n", "o.yaml:4: invalid: a second document"},
+		{"p.yaml", "queues:\n  - name: q\n---\n[", "p.yaml:4: invalid: not well-formed YAML"},
+		{"q.yaml", "queues: []\nqueues: []\n", `key "queues" is given twice`},
 		{"l.txt", "", `the name ends in ".txt": want .yaml, .yml or .json`},
 	} {
 		_, err := config.ReadTopology(write(t, tc.name, tc.text))

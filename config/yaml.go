@@ -3,7 +3,9 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -17,8 +19,29 @@ var yamlErrorLine = regexp.MustCompile(`\bline (\d+):`)
 
 // parseNode parses a file of one document; nil where it is empty.
 func parseNode(data []byte) (*yaml.Node, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	top, err := nextDocument(dec)
+	if err != nil || top == nil {
+		return nil, err
+	}
+	more, err := nextDocument(dec)
+	switch {
+	case err != nil:
+		return nil, err
+	case more != nil && more.ShortTag() != "!!null":
+		return nil, fmt.Errorf(":%d: %w: a second document, which nobody would read: want one", more.Line, ErrInvalid)
+	}
+	return top, nil
+}
+
+// nextDocument is nil where there is none.
+func nextDocument(dec *yaml.Decoder) (*yaml.Node, error) {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	if err != nil {
 		line := 0
 		if m := yamlErrorLine.FindStringSubmatch(err.Error()); m != nil {
 			line, _ = strconv.Atoi(m[1])
