@@ -58,8 +58,9 @@ type DeadLetterOptions struct {
 // confirmed. Where it is not, be it unroutable, the error says so and is not
 // permanent, so the message comes again and so does the handler; a process that
 // dies in between leaves both. The dead letter keeps the message's ID, by which
-// most such second copies are dropped where the backend deduplicates. From its
-// second death on the ID is another, made of the first, since a message that was
+// most such second copies are dropped where the backend deduplicates. So would be
+// the dead letter where its queue has just got the message itself: let dead letters
+// go to queues of their own. From its second death on the ID is another, made of the first, since a message that was
 // redriven must not be dropped for a copy of itself.
 func DeadLetter(publish polymq.PublishFunc, opts *DeadLetterOptions) polymq.Middleware {
 	var o DeadLetterOptions

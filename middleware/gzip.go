@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/polymq/polymq"
@@ -47,7 +48,7 @@ func (g *gzipEncoding) Decompress(body []byte, limit int) ([]byte, error) {
 	if err := r.Reset(bytes.NewReader(body)); err != nil {
 		return nil, err
 	}
-	plain, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	plain, err := io.ReadAll(io.LimitReader(r, int64(min(limit, math.MaxInt-1))+1))
 	if err != nil {
 		return nil, err
 	}

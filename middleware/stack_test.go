@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -271,6 +272,7 @@ func TestCompress(t *testing.T) {
 		"cut off":      {"gzip", sent[0].Body[:len(sent[0].Body)-1], 0, false, ""},
 		"just enough":  {"gzip", sent[0].Body, len(long), true, ""},
 		"too long":     {"gzip", sent[0].Body, len(long) - 1, false, ""},
+		"no limit":     {"gzip", sent[0].Body, math.MaxInt, true, ""},
 	} {
 		d := delivery()
 		d.Body, d.ContentEncoding = c.body, c.encoding

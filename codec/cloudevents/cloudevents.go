@@ -22,7 +22,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"mime"
 	"net/url"
 	"strings"
@@ -90,7 +89,11 @@ func encodeStructured(m *polymq.Message, e event.Event) error {
 
 func encodeBinary(m *polymq.Message, e event.Event) error {
 	h := polymq.Header{}
-	maps.Copy(h, m.Header)
+	for key, v := range m.Header {
+		if !attribute(key) { // of an earlier event, as m is passed on
+			h[key] = v
+		}
+	}
 	h[prefix+"specversion"], h[prefix+"id"], h[prefix+"source"], h[prefix+"type"] = e.SpecVersion(), e.ID(), e.Source(), e.Type()
 	if e.Subject() != "" {
 		h[prefix+"subject"] = e.Subject()
@@ -228,6 +231,16 @@ func prefixOf(m *polymq.Message) string {
 		}
 	}
 	return ""
+}
+
+// attribute reports whether a header is an event's, in any of the forms.
+func attribute(key string) bool {
+	for _, p := range prefixes {
+		if _, ok := cut(key, p); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // cut is the attribute's name in a header's key. NATS clients may have changed

@@ -71,6 +71,31 @@ func TestBinaryMode(t *testing.T) {
 	}
 }
 
+// An event that is put into a message which carried another has nothing of that.
+func TestEncodeOverAnotherEvent(t *testing.T) {
+	m := encode(t, paid(t), cloudevents.Binary)
+	m.Header["ce-specversion"], m.Header["ce-subject"], m.Header["other"] = "1.0", "old", "header"
+	e := event.New()
+	e.SetID("2")
+	e.SetSource("/shop")
+	e.SetType("order.shipped")
+	if err := cloudevents.Binary.Encode(m, e); err != nil {
+		t.Fatal(err)
+	}
+	got, err := polymq.Decode[event.Event](m, cloudevents.Binary)
+	if err != nil || got.String() != e.String() {
+		t.Errorf("got  %v, %v\nwant %v", got, err, e)
+	}
+	if m.Header["other"] != "header" {
+		t.Error("another header was taken away")
+	}
+	for key := range m.Header {
+		if strings.HasPrefix(key, "ce-") {
+			t.Errorf("%s stays", key)
+		}
+	}
+}
+
 func TestStructuredMode(t *testing.T) {
 	m := encode(t, paid(t), cloudevents.Structured)
 	var fields map[string]any

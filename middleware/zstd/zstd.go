@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -56,7 +57,7 @@ func (e *encoding) Decompress(body []byte, limit int) ([]byte, error) {
 	if err := r.Reset(bytes.NewReader(body)); err != nil {
 		return nil, err
 	}
-	plain, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	plain, err := io.ReadAll(io.LimitReader(r, int64(min(limit, math.MaxInt-1))+1))
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		return nil, fmt.Errorf("%w: %w", polymq.ErrTooLarge, err)
 	}

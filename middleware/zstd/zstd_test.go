@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"testing"
 
@@ -23,6 +24,9 @@ func TestEncoding(t *testing.T) {
 		}
 		if got, err := zstd.Encoding.Decompress(packed, n); err != nil || !bytes.Equal(got, body) {
 			t.Errorf("%d bytes: %d came back, %v", n, len(got), err)
+		}
+		if got, err := zstd.Encoding.Decompress(packed, math.MaxInt); err != nil || !bytes.Equal(got, body) {
+			t.Errorf("%d bytes without a limit: %d came back, %v", n, len(got), err)
 		}
 		if n > 0 {
 			if _, err := zstd.Encoding.Decompress(packed, n-1); !errors.Is(err, polymq.ErrTooLarge) {
