@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"context"
+	"slices"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -35,12 +36,8 @@ func (c *Conn) restore(conn *amqp091.Connection, w *wire) {
 	steps := c.restoring(t)
 	// Almost always all of it stands: one answer to all is enough to know, and a
 	// queue that has no leader yet holds up nothing.
-	for _, step := range steps {
-		if step.do(ch, true) != nil {
-			break
-		}
-	}
-	if ch.ExchangeDeclarePassive("amq.direct", "direct", true, false, false, false, nil) == nil {
+	done := !slices.ContainsFunc(steps, func(s step) bool { return s.do(ch, true) != nil })
+	if done && ch.ExchangeDeclarePassive("amq.direct", "direct", true, false, false, false, nil) == nil {
 		ch.Close()
 		return
 	}
@@ -127,6 +124,9 @@ func (c *Conn) restoring(t routing.Topology) (steps []step) {
 	for _, x := range t.Exchanges {
 		if args, err := exchangeArgs(x); err == nil {
 			steps = append(steps, step{"exchange " + x.Name, func(ch *channel, quick bool) error {
+				if x.Kind.Custom() {
+					return c.declareCustom(c.ctx, x, args)
+				}
 				return ch.ExchangeDeclare(x.Name, string(x.Kind), !x.Transient, false, false, quick, args)
 			}})
 		}

@@ -56,8 +56,12 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	for i, q := range t.Queues {
 		names[i] = q.Name
 	}
-	if err := c.declareCustom(ctx, t.Exchanges, exchanges); err != nil {
-		return err
+	for i, e := range t.Exchanges {
+		if e.Kind.Custom() {
+			if err := c.declareCustom(ctx, e, exchanges[i]); err != nil {
+				return fmt.Errorf("exchange %q: %w", e.Name, err)
+			}
+		}
 	}
 	err = c.doWith(ctx, names, func(ch *channel) error {
 		for i, e := range t.Exchanges {
