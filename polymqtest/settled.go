@@ -67,7 +67,8 @@ const delayedQueue = "polymq.delayed"
 // it has come to rest. On RabbitMQ conn needs the management option, and since
 // its counts are late there, a message counts as on its way until each queue
 // that the bindings lead it to, as they stand now, has had it settled, unless
-// the queue or message can end it by itself.
+// the queue or message can end it by itself; but behind exchanges of registered
+// kinds, where the counts alone tell.
 //
 // When ctx ends first the error is an *Unsettled, which says what is missing.
 func (r *Recorder) Settled(ctx context.Context, conn *polymq.Conn, resting ...string) error {
@@ -158,7 +159,7 @@ func (r *Recorder) look(ctx context.Context, conn *polymq.Conn, resting []string
 // pending are the messages that a queue must have had and nobody has settled
 // there. Called with the mutex held.
 func (r *Recorder) pending(top routing.Topology, resting []string) ([]string, error) {
-	table, err := routing.NewTable(top)
+	table, err := routing.NewTable(plain(top))
 	if err != nil {
 		return nil, err
 	}
@@ -184,6 +185,20 @@ func (r *Recorder) pending(top routing.Topology, resting []string) ([]string, er
 		}
 	}
 	return out, nil
+}
+
+// plain is a topology without exchanges of registered kinds, as the broker alone
+// knows which way a message takes through one.
+func plain(top routing.Topology) routing.Topology {
+	custom := map[string]bool{}
+	for _, x := range top.Exchanges {
+		custom[x.Name] = x.Kind.Custom()
+	}
+	return routing.Topology{
+		Exchanges: slices.DeleteFunc(slices.Clone(top.Exchanges), func(x routing.Exchange) bool { return x.Kind.Custom() }),
+		Queues:    top.Queues,
+		Bindings:  slices.DeleteFunc(slices.Clone(top.Bindings), func(b routing.Binding) bool { return custom[b.Exchange] || custom[b.ToExchange] }),
+	}
 }
 
 // endsByItself reports whether a message can leave the queue without a

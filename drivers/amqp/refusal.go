@@ -145,6 +145,11 @@ func (m *management) refusals(ctx context.Context) refusal {
 	}
 	if x.yes {
 		if t, err := m.topology(ctx); err == nil {
+			for i := range t.Exchanges {
+				if e := &t.Exchanges[i]; e.Kind.Custom() { // only RabbitMQ knows along which of its bindings
+					e.Kind, e.Args = routing.Fanout, nil
+				}
+			}
 			x.table, _ = routing.NewTable(t) // nil where it has what only RabbitMQ knows
 		}
 	}

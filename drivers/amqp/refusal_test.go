@@ -265,3 +265,32 @@ func TestDeclaredRefusalEnds(t *testing.T) {
 		}
 	})
 }
+
+// TestRefusalBehindAPlugin: which way a message takes through an exchange of a
+// plugin only RabbitMQ knows; that a queue there refuses it is heard all the same.
+func TestRefusalBehindAPlugin(t *testing.T) {
+	t.Parallel()
+	c := open(t)
+	check(t, c.Declare(ctxOf(t), routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "hash", Kind: routing.ConsistentHash}},
+		Queues:    []routing.Queue{{Name: "full", Type: routing.Classic, MaxLength: 1, Overflow: routing.RejectPublish}, {Name: "free"}},
+		Bindings:  []routing.Binding{{Exchange: "hash", Queue: "full", Key: "1"}, {Exchange: "hash", Queue: "free", Key: "1"}},
+	}))
+	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "full"}))
+	var batch []*driver.Publishing
+	for i := range 40 {
+		batch = append(batch, publishing(driver.Message{Key: fmt.Sprint(i)}))
+	}
+	publisherOf(t, c, "hash").Publish(ctxOf(t), batch, true)
+	refused := 0
+	for _, p := range batch {
+		if err := wait(t, p); err != nil && !errors.Is(err, driver.ErrRejected) {
+			t.Error(err)
+		} else if err != nil {
+			refused++
+		}
+	}
+	if refused == 0 || refused == len(batch) {
+		t.Errorf("%d of %d were refused", refused, len(batch))
+	}
+}
