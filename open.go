@@ -3,6 +3,7 @@ package polymq
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -138,11 +139,14 @@ func NewConn(dc driver.Conn, opts *Options) *Conn {
 	return c
 }
 
-// advised says what to do where nothing listens, which every client says in words
-// of its own.
+// advised says what to do where nothing listens, or something without TLS, which
+// every client says in words of its own.
 func advised(err error) error {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("nothing listens there: start the broker, or correct the host and port of the URL: %w", err)
+	}
+	if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
+		return fmt.Errorf("there is no TLS at this port: name the one that has it, or write the scheme without TLS: %w", err)
 	}
 	return err
 }

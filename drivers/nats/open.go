@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -253,8 +254,12 @@ func (d *dialer) explain(ctx context.Context, u *driver.URL, err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
+	case errors.Is(err, natsgo.ErrSecureConnWanted):
+		return fmt.Errorf("connecting to %s: there is no TLS at this port: name the one that has it, or write the scheme nats: %w", u, err)
 	case ctx.Err() != nil:
-		return fmt.Errorf("connecting to %s: %w", u, ctx.Err())
+		return fmt.Errorf("connecting to %s: no answer as NATS gives it: is this its port? %w", u, ctx.Err())
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("connecting to %s: no answer as NATS gives it: is this its port? %w", u, err)
 	case errors.Is(err, natsgo.ErrNoServers) && d.err != nil:
 		return fmt.Errorf("connecting to %s: %w", u, d.err)
 	}

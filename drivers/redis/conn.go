@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -91,7 +93,11 @@ func open(ctx context.Context, cfg config, log *slog.Logger, onState func(driver
 		s.wg.Wait()
 		s.servers.close()
 		if lost(err) {
-			return nil, fmt.Errorf("no connection to Redis at %s: %w", s.where(), endedBy(ctx, err))
+			advice := ""
+			if _, unknown := errors.AsType[*net.DNSError](err); !unknown && !errors.Is(err, syscall.ECONNREFUSED) {
+				advice = "is this its port, with TLS or without as the scheme says? "
+			}
+			return nil, fmt.Errorf("no connection to Redis at %s: %s%w", s.where(), advice, endedBy(ctx, err))
 		}
 		return nil, mapped(err)
 	}

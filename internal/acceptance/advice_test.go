@@ -3,6 +3,7 @@ package acceptance_test
 import (
 	"errors"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -25,12 +26,31 @@ func TestAdvice(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "start the broker") {
 				t.Errorf("nothing listens: %v", err)
 			}
-			url := testbroker.URL(t, scheme)
-			rest := url[strings.LastIndex(url, "@")+1:]
+			at := testbroker.URL(t, scheme)
+			rest := at[strings.LastIndex(at, "@")+1:]
 			_, err = polymq.Open(within(t, 20*time.Second), scheme+"://nobody:wrong@"+strings.TrimPrefix(rest, scheme+"://"), nil)
 			if !errors.Is(err, polymq.ErrPermission) || !strings.Contains(err.Error(), "check the user name and password") {
 				t.Errorf("a wrong password: %v", err)
 			}
+			secure := map[string]string{"amqp": "amqps", "nats": "tls+nats", "redis": "rediss"}[scheme]
+			_, err = polymq.Open(within(t, 5*time.Second), strings.Replace(at, scheme, secure, 1), nil)
+			if err == nil || !strings.Contains(err.Error(), "TLS") {
+				t.Errorf("no TLS at the port: %v", err)
+			}
+			other := map[string]string{"amqp": "redis", "nats": "redis", "redis": "nats"}[scheme]
+			_, err = polymq.Open(within(t, 5*time.Second), scheme+"://"+hostOf(t, testbroker.URL(t, other)), nil)
+			if err == nil || !strings.Contains(err.Error(), "is this its port") {
+				t.Errorf("another broker's port: %v", err)
+			}
 		})
 	}
+}
+
+func hostOf(t *testing.T, at string) string {
+	t.Helper()
+	u, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
 }
