@@ -32,16 +32,19 @@ func (h *handle) record(seq uint64, uncounted int) *natsgo.Msg {
 // records are the sequences of a queue's messages of which deliveries do not
 // count; all is false where there are more than the server lists at once.
 func (s *store) records(ctx context.Context, h *handle) (seqs []uint64, all bool, err error) {
-	var reply struct {
+	type page struct {
 		Total int `json:"total"`
 		State struct {
 			Subjects map[string]uint64 `json:"subjects"`
 		} `json:"state"`
 	}
 	records := h.prefix + ".r."
-	err = s.call(ctx, "$JS.API.STREAM.INFO."+h.stream, struct {
-		Filter string `json:"subjects_filter"`
-	}{records + "*"}, &reply)
+	reply, err := hedged(ctx, s, func(ctx context.Context) (reply page, err error) {
+		err = s.call(ctx, "$JS.API.STREAM.INFO."+h.stream, struct {
+			Filter string `json:"subjects_filter"`
+		}{records + "*"}, &reply)
+		return reply, err
+	})
 	for subject := range reply.State.Subjects {
 		if seq, err := strconv.ParseUint(strings.TrimPrefix(subject, records), 10, 64); err == nil {
 			seqs = append(seqs, seq)

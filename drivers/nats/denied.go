@@ -132,7 +132,7 @@ func (a api) AccountInfo(ctx context.Context) (*jetstream.AccountInfo, error) {
 
 func (a api) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
 	a.s.asking(ctx, "$JS.API.STREAM.INFO."+name)
-	return a.JetStream.Stream(ctx, name)
+	return hedged(ctx, a.s, func(ctx context.Context) (jetstream.Stream, error) { return a.JetStream.Stream(ctx, name) })
 }
 
 func (a api) CreateStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
@@ -152,7 +152,7 @@ func (a api) DeleteStream(ctx context.Context, name string) error {
 
 func (a api) Consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error) {
 	a.s.asking(ctx, "$JS.API.CONSUMER.INFO."+stream+"."+name)
-	return a.JetStream.Consumer(ctx, stream, name)
+	return hedged(ctx, a.s, func(ctx context.Context) (jetstream.Consumer, error) { return a.JetStream.Consumer(ctx, stream, name) })
 }
 
 func (a api) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {

@@ -62,15 +62,11 @@ func (s *store) RenewLease(ctx context.Context, client string, v emulate.Version
 			}
 			continue
 		case errors.Is(err, natsgo.ErrNoResponders):
-			look, cancel := context.WithTimeout(ctx, lookTimeout)
-			g, gerr := s.ground(look)
-			late := look.Err() != nil && ctx.Err() == nil // it has no leader
-			cancel()
-			switch {
-			case late:
-			case gerr != nil:
+			g, gerr := s.ground(ctx)
+			if gerr != nil {
 				return gerr
-			case g.epoch != v.Epoch:
+			}
+			if g.epoch != v.Epoch {
 				return emulate.ErrStale
 			}
 		case !passing(err) || errors.Is(err, driver.ErrClosed):

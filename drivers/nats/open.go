@@ -60,10 +60,6 @@ const (
 	minVersion = "2.12.2" // see doc.go
 
 	attemptTimeout = 5 * time.Second // of one request to the server
-	// lookTimeout is for a look at what became of a stream that nobody listened for.
-	// One without a leader never answers, not when it has one again either: to ask
-	// anew is faster than to wait.
-	lookTimeout  = 500 * time.Millisecond
 	pingInterval = 5 * time.Second // two without an answer end a connection
 	maxBackoff   = 2 * time.Second // between two rounds over the hosts
 )

@@ -28,10 +28,12 @@ type publisher struct {
 	slots  []*slot
 	free   []*slot
 	parked []*emulate.Parcel // wait for the connection
-	lost   []suspect         // nobody listened for them
 	closed bool
+	// lost is what nobody listened for, by incarnation; where there is some, a
+	// goroutine of looking examines the queue.
+	lost map[string][]suspect
 
-	wake    chan struct{} // cap 1: lost has grown
+	looking sync.WaitGroup
 	ctx     context.Context
 	quit    context.CancelFunc
 	stopped chan struct{}
@@ -50,7 +52,7 @@ const (
 func (p *publisher) start(s *store) error {
 	p.s = s
 	p.inbox = s.nc.NewInbox() + "."
-	p.wake = make(chan struct{}, 1)
+	p.lost = map[string][]suspect{}
 	sub, err := s.nc.Subscribe(p.inbox+"*", p.answer)
 	if err != nil {
 		return err
@@ -214,8 +216,6 @@ func (p *publisher) keep() {
 	defer tick.Stop()
 	for {
 		select {
-		case <-p.wake:
-			p.examine()
 		case now := <-tick.C:
 			p.sweep(now)
 		case <-p.ctx.Done():
@@ -261,13 +261,8 @@ func (p *publisher) close() {
 	p.mu.Unlock()
 	p.quit()
 	<-p.stopped
+	p.looking.Wait()
 	left := append(p.abandon(func(*slot) bool { return true }), p.unpark()...)
-	p.mu.Lock()
-	for _, sus := range p.lost {
-		left = append(left, sus.parcel)
-	}
-	p.lost = nil
-	p.mu.Unlock()
 	for _, parcel := range left {
 		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrClosed))
 	}

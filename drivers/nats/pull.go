@@ -272,7 +272,7 @@ func (l *link) status(m *natsgo.Msg) {
 
 // examine ends the inbox if the queue or its consumer are gone.
 func (c *consumer) examine(cause error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 	defer cancel()
 	err := c.s.once(ctx, func(ctx context.Context) error {
 		_, err := c.s.js.Consumer(ctx, c.h.stream, consumerName)

@@ -54,7 +54,7 @@ type getRequest struct {
 // leaderGet reads one message from the stream's leader; ok is false where
 // there is none.
 func (s *store) leaderGet(ctx context.Context, stream string, req getRequest) (m stored, ok bool, err error) {
-	var reply struct {
+	type message struct {
 		Message struct {
 			Subject string    `json:"subject"`
 			Seq     uint64    `json:"seq"`
@@ -63,7 +63,10 @@ func (s *store) leaderGet(ctx context.Context, stream string, req getRequest) (m
 			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
-	err = s.call(ctx, "$JS.API.STREAM.MSG.GET."+stream, req, &reply)
+	reply, err := hedged(ctx, s, func(ctx context.Context) (reply message, err error) {
+		err = s.call(ctx, "$JS.API.STREAM.MSG.GET."+stream, req, &reply)
+		return reply, err
+	})
 	if hasCode(err, codeMessageNotFound) {
 		return stored{}, false, nil
 	}

@@ -14,43 +14,39 @@ type suspect struct {
 	err    error
 }
 
-// suspect hands a parcel to keep, which finds out what became of its queue.
+// suspect puts a parcel to those of its queue, and has somebody find out what became
+// of that, unless somebody does.
 func (p *publisher) suspect(parcel *emulate.Parcel, err error) {
+	q := parcel.Queue
 	p.mu.Lock()
 	closed := p.closed
 	if !closed {
-		p.lost = append(p.lost, suspect{parcel, err})
+		if len(p.lost[q.Incarnation]) == 0 {
+			p.looking.Go(func() { p.examine(q) })
+		}
+		p.lost[q.Incarnation] = append(p.lost[q.Incarnation], suspect{parcel, err})
 	}
 	p.mu.Unlock()
 	if closed {
 		parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, err))
-		return
 	}
-	signal(p.wake)
 }
 
-// examine finds out what became of the queues of parcels that nobody answered,
-// once for each queue.
-func (p *publisher) examine() {
-	p.mu.Lock()
-	lost := p.lost
-	p.lost = nil
-	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(p.ctx, lookTimeout)
+// examine finds out what became of the queue of parcels that nobody answered. It does
+// not wait for other queues, which may be without a leader for longer.
+func (p *publisher) examine(q *emulate.Queue) {
+	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
 	defer cancel()
-	known := map[string]bool{} // by incarnation: it is gone
+	exists, err := p.s.QueueExists(ctx, q)
+	outcome := driver.ErrUnconfirmed
+	if err == nil && !exists {
+		outcome = emulate.ErrGone
+	}
+	p.mu.Lock()
+	lost := p.lost[q.Incarnation]
+	delete(p.lost, q.Incarnation)
+	p.mu.Unlock()
 	for _, sus := range lost {
-		q := sus.parcel.Queue
-		gone, ok := known[q.Incarnation]
-		if !ok {
-			exists, err := p.s.QueueExists(ctx, q)
-			gone = err == nil && !exists
-			known[q.Incarnation] = gone
-		}
-		if gone {
-			sus.parcel.Done(fmt.Errorf("%w: %w", emulate.ErrGone, sus.err))
-		} else {
-			sus.parcel.Done(fmt.Errorf("%w: %w", driver.ErrUnconfirmed, sus.err))
-		}
+		sus.parcel.Done(fmt.Errorf("%w: %w", outcome, sus.err))
 	}
 }
