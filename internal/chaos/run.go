@@ -45,6 +45,7 @@ func (b *Backend) Run(t testing.TB, o Options) *Report {
 			_ = os.RemoveAll(dir)
 		}
 	})
+	r.record.deposed = b.deposed
 	r.declare()
 	r.progress("the start", time.Now())
 	time.Sleep(calm)
