@@ -36,12 +36,6 @@ func transient(answer string) bool {
 	return noFunction(answer) || partly(answer) || full(answer)
 }
 
-// full reports that the server takes no writes for now: its memory is full, or it
-// cannot write to its disk. As RabbitMQ's alarms it makes publishers wait.
-func full(answer string) bool {
-	return strings.HasPrefix(answer, "OOM ") || strings.HasPrefix(answer, "MISCONF ")
-}
-
 // demoted is the answer to who waited at a server that is no master any more.
 const demoted = "UNBLOCKED force unblock"
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/driver/emulate"
 	"github.com/polymq/polymq/internal/testbroker"
 	"github.com/polymq/polymq/routing"
 )
@@ -340,6 +341,48 @@ func TestFullMemory(t *testing.T) {
 		t.Errorf("Publish once there is room: %v", err)
 	}
 	state(driver.Connected)
+}
+
+// TestFullMemoryIsToldAsLongAsItIs: a lease can be renewed with a full memory, which
+// does not say that there is room; and who does not publish hears of it, too.
+func TestFullMemoryIsToldAsLongAsItIs(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	conn, s, _ := dialStates(t, b.URL())
+	limit := func(bytes string) {
+		t.Helper()
+		if err := raw(t, b.URL()).ConfigSet(ctxT(t), "maxmemory", bytes).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	declare := func(ctx context.Context, name string) error {
+		return conn.Declare(ctx, routing.Topology{Queues: []routing.Queue{{Name: name}}})
+	}
+	if err := declare(ctxT(t), "q"); err != nil {
+		t.Fatal(err)
+	}
+	limit("1")
+	briefly, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := declare(briefly, "more"); !errors.Is(err, context.DeadlineExceeded) || !s.full.Load() {
+		t.Fatalf("Declare: %v, full %v", err, s.full.Load())
+	}
+	renew := func() {
+		t.Helper()
+		if err := s.RenewLease(ctxT(t), "client", emulate.Version{}); err != nil && !errors.Is(err, emulate.ErrStale) {
+			t.Fatal(err)
+		}
+	}
+	if renew(); !s.full.Load() {
+		t.Error("a lease that was renewed made the memory count as free")
+	}
+	limit("0")
+	if renew(); s.full.Load() {
+		t.Error("a memory that is free counts as full")
+	}
+	s.full.Store(true)
+	if err := declare(ctxT(t), "more"); err != nil || s.full.Load() {
+		t.Errorf("Declare once there is room: %v, full %v", err, s.full.Load())
+	}
 }
 
 // TestNothingUnaccounted: publishing, consuming, giving back and purging at

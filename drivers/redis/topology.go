@@ -94,6 +94,9 @@ func (s *store) ApplyTopology(ctx context.Context, at emulate.Version, elements 
 	n, _ := v.(int64)
 	switch {
 	case err == nil && n > 0:
+		if args[1] == fnApply && s.cfg.find == nil {
+			s.full.Store(false)
+		}
 		return emulate.Version{Epoch: at.Epoch, N: uint64(n)}, nil
 	case err == nil:
 		return emulate.Version{}, emulate.ErrStale
@@ -146,9 +149,7 @@ func (s *store) RenewLease(ctx context.Context, client string, v emulate.Version
 	if err != nil {
 		return err
 	}
-	if s.cfg.find == nil { // else another server holds the queues, perhaps
-		s.full.Store(false)
-	}
+	s.lookForRoom(ctx)
 	if r != int64(1) {
 		return emulate.ErrStale
 	}
