@@ -24,8 +24,9 @@ type SubscriberOptions struct {
 	// OrderBy makes Run handle the deliveries for which it returns the same one
 	// at a time, in the order in which they arrived, and others beside them, up
 	// to Concurrency. What waits for its turn is held and counts in Prefetch, so
-	// let Prefetch be some times Concurrency. It must not keep or settle the
-	// delivery, and is called by one goroutine at a time.
+	// let Prefetch be some times Concurrency; what waits when Run ends is given
+	// back, which counts as an attempt. It must not keep or settle the delivery,
+	// and is called by one goroutine at a time.
 	//
 	// A delivery that is nacked comes again as the queue gives it, behind others
 	// of its key that have arrived meanwhile: where none may overtake it, try
