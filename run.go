@@ -29,11 +29,12 @@ const (
 //
 // When ctx ends, Run takes no more, gives back what no handler has begun (a
 // driver that is no driver.Drainer does so once the last handler has ended, and
-// what waits for its turn by OrderBy is given back then as well), and waits for the handlers that run, up to SubscriberOptions.DrainTimeout. Their
-// ctx carries the values of Run's, and ends only when that time is over, or
-// when Run returns. Then Run closes the subscriber and returns nil; if handlers
-// still ran, their messages have been given back with the rest, and the error
-// says how many there were and wraps context.DeadlineExceeded.
+// what waits for its turn by OrderBy is given back then as well), and waits for
+// the handlers that run, up to SubscriberOptions.DrainTimeout. Their ctx carries
+// the values of Run's, and ends only when that time is over, or when Run returns.
+// Then Run closes the subscriber and returns nil; if handlers still ran, their
+// messages have been given back with the rest, and the error says how many there
+// were and wraps context.DeadlineExceeded.
 //
 // Run ends in the same way when it cannot go on, and returns the reason:
 // ErrNotFound when the queue was deleted, ErrClosed when the subscriber or the

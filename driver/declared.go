@@ -45,6 +45,7 @@ func (d *Declared) Add(t routing.Topology) {
 	}
 	for _, x := range t.Exchanges {
 		if _, always := routing.Predeclared(x.Name); !always {
+			x.Args = own(x.Args)
 			d.exchanges[x.Name] = x
 		}
 	}
@@ -53,12 +54,14 @@ func (d *Declared) Add(t routing.Topology) {
 			d.passing[q.Name] = true
 			delete(d.queues, q.Name)
 		} else {
+			q.Args = own(q.Args)
 			d.queues[q.Name] = q
 			delete(d.passing, q.Name)
 		}
 	}
 	for _, b := range t.Bindings {
 		if !d.passing[b.Queue] {
+			b.Args = own(b.Args)
 			d.bindings[identity(b)] = b
 		}
 	}
@@ -128,10 +131,32 @@ func (d *Declared) Restores(queue string) bool {
 	return there && !d.restored.IsZero() && time.Since(d.restored) < restoring
 }
 
-// identity is the same for bindings that are.
+// identity is the same for bindings that are: arguments that were an int come back
+// from Topology as an int64.
 func identity(b routing.Binding) string {
-	if len(b.Args) == 0 {
-		b.Args = nil
+	id := fmt.Sprintf("%q %q %q %q", b.Exchange, b.Queue, b.ToExchange, b.Key)
+	if len(b.Args) > 0 {
+		data, err := b.MarshalJSON()
+		if err != nil { // a text that is not UTF-8
+			data = fmt.Appendf(nil, "%#v", b.Args)
+		}
+		id += string(data)
 	}
-	return fmt.Sprintf("%#v", b)
+	return id
+}
+
+// own is a copy of arguments, which are the caller's to change.
+func own(args map[string]any) map[string]any {
+	if len(args) == 0 {
+		return nil
+	}
+	var copied routing.Binding
+	data, err := routing.Binding{Args: args}.MarshalJSON()
+	if err == nil {
+		err = copied.UnmarshalJSON(data)
+	}
+	if err != nil {
+		return maps.Clone(args)
+	}
+	return copied.Args
 }

@@ -60,8 +60,9 @@ type DeadLetterOptions struct {
 // dies in between leaves both. The dead letter keeps the message's ID, by which
 // most such second copies are dropped where the backend deduplicates. So would be
 // the dead letter where its queue has just got the message itself: let dead letters
-// go to queues of their own. From its second death on the ID is another, made of the first, since a message that was
-// redriven must not be dropped for a copy of itself.
+// go to queues of their own. From its second death on the ID is another, made of
+// the first, since a message that was redriven must not be dropped for a copy of
+// itself.
 func DeadLetter(publish polymq.PublishFunc, opts *DeadLetterOptions) polymq.Middleware {
 	var o DeadLetterOptions
 	if opts != nil {

@@ -1,0 +1,36 @@
+package driver_test
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
+)
+
+// What was unbound, in whatever form its arguments are given, is not made anew; and
+// what is, is as it was declared, whatever has become of the caller's maps.
+func TestDeclaredArguments(t *testing.T) {
+	binding := func(n any) routing.Binding {
+		return routing.Binding{Exchange: "x", Queue: "q", Args: map[string]any{"n": n, "list": []any{"a", []byte("b")}}}
+	}
+	var d driver.Declared
+	b := binding(1)
+	d.Add(routing.Topology{
+		Exchanges: []routing.Exchange{{Name: "x", Kind: routing.Headers}},
+		Queues:    []routing.Queue{{Name: "q"}},
+		Bindings:  []routing.Binding{b, binding(int64(1)), binding(1.0)},
+	})
+	b.Args["n"], b.Args["list"].([]any)[0] = 2, "changed"
+	want := []routing.Binding{binding(1.0), binding(int64(1))}
+	if got := d.Topology().Bindings; !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %#v\nwant %#v", got, want)
+	}
+	d.Unbind([]routing.Binding{binding(int64(1)), binding(float32(1))})
+	if got := d.Topology().Bindings; len(got) > 0 {
+		t.Errorf("left: %v", got)
+	}
+	if d.Empty() {
+		t.Error("the exchange and the queue are gone")
+	}
+}
