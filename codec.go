@@ -79,10 +79,16 @@ func Encode(v any, codec Codec) (*Message, error) {
 	return m, nil
 }
 
-func encode(m *Message, v any, codec Codec) error {
+// orJSON is codec, or JSON in the place of none.
+func orJSON(codec Codec) Codec {
 	if codec == nil {
-		codec = JSON
+		return JSON
 	}
+	return codec
+}
+
+func encode(m *Message, v any, codec Codec) error {
+	codec = orJSON(codec)
 	if err := codec.Encode(m, v); err != nil {
 		return invalid("cannot encode a %T: %w", v, err)
 	}
@@ -90,8 +96,8 @@ func encode(m *Message, v any, codec Codec) error {
 }
 
 // Decode reads a message with the first of the codecs that decodes it, or, where
-// none does and the message has no content type, with the first. Default: JSON
-// alone. The error wraps ErrUndecodable, and says what the message claims to be.
+// none does and the message has no content type, with the first. A nil one is
+// JSON. Default: JSON alone. The error wraps ErrUndecodable, and says what the message claims to be.
 func Decode[T any](m *Message, codecs ...Codec) (T, error) {
 	var v T
 	_, err := decode(m, &v, codecs)
@@ -103,19 +109,20 @@ func decode(m *Message, v any, codecs []Codec) (Codec, error) {
 	if len(codecs) == 0 {
 		codecs = []Codec{JSON}
 	}
-	i := slices.IndexFunc(codecs, func(c Codec) bool { return c.Decodes(m) })
+	i := slices.IndexFunc(codecs, func(c Codec) bool { return orJSON(c).Decodes(m) })
 	if i < 0 && m.ContentType == "" {
 		i = 0
 	}
 	if i < 0 {
 		return nil, fmt.Errorf("%w: message %q: no codec for content type %q", ErrUndecodable, m.ID, m.ContentType)
 	}
-	if err := codecs[i].Decode(m, v); err != nil {
+	codec := orJSON(codecs[i])
+	if err := codec.Decode(m, v); err != nil {
 		claims := fmt.Sprintf("content type %q", m.ContentType)
 		if m.ContentEncoding != "" {
 			claims += fmt.Sprintf(", content encoding %q", m.ContentEncoding)
 		}
 		return nil, fmt.Errorf("%w: message %q (%s, %d bytes) into %T: %w", ErrUndecodable, m.ID, claims, len(m.Body), v, err)
 	}
-	return codecs[i], nil
+	return codec, nil
 }

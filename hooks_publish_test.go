@@ -3,6 +3,8 @@ package polymq_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/polymq/polymq"
 	"github.com/polymq/polymq/driver"
@@ -99,4 +101,29 @@ func TestHooksReplaceMessages(t *testing.T) {
 			t.Errorf("message %d was sent with %q, want %q", i, got, want)
 		}
 	}
+}
+
+// A receipt has no outcome before the hooks have heard of it.
+func TestHooksHearBeforeTheReceipt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.publish = f.hold
+		heard := make(chan struct{})
+		p := observedPublisher(t, f, &polymq.Hooks{PublishEnd: func(context.Context, polymq.PublishEvent) { <-heard }})
+		r, err := p.PublishAsync(t.Context(), &polymq.Message{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go f.held()[0].Resolve(driver.ErrRejected)
+		synctest.Wait()
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.Err(); err != nil {
+			t.Errorf("Err: %v", err)
+		}
+		wantIs(t, r.Wait(soon), context.DeadlineExceeded)
+		close(heard)
+		wantIs(t, r.Wait(t.Context()), polymq.ErrRejected)
+		wantIs(t, r.Err(), polymq.ErrRejected)
+	})
 }

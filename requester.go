@@ -248,9 +248,6 @@ type TypedRequester[Req, Resp any] struct {
 // NewTypedRequester makes a requester of values out of one of messages. It is a
 // plain pair of the two, and ends with r. A nil codec is JSON.
 func NewTypedRequester[Req, Resp any](r *Requester, codec Codec) *TypedRequester[Req, Resp] {
-	if codec == nil {
-		codec = JSON
-	}
 	return &TypedRequester[Req, Resp]{r, codec}
 }
 

@@ -62,6 +62,16 @@ func TestEncode(t *testing.T) {
 	}
 }
 
+func TestNilCodecIsJSON(t *testing.T) {
+	m := &polymq.Message{ContentType: "application/json", Body: []byte(`{}`)}
+	if _, err := polymq.Decode[order](m, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := polymq.Decode[order](&polymq.Message{Body: []byte(`{}`)}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDecodeSaysWhatItGot(t *testing.T) {
 	_, err := polymq.Decode[order](&polymq.Message{ID: "7", ContentType: "application/json", ContentEncoding: "zstd", Body: []byte("(\xb5")})
 	if !errors.Is(err, polymq.ErrUndecodable) {
