@@ -226,20 +226,19 @@ func (s *store) retry(ctx context.Context, key string, f func(*node) (any, error
 var errOnce = errors.New("the connection was lost")
 
 // raw is call with an answer that is not read yet.
-func (s *store) raw(ctx context.Context, key string, in *sink, args []any) error {
+func (s *store) raw(ctx context.Context, key string, args ...any) (answer, error) {
 	got, err := s.retry(ctx, key, func(n *node) (any, error) {
-		var b sink // of this try alone: await may leave it
-		cmd := goredis.NewRawWriteToCmd(ctx, &b, args...)
-		if err := n.client.Process(ctx, cmd); err != nil {
+		var whole sink
+		if err := n.client.Process(ctx, goredis.NewRawWriteToCmd(ctx, &whole, args...)); err != nil {
 			return nil, err
 		}
-		a := answer{b: b.b}
-		return b.b, a.peek()
+		a := answer{b: whole.b}
+		return a, a.peek()
 	})
-	if err == nil {
-		in.b = got.([]byte)
+	if err != nil {
+		return answer{}, err
 	}
-	return err
+	return got.(answer), nil
 }
 
 // call sends a command about the key; see retry.

@@ -7,25 +7,39 @@ import (
 	"github.com/polymq/polymq/driver/emulate"
 )
 
-// fetch is a fetch and what it told.
+// fetch is what the fetches and blocking reads told so far.
 type fetch struct {
-	sweep, woken bool
-	alive        bool
-	more         bool // it took as much as it asked for: there may be more
-	full         bool // and asked for all that there was room for
-	again        bool // something that was given back waits: it goes first
-	size         int  // of an entry, as of late; 0: unknown
-	wait         time.Duration
-	until        time.Time // the lease of the consumer
-	standby      string    // another is the one active consumer: where to hear of a change
-	args, read   []any
-	holds        []*hold
-	ds           []*emulate.Delivery
+	woken   bool
+	alive   bool
+	more    bool // it took as much as it asked for: there may be more
+	full    bool // and asked for all that there was room for
+	again   bool // something that was given back waits: it goes first
+	size    int  // of an entry, as of late; 0: unknown
+	swept   time.Time
+	due     time.Time // the next fetch, whatever comes meanwhile
+	until   time.Time // the lease of the consumer
+	standby string    // another is the one active consumer: where to hear of a change
+	holds   []*hold
+	ds      []*emulate.Delivery
+}
+
+// request is a fetch that was sent.
+type request struct {
+	name   string // of the consumer
+	life   uint64
+	sent   time.Time
+	ask    int
+	whole  bool // the function reads
+	native bool // XREADGROUP does
+	room   int
+	batch  []settlement
+	acked  bool // natively
 }
 
 // fetch settles, takes what is there and renews the lease. New entries it reads
 // natively, in one pipeline with a function that does the rest; where something
-// that was given back waits, the function fetch takes that first.
+// that was given back waits, the function fetch takes that first. Where much is
+// waiting the next one is sent before the entries of this one are read.
 func (c *consumer) fetch(r *fetch, room int) error {
 	if err := c.connect(); err != nil {
 		return err
@@ -34,92 +48,175 @@ func (c *consumer) fetch(r *fetch, room int) error {
 		return err
 	}
 	defer c.call.unlock()
-	ask, name := r.ask(room), c.name
-	sent := time.Now()
-	args := append(r.args[:0], "FCALL", &c.fns.tend, "1", c.key, name, c.lease(), flag(r.sweep), flag(r.woken), ask)
+	q := c.ahead
+	c.ahead = nil
+	if q == nil {
+		var err error
+		if q, err = c.request(r, room); err != nil {
+			return err
+		}
+	} else {
+		_ = c.socket.SetReadDeadline(time.Now().Add(c.s.cfg.timeout))
+	}
+	return c.answered(r, q)
+}
+
+// request sends a fetch; the caller holds call.
+func (c *consumer) request(r *fetch, room int) (*request, error) {
+	sweep := time.Since(r.swept) > c.s.cfg.lease/3
+	if sweep {
+		r.swept = time.Now()
+		c.expire()
+	}
+	q := &request{name: c.name, sent: time.Now(), room: room, ask: r.ask(room)}
+	var acks int
+	q.life, q.batch, acks = c.settlements()
+	q.whole = c.rules() || q.ask > 0 && (r.again || acks < len(q.batch))
+	q.native = !q.whole && q.ask > 0
+	if q.native {
+		// One half is read while the other is worked on.
+		q.ask = min(q.ask, (c.in.Prefetch()+1)/2)
+	}
+	k, fn := c.socket, c.fns.tend
+	q.acked = c.acked(k, q.batch, acks)
+	if q.whole {
+		fn = c.fns.fetch
+	}
+	k.words("FCALL", fn, "1", c.key, q.name, c.lease(), flag(sweep), flag(r.woken))
+	k.number(q.ask)
 	if c.rules() {
-		args = append(args, room)
+		k.number(room)
 	}
-	args, batch, back := c.settlements(args)
-	r.args = args
-	whole := c.rules() || ask > 0 && (r.again || back)
-	var a, read answer
-	var err error
-	switch {
-	case whole:
-		args[1] = &c.fns.fetch
-		a, err = c.do(args)
-	case ask == 0:
-		a, err = c.do(args)
-	default:
-		r.read = append(r.read[:0], "XREADGROUP", "GROUP", group, name, "COUNT", ask, "STREAMS", c.key, ">")
-		a, read, err = c.both(args, r.read)
+	k.settle(q.batch, acks, q.acked)
+	k.end()
+	if q.native {
+		k.words("XREADGROUP", "GROUP", group, q.name, "COUNT")
+		k.number(q.ask)
+		k.words("STREAMS", c.key, ">")
+		k.end()
 	}
-	if err == nil {
-		err = a.peek()
+	if err := k.send(c.s.cfg.timeout); err != nil {
+		c.unsettled(q.life, q.batch)
+		return nil, err
 	}
-	if err != nil {
-		c.unsettled(batch)
-		if read.b != nil { // the function is missing, say, and the read went on
-			r.clear()
-			r.takeRead(&read)
-			c.unread(r)
+	return q, nil
+}
+
+// answered takes the answer to a fetch; the caller holds call.
+func (c *consumer) answered(r *fetch, q *request) error {
+	a := &c.socket.in
+	var err error // the first of the server
+	if q.acked {
+		if err = a.acked(); err != nil {
+			c.unsettled(q.life, q.batch)
+			q.batch = nil
 		}
-		if answer := reply(err); answer != "" && !transient(answer) {
-			err = mapped(err)
+	}
+	if err := a.peek(); err != nil {
+		c.unsettled(q.life, q.batch)
+		if q.native && reply(err) != "" { // the function is missing, say, and the read went on
+			if n, e := a.stream(); e == nil {
+				r.take(a, n, nil)
+				c.unread(r, q.life)
+			}
 		}
-		return err
+		return failed(err)
+	}
+	if q.life != c.current() {
+		// Struck while it was under way: the entries are somebody else's by now.
+		a.skip()
+		if q.native {
+			_ = a.pass()
+		}
+		r.alive = false
+		switch {
+		case a.err != nil:
+			return a.err
+		case c.isGone():
+			return driver.ErrNotFound
+		}
+		return c.rejoin(q.name)
 	}
 	r.woken = false
-	if len(a.b) > 0 && a.b[0] == ':' {
-		r.alive = c.verdict(a.integer())
+	if a.next() == ':' {
+		n := a.integer()
+		if q.native {
+			_ = a.pass()
+		}
+		if a.err != nil {
+			c.unsettled(q.life, q.batch)
+			return a.err
+		}
+		r.alive = c.verdict(n)
 		if c.isGone() {
 			return driver.ErrNotFound
 		}
-		return c.rejoin(name)
+		return c.rejoin(q.name)
 	}
-	r.alive, r.until = true, sent.Add(c.s.cfg.lease)
-	size := len(a.b) + len(read.b)
+	r.alive, r.until = true, q.sent.Add(c.s.cfg.lease)
 	a.array()
-	r.wait = time.Duration(a.integer()) * time.Millisecond
+	wait := time.Duration(a.integer()) * time.Millisecond
+	r.due = q.sent.Add(min(wait, maxBlock, c.s.cfg.lease/3))
 	r.again = a.integer() > 0
 	r.clear()
-	if whole {
+	if q.whole {
 		counts := make([]int, a.array())
 		for i := range counts {
 			counts[i] = int(a.integer())
 		}
-		r.takeAll(&a, counts)
-		r.takeAll(&a, nil)
+		r.takeAll(a, counts)
+		r.takeAll(a, nil)
 		if c.rules() && a.err == nil {
 			r.standby = string(a.text())
 		}
-	} else if read.b != nil && a.err == nil {
-		r.takeRead(&read)
-		a.err = read.err
+	} else if q.native && a.err == nil {
+		n, e := a.stream()
+		if err == nil {
+			err = e
+		}
+		if err == nil && n >= q.ask && !r.again {
+			err = c.askAhead(r, n)
+		}
+		r.take(a, n, nil)
 	}
 	n := len(r.holds)
-	if n > 0 {
-		r.size = size/n + 1
-	}
-	if r.again && !whole && ask > 0 {
+	if r.again && q.native {
 		// The next fetch returns these, and takes them in their place again.
-		c.unread(r)
+		c.unread(r, q.life)
 		r.more, r.full = true, false
-		return r.failed(&a)
+	} else {
+		r.more = q.ask > 0 && n >= q.ask
+		r.full = r.more && q.ask == q.room
+		c.put(r)
 	}
-	r.more = ask > 0 && n >= ask
-	r.full = r.more && ask == room
-	c.put(r)
-	return r.failed(&a)
+	if err == nil {
+		err = a.err
+	}
+	return failed(err)
 }
 
-// failed is the error of an answer, of the server or malformed.
-func (r *fetch) failed(a *answer) error {
-	if answer := reply(a.err); answer != "" && !transient(answer) {
-		return mapped(a.err)
+// askAhead sends the next fetch while n entries of this one are yet to be read,
+// where there will be room for what is worth it.
+func (c *consumer) askAhead(r *fetch, n int) (err error) {
+	room := c.in.Room() - n
+	select {
+	case <-c.stopped:
+		return nil
+	default:
 	}
-	return a.err
+	if room < max(c.in.Prefetch()/4, 1) {
+		return nil
+	}
+	c.ahead, err = c.request(r, room)
+	return err
+}
+
+// failed is the error of an answer, of the server or why there is none.
+func failed(err error) error {
+	if answer := reply(err); answer != "" && !transient(answer) {
+		return mapped(err)
+	}
+	return err
 }
 
 // ask is how many entries to ask for, so that an answer is neither so large
@@ -138,18 +235,27 @@ func (r *fetch) clear() {
 	r.holds, r.ds = r.holds[:0], r.ds[:0]
 }
 
-// takeRead reads the answer to an XREADGROUP of one stream.
-func (r *fetch) takeRead(a *answer) {
-	if a.peek() == nil && a.array() > 0 {
+// stream begins the answer to an XREADGROUP of one stream: it has so many entries,
+// which follow.
+func (a *answer) stream() (n int, err error) {
+	if err := a.peek(); err != nil {
+		return 0, err
+	}
+	if a.array() > 0 {
 		a.array()
 		a.skip()
-		r.takeAll(a, nil)
+		n = a.array()
 	}
+	return n, a.err
 }
 
 // takeAll reads a list of entries into deliveries. Without counts they are new.
-func (r *fetch) takeAll(a *answer, counts []int) {
-	for i := range a.array() {
+func (r *fetch) takeAll(a *answer, counts []int) { r.take(a, a.array(), counts) }
+
+// take is takeAll of a list of n entries that has begun.
+func (r *fetch) take(a *answer, n int, counts []int) {
+	bytes := 0
+	for i := range n {
 		h := &hold{count: 1}
 		if counts != nil {
 			if i >= len(counts) {
@@ -158,12 +264,16 @@ func (r *fetch) takeAll(a *answer, counts []int) {
 			}
 			h.count = counts[i]
 		}
-		a.entry(h)
+		size := a.entry(h)
 		if a.err != nil {
 			return
 		}
+		bytes += size
 		h.Attempt, h.Redelivered, h.Ref = h.count, h.count > 1, h
 		r.holds = append(r.holds, h)
 		r.ds = append(r.ds, &h.Delivery)
+	}
+	if n > 0 {
+		r.size = bytes/n + 1
 	}
 }

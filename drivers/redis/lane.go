@@ -84,8 +84,10 @@ func (l *lane) client(n *node) *goredis.Client {
 		l.mu.Unlock()
 		return lc, nil
 	}
-	l.to[n] = n.lane(o)
-	return l.to[n]
+	c := goredis.NewClient(o)
+	n.own(c)
+	l.to[n] = c
+	return c
 }
 
 // laneConn is a connection that interrupt finds.

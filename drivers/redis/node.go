@@ -14,10 +14,10 @@ import (
 type node struct {
 	addr   string
 	client *goredis.Client // calls
-	blocks *goredis.Client // what waits: a connection for each consumer, writes for replicas
+	blocks *goredis.Client // what waits: writes for replicas
 
 	mu     sync.Mutex
-	lanes  []*goredis.Client
+	owned  map[*goredis.Client]struct{} // those of lanes and sockets
 	closed bool
 }
 
@@ -27,19 +27,26 @@ func newNode(c config, addr string) *node {
 	// There may be many, which mostly wait: the client's own are 32 KiB.
 	blocks.ReadBufferSize, blocks.WriteBufferSize = 16<<10, 8<<10
 	blocks.ReadTimeout += max(maxBlock, c.safe.wait())
-	return &node{addr: addr, client: goredis.NewClient(c.options(addr)), blocks: goredis.NewClient(blocks)}
+	return &node{
+		addr: addr, client: goredis.NewClient(c.options(addr)), blocks: goredis.NewClient(blocks),
+		owned: map[*goredis.Client]struct{}{},
+	}
 }
 
-// lane adds the connection of a lane.
-func (n *node) lane(o *goredis.Options) *goredis.Client {
-	c := goredis.NewClient(o)
+// own adds a connection of its own.
+func (n *node) own(c *goredis.Client) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
 		_ = c.Close()
 	}
-	n.lanes = append(n.lanes, c)
-	return c
+	n.owned[c] = struct{}{}
+}
+
+func (n *node) disown(c *goredis.Client) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.owned, c)
 }
 
 func (n *node) isClosed() bool {
@@ -53,9 +60,11 @@ func (n *node) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true
-	for _, c := range append(n.lanes, n.client, n.blocks) {
+	for c := range n.owned {
 		_ = c.Close() // it closes but sockets
 	}
+	_ = n.client.Close()
+	_ = n.blocks.Close()
 }
 
 func (c config) options(addr string) *goredis.Options {

@@ -2,6 +2,8 @@ package redis
 
 import (
 	"errors"
+	"fmt"
+	"runtime"
 	"strconv"
 	"time"
 	"unsafe"
@@ -22,12 +24,11 @@ func (c *consumer) read() {
 	}
 	timer := time.NewTimer(beat)
 	defer timer.Stop()
-	var r fetch
+	r := fetch{swept: time.Now()}
 	unknown := false // what the last answer was
-	swept := time.Now()
 	for try := 0; ; {
 		room := c.in.Room()
-		if room == 0 || r.full {
+		if c.ahead == nil && (room == 0 || r.full) {
 			r.full = false
 			timer.Reset(rest)
 			select {
@@ -42,21 +43,20 @@ func (c *consumer) read() {
 		}
 		select {
 		case <-c.stopped:
+			if c.ahead != nil { // what it brings is given back by who stops
+				_ = c.fetch(&r, 0)
+			}
 			return
 		case <-c.ctx.Done():
 			return
 		default:
-		}
-		if r.sweep = time.Since(swept) > beat; r.sweep {
-			swept = time.Now()
-			c.expire()
 		}
 		var err error
 		if unknown {
 			err = c.recover()
 			unknown = err != nil
 		}
-		if err == nil {
+		if err == nil && (c.ahead != nil || !r.rests()) {
 			err = c.fetch(&r, room)
 		}
 		if err == nil && r.alive && !r.more && room > 0 {
@@ -72,13 +72,13 @@ func (c *consumer) read() {
 				c.call.unlock()
 			}
 			return
-		case lost(err) || partly(reply(err)):
+		case lost(err) || partly(reply(err)) || c.ahead != nil:
 			unknown = true
 			c.disconnect()
 			c.s.servers.hurry()
 			c.s.log.Debug("a Redis consumer lost its connection", "queue", c.q.Name, "error", err)
 		case noFunction(reply(err)):
-			_ = loadLibrary(c.ctx, c.node.client)
+			_ = loadLibrary(c.ctx, c.socket.node.client)
 		case transient(reply(err)):
 			c.disconnect() // the queue may be elsewhere by now
 			c.s.servers.hurry()
@@ -86,7 +86,7 @@ func (c *consumer) read() {
 			// What this is may pass, as permissions do; the queue is not gone.
 			c.s.log.Warn("a Redis queue cannot be read", "queue", c.q.Name, "error", err)
 		}
-		r.more, r.full = false, false
+		r.more, r.full, r.due = false, false, time.Time{}
 		select {
 		case <-time.After(pause(try)):
 			try++
@@ -98,46 +98,40 @@ func (c *consumer) read() {
 	}
 }
 
-// block waits for something to take.
+// block waits for something to take. What is to be acknowledged goes along.
 func (c *consumer) block(r *fetch) error {
 	room := c.in.Room()
 	if room == 0 {
 		return nil
 	}
-	if err := c.call.lock(c.ctx); err != nil {
+	ask := r.ask(room)
+	wait := max(time.Until(r.due), time.Millisecond)
+	name, life, ok, err := c.beginBlock(r, ask, wait)
+	if !ok {
 		return err
 	}
-	name, life := c.name, c.current()
-	c.call.unlock()
-	wait := min(r.wait, maxBlock, c.s.cfg.lease/3)
-	r.args = c.blocking(r, name, room, max(wait.Milliseconds(), 1))
-	select {
-	case <-c.stopped:
-		return nil
-	default:
-	}
-	a, err := c.do(r.args)
-	if err == nil {
-		err = a.peek()
-	}
-	if err != nil {
-		if answer := reply(err); answer != "" && !transient(answer) {
-			err = mapped(err)
-		}
-		return err
-	}
-	if len(a.b) == 0 || a.b[0] != '*' {
-		return nil
+	a := &c.socket.in
+	if err := a.peek(); err != nil {
+		return failed(err)
 	}
 	r.clear()
 	for range a.array() {
 		a.array()
 		if string(a.text()) == c.key {
-			r.takeAll(&a, nil)
+			r.takeAll(a, nil)
 		} else {
 			a.skip()
 			r.woken = r.standby == "" // else the wake-up stream is another's
+			r.due = time.Time{}
 		}
+	}
+	if len(r.holds) >= ask {
+		r.due = time.Time{} // there may be more
+	}
+	if r.woken && len(r.holds) > 0 {
+		// What was given back goes first: the next fetch takes all in their order.
+		c.unread(r, life)
+		return a.err
 	}
 	if err := c.call.lock(c.ctx); err != nil {
 		return err
@@ -145,38 +139,87 @@ func (c *consumer) block(r *fetch) error {
 	defer c.call.unlock()
 	if life != c.current() {
 		// Struck while it waited: the entries are somebody else's by now.
-		return a.err
+		r.clear()
+		r.due = time.Time{}
+		switch {
+		case a.err != nil:
+			return a.err
+		case c.isGone():
+			return driver.ErrNotFound
+		}
+		return c.rejoin(name)
 	}
 	if !time.Now().Before(r.until) {
 		// It may have been struck, and what was read then does not count.
-		c.unread(r)
+		r.due = time.Time{}
+		c.unread(r, life)
 		return a.err
 	}
 	c.put(r)
 	return a.err
 }
 
-// blocking is the read that block waits in. Where there are rules it takes no
-// message, it but hears that there is something to fetch.
-func (c *consumer) blocking(r *fetch, name string, room int, wait int64) []any {
-	switch {
-	case !c.rules():
-		return append(r.args[:0], "XREADGROUP", "GROUP", group, name, "COUNT", r.ask(room), "BLOCK", wait,
-			"STREAMS", c.key, c.key+":wake", ">", ">")
-	case r.standby == "":
-		return append(r.args[:0], "XREADGROUP", "GROUP", group, name, "COUNT", 1, "BLOCK", wait, "STREAMS", c.key+":wake", ">")
-	default:
-		return append(r.args[:0], "XREAD", "BLOCK", wait, "STREAMS", c.key+":standby", r.standby)
+// errHalf says that a call was refused whose other half is under way.
+var errHalf = errors.New("an acknowledgement was refused")
+
+// beginBlock begins to wait, and acknowledges; not ok: there is something else to be
+// settled, for which a fetch is due, or the reader was stopped.
+func (c *consumer) beginBlock(r *fetch, ask int, wait time.Duration) (name string, life uint64, ok bool, err error) {
+	if err := c.call.lock(c.ctx); err != nil {
+		return "", 0, false, err
 	}
+	defer c.call.unlock()
+	select {
+	case <-c.stopped:
+		return "", 0, false, nil
+	default:
+	}
+	k, name := c.socket, c.name
+	life, batch, acks := c.settlements()
+	acked := acks == len(batch) && c.acked(k, batch, acks)
+	if len(batch) > 0 && !acked {
+		c.unsettled(life, batch)
+		r.due = time.Time{}
+		return "", 0, false, nil
+	}
+	c.blocking(r, name, ask, wait)
+	err = k.send(c.s.cfg.timeout + wait)
+	if err == nil && acked {
+		err = k.in.acked()
+		if answer := reply(err); answer != "" {
+			err = fmt.Errorf("%w: %s", errHalf, answer)
+		}
+	}
+	if err != nil {
+		c.unsettled(life, batch)
+	}
+	return name, life, err == nil, err
 }
 
-// peek is the error that an answer consists of.
-func (a *answer) peek() error {
-	if len(a.b) > 0 && a.b[0] == '-' {
-		a.line()
-		return a.err
+// rests reports whether another fetch would but find what the last one did.
+func (r *fetch) rests() bool { return !r.again && !r.more && time.Now().Before(r.due) }
+
+// blocking is the read that block waits in. Where there are rules it takes no
+// message, it but hears that there is something to fetch.
+func (c *consumer) blocking(r *fetch, name string, ask int, wait time.Duration) {
+	k, ms := c.socket, int(wait.Milliseconds())
+	switch {
+	case !c.rules():
+		k.words("XREADGROUP", "GROUP", group, name, "COUNT")
+		k.number(ask)
+		k.word("BLOCK")
+		k.number(ms)
+		k.words("STREAMS", c.key, c.wakeKey, ">", ">")
+	case r.standby == "":
+		k.words("XREADGROUP", "GROUP", group, name, "COUNT", "1", "BLOCK")
+		k.number(ms)
+		k.words("STREAMS", c.wakeKey, ">")
+	default:
+		k.words("XREAD", "BLOCK")
+		k.number(ms)
+		k.words("STREAMS", c.key+":standby", r.standby)
 	}
-	return nil
+	k.end()
 }
 
 // put hands deliveries to the inbox.
@@ -199,11 +242,17 @@ func (c *consumer) put(r *fetch) {
 		c.wake()
 	}
 	r.clear()
+	runtime.Gosched() // who waits for it goes on now, and not when this goroutine waits again
 }
 
-// unread gives back, uncounted, what was read.
-func (c *consumer) unread(r *fetch) {
+// unread gives back, uncounted, what was read in a life.
+func (c *consumer) unread(r *fetch, life uint64) {
 	c.mu.Lock()
+	if life != c.life {
+		c.mu.Unlock()
+		r.clear()
+		return
+	}
 	unread := make([]settlement, 0, len(r.holds)+len(c.todo))
 	for _, h := range r.holds {
 		unread = append(unread, settlement{h.id, h.count, false, unseen})
@@ -223,12 +272,12 @@ func (c *consumer) isGone() bool {
 // rejoin begins a life under the present name. A read under the old one may have
 // come after that was struck.
 func (c *consumer) rejoin(old string) error {
-	a, err := c.do([]any{"FCALL", c.fns.join, "1", c.key, c.name, c.lease(), old})
-	if err == nil {
-		err = a.peek()
-	}
-	if err == nil && a.integer() == 0 {
+	a, err := c.do([]string{"FCALL", c.fns.join, "1", c.key, c.name, c.lease(), old})
+	if err == nil && a.integer() == 0 && a.err == nil {
 		return driver.ErrNotFound
+	}
+	if err == nil {
+		err = a.err
 	}
 	return err
 }
@@ -244,7 +293,7 @@ func (c *consumer) recover() error {
 	}
 	defer c.call.unlock()
 	old := c.name
-	args := []any{"FCALL", c.fns.rename, "1", c.key, old, c.base + "-" + strconv.Itoa(c.tail+1), c.lease()}
+	args := []string{"FCALL", c.fns.rename, "1", c.key, old, c.base + "-" + strconv.Itoa(c.tail+1), c.lease()}
 	c.mu.Lock()
 	for h := c.holds.next; h != &c.holds; h = h.next {
 		args = append(args, h.id)
@@ -254,9 +303,6 @@ func (c *consumer) recover() error {
 	}
 	c.mu.Unlock()
 	a, err := c.do(args)
-	if err == nil {
-		err = a.peek()
-	}
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
 )
@@ -68,10 +70,11 @@ func (h *hold) unlink() {
 	h.prev, h.next = nil, nil
 }
 
-// settlements takes what is to be settled, oldest first, and appends it to the
-// arguments of a call. Back: some of it is given back.
-func (c *consumer) settlements(args []any) (all []any, batch []settlement, back bool) {
+// settlements takes what is to be settled, oldest first, and says in which life that
+// is and how many of them are acknowledged.
+func (c *consumer) settlements() (life uint64, batch []settlement, acks int) {
 	c.mu.Lock()
+	life = c.life
 	n := min(len(c.todo), maxSettle)
 	batch = c.todo[:n:n]
 	c.todo = c.todo[n:]
@@ -80,34 +83,82 @@ func (c *consumer) settlements(args []any) (all []any, batch []settlement, back 
 		c.wake() // no later one is the first
 	}
 	c.mu.Unlock()
-	acks := 0
-	for _, st := range batch {
-		if st.ack {
+	for i := range batch {
+		if batch[i].ack {
 			acks++
 		}
 	}
-	args = append(args, acks)
+	return life, batch, acks
+}
+
+// settle appends settlements to a command's words, but for acks that acked has sent.
+func (k *socket) settle(batch []settlement, acks int, acked bool) {
+	if acked {
+		acks = 0
+	}
+	k.number(acks)
+	if acks > 0 {
+		k.acks(batch)
+	}
 	for i := range batch {
-		if st := &batch[i]; st.ack {
-			args = append(args, &st.id)
+		if st := &batch[i]; !st.ack {
+			k.words(st.id)
+			k.number(st.count)
+			k.number(int(st.milliseconds()))
 		}
 	}
-	for _, st := range batch {
-		if !st.ack {
-			ms := int64(unseen)
-			if st.delay != unseen {
-				ms = (st.delay + time.Millisecond - 1).Milliseconds()
-			}
-			args = append(args, st.id, st.count, ms)
+}
+
+func (k *socket) acks(batch []settlement) {
+	for i := range batch {
+		if batch[i].ack {
+			k.word(batch[i].id)
 		}
 	}
-	return args, batch, acks < n
+}
+
+// acked sends acks natively, for to pass many IDs through a function costs the
+// server some times what it does with them. They count also where the consumer was
+// struck and does not know: the work is done. Where there are rules these must know.
+// XDEL goes first: an entry that is deleted and pending yet, should the connection
+// end in between, is gone when its consumer is struck; one that is the other way
+// round would stay for ever.
+func (c *consumer) acked(k *socket, batch []settlement, acks int) bool {
+	if acks == 0 || c.rules() {
+		return false
+	}
+	k.words("XDEL", c.key)
+	k.acks(batch)
+	k.end()
+	k.words("XACK", c.key, group)
+	k.acks(batch)
+	k.end()
+	return true
+}
+
+// acked takes the answers to acks that were sent natively.
+func (a *answer) acked() error {
+	err := a.pass()
+	if e := a.pass(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// milliseconds is the delay.
+func (st *settlement) milliseconds() int64 {
+	if st.delay == unseen {
+		return unseen
+	}
+	return (st.delay + time.Millisecond - 1).Milliseconds()
 }
 
 // unsettled puts back what a call that failed was to settle. Twice is harmless.
-func (c *consumer) unsettled(batch []settlement) {
+func (c *consumer) unsettled(life uint64, batch []settlement) {
 	c.mu.Lock()
-	c.todo = append(batch, c.todo...)
+	if life == c.life {
+		c.todo = append(batch, c.todo...)
+	}
 	c.mu.Unlock()
 }
 
@@ -142,6 +193,28 @@ func (c *consumer) flush() {
 	}
 }
 
+// settling adds to a pipeline what settles; last, if any, tells of the consumer.
+func (c *consumer) settling(ctx context.Context, pipe goredis.Pipeliner, batch []settlement, acks int) (last *goredis.Cmd) {
+	var acked, rest []any
+	for i := range batch {
+		if st := &batch[i]; st.ack {
+			acked = append(acked, &st.id)
+		} else {
+			rest = append(rest, st.id, st.count, st.milliseconds())
+		}
+	}
+	if acks > 0 && !c.rules() {
+		pipe.Do(ctx, append([]any{"XDEL", c.key}, acked...)...)
+		pipe.Do(ctx, append([]any{"XACK", c.key, group}, acked...)...)
+		if len(rest) == 0 {
+			return nil
+		}
+		acked, acks = nil, 0
+	}
+	args := append([]any{"FCALL", c.fns.settle, "1", c.key, c.name, c.lease(), acks}, acked...)
+	return pipe.Do(ctx, append(args, rest...)...)
+}
+
 // sendSettled sends what has been settled, and returns when the server has it.
 func (c *consumer) sendSettled(ctx context.Context) error {
 	for try := 0; ; {
@@ -155,17 +228,22 @@ func (c *consumer) sendSettled(ctx context.Context) error {
 			c.call.unlock()
 			return nil
 		}
-		args, batch, _ := c.settlements([]any{"FCALL", c.fns.settle, "1", c.key, c.name, c.lease()})
-		var v any
+		life, batch, acks := c.settlements()
+		var v any = int64(1)
 		n, err := c.s.at(c.key)
 		if err == nil {
-			v, err = c.s.await(ctx, func() (any, error) { return n.client.Do(ctx, args...).Result() })
+			pipe := n.client.Pipeline()
+			settled := c.settling(ctx, pipe, batch, acks)
+			_, err = c.s.await(ctx, func() (any, error) { return pipe.Exec(ctx) })
+			if err == nil && settled != nil {
+				v = settled.Val()
+			}
 		}
 		switch {
 		case err == nil:
 			c.verdict(v)
 		case lost(err) || transient(reply(err)):
-			c.unsettled(batch)
+			c.unsettled(life, batch)
 		default:
 			c.call.unlock()
 			return mapped(err)

@@ -2,66 +2,159 @@ package redis
 
 import (
 	"context"
-	"errors"
-	"io"
-	"slices"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
 
+// socket is a connection that the client has begun, TLS, user and database
+// included, and on which we speak ourselves from then on: the client makes a reader
+// for each string of an answer, and can do nothing while it waits for one.
+type socket struct {
+	net.Conn
+	client *goredis.Client // which nothing uses any more
+	node   *node
+	id     int64         // by which the server knows it
+	rest   time.Duration // in which what is left of a long answer must go on coming
+
+	command []byte // the words of the one that is being written
+	count   int    // how many these are
+	out     []byte // commands to be sent
+	in      answer
+}
+
+const (
+	minBuffer = 4 << 10
+	maxBuffer = 64 << 10 // it is larger for as long as an entry is
+)
+
+// socket makes one.
+func (n *node) socket(ctx context.Context, c config) (*socket, error) {
+	o := c.options(n.addr)
+	o.PoolSize = 1
+	o.ReadBufferSize, o.WriteBufferSize = 512, 512
+	var made atomic.Pointer[net.Conn]
+	dial := o.Dialer
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		made.Store(&conn)
+		return conn, err
+	}
+	k := &socket{client: goredis.NewClient(o), node: n, rest: c.timeout}
+	n.own(k.client)
+	var err error
+	if k.id, err = k.client.ClientID(ctx).Result(); err != nil {
+		_ = k.Close()
+		return nil, err
+	}
+	k.Conn = *made.Load()
+	k.in.from = k
+	return k, nil
+}
+
+func (k *socket) Read(p []byte) (int, error) {
+	n, err := k.Conn.Read(p)
+	if n >= minBuffer {
+		_ = k.SetReadDeadline(time.Now().Add(k.rest))
+	}
+	return n, err
+}
+
+func (k *socket) Close() error {
+	k.node.disown(k.client)
+	err := k.client.Close()
+	if k.Conn != nil {
+		_ = k.Conn.Close() // whatever the client thinks of it
+	}
+	return err
+}
+
+// end ends a command of which all words are there.
+func (k *socket) end() {
+	k.out = append(k.out, '*')
+	k.out = appendLine(k.out, k.count)
+	k.out = append(k.out, k.command...)
+	k.command, k.count = k.command[:0], 0
+}
+
+func appendLine(b []byte, n int) []byte {
+	return append(strconv.AppendInt(b, int64(n), 10), '\r', '\n')
+}
+
+func (k *socket) words(ws ...string) {
+	for _, w := range ws {
+		k.word(w)
+	}
+}
+
+func (k *socket) word(w string) {
+	k.command = appendLine(append(k.command, '$'), len(w))
+	k.command = append(append(k.command, w...), '\r', '\n')
+	k.count++
+}
+
+func (k *socket) number(n int) {
+	var digits [20]byte
+	k.word(str(strconv.AppendInt(digits[:0], int64(n), 10)))
+}
+
+// send sends the commands; their answers are there within the timeout.
+func (k *socket) send(timeout time.Duration) error {
+	_ = k.SetDeadline(time.Now().Add(timeout))
+	_, err := k.Write(k.out)
+	if k.out = k.out[:0]; cap(k.out) > maxBuffer {
+		k.out, k.command = nil, nil
+	}
+	return err
+}
+
 // connect makes sure of a connection of the reader's own, to the server that holds
 // the queue.
 func (c *consumer) connect() error {
-	if c.conn != nil {
+	if c.socket != nil {
 		return nil
 	}
 	n, err := c.s.at(c.key)
 	if err != nil {
 		return err
 	}
-	conn := n.blocks.Conn()
-	id, err := conn.ClientID(c.ctx).Result()
+	k, err := n.socket(c.ctx, c.s.cfg)
 	if err != nil {
-		_ = conn.Close()
 		return err
 	}
-	c.conn = conn
-	c.connMu.Lock()
-	c.connID, c.node = id, n
-	c.connMu.Unlock()
+	c.socketMu.Lock()
+	c.socket = k
+	c.socketMu.Unlock()
 	return nil
 }
 
+// disconnect gives up what is under way, too.
 func (c *consumer) disconnect() {
-	c.connMu.Lock()
-	c.connID = 0
-	c.connMu.Unlock()
-	if c.conn != nil {
-		_ = c.conn.Close()
-		c.conn = nil
+	k := c.socket
+	c.socketMu.Lock()
+	c.socket = nil
+	c.socketMu.Unlock()
+	if k != nil {
+		_ = k.Close()
+	}
+	if c.ahead != nil {
+		c.unsettled(c.ahead.life, c.ahead.batch)
+		c.ahead = nil
 	}
 }
 
-// do sends a command. The answer lasts until the next one.
-func (c *consumer) do(args []any) (answer, error) {
-	cmd := goredis.NewRawWriteToCmd(c.ctx, c.first.empty(), args...)
-	err := c.conn.Process(c.ctx, cmd)
-	if err != nil && !errors.Is(err, goredis.Nil) {
-		return answer{}, err
+// do sends a command and waits for its answer.
+func (c *consumer) do(words []string) (*answer, error) {
+	k := c.socket
+	k.words(words...)
+	k.end()
+	if err := k.send(c.s.cfg.timeout); err != nil {
+		return nil, err
 	}
-	return answer{b: c.first.b}, nil
-}
-
-// both sends two commands in one go.
-func (c *consumer) both(first, second []any) (a, b answer, err error) {
-	pipe := c.conn.Pipeline()
-	_ = pipe.Process(c.ctx, goredis.NewRawWriteToCmd(c.ctx, c.first.empty(), first...))
-	_ = pipe.Process(c.ctx, goredis.NewRawWriteToCmd(c.ctx, c.second.empty(), second...))
-	_, err = pipe.Exec(c.ctx)
-	if err != nil && !errors.Is(err, goredis.Nil) {
-		return a, b, err
-	}
-	return answer{b: c.first.b}, answer{b: c.second.b}, nil
+	return &k.in, k.in.peek()
 }
 
 // exec sends a pipeline of *goredis.Cmd whose answers are never nil. Where the server
@@ -75,46 +168,6 @@ func exec(ctx context.Context, pipe goredis.Pipeliner) {
 	for _, cmd := range cmds {
 		if c := cmd.(*goredis.Cmd); c.Err() == nil && c.Val() == nil {
 			c.SetErr(err)
-		}
-	}
-}
-
-// sink is where a raw answer is collected, over and over.
-type sink struct{ b []byte }
-
-const maxSink = 4 << 20 // a larger one is not kept
-
-func (s *sink) empty() *sink {
-	if s.b = s.b[:0]; cap(s.b) > maxSink {
-		s.b = nil
-	}
-	return s
-}
-
-func (s *sink) Write(p []byte) (int, error) {
-	s.b = append(s.b, p...)
-	return len(p), nil
-}
-
-// ReadFrom spares the client a buffer for each string of an answer.
-func (s *sink) ReadFrom(r io.Reader) (int64, error) {
-	for n := int64(0); ; {
-		if l, ok := r.(*io.LimitedReader); ok && l.N == 0 {
-			return n, nil
-		}
-		want := 512
-		if l, ok := r.(*io.LimitedReader); ok {
-			want = int(min(l.N, 1<<20))
-		}
-		s.b = slices.Grow(s.b, want)
-		k, err := r.Read(s.b[len(s.b) : len(s.b)+want])
-		s.b = s.b[:len(s.b)+k]
-		n += int64(k)
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
 		}
 	}
 }

@@ -91,14 +91,36 @@ func TestUnreadGoesFirst(t *testing.T) {
 	for i := range maxSettle + 10 {
 		c.todo = append(c.todo, settlement{id: fmt.Sprint(i), count: 1, ack: true})
 	}
-	c.unread(&fetch{holds: []*hold{{id: "x", count: 1}, {id: "y", count: 2}}})
-	_, batch, back := c.settlements(nil)
+	c.unread(&fetch{holds: []*hold{{id: "x", count: 1}, {id: "y", count: 2}}}, c.life)
+	_, batch, acks := c.settlements()
 	for _, id := range []string{"x", "y"} {
-		if !back || !slices.ContainsFunc(batch, func(s settlement) bool { return s.id == id && s.delay == unseen && !s.ack }) {
+		if acks == len(batch) || !slices.ContainsFunc(batch, func(s settlement) bool { return s.id == id && s.delay == unseen && !s.ack }) {
 			t.Errorf("%s is not in the next call", id)
 		}
 	}
 	if len(c.todo) != 12 {
 		t.Errorf("%d wait still", len(c.todo))
+	}
+}
+
+// TestHalfAcknowledged: where a connection ends between the two commands of an
+// acknowledgement the message is gone, and while it is between them a queue with
+// another one is not empty.
+func TestHalfAcknowledged(t *testing.T) {
+	x := newScript(t, routing.Queue{})
+	x.publish("a", "b")
+	x.join("one")
+	x.fetch("one", 1)
+	if err := x.s.calls().XDel(ctxT(t), x.h.key, x.held("one")...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if v := x.call(x.h.fns.delete, "0", "1"); v != int64(0) {
+		t.Errorf("a queue with a message was deleted as an empty one: %v", v)
+	}
+	x.call(x.h.fns.leave, "one")
+	x.join("two")
+	x.expect("what is left", x.fetch("two", 10), "b:1")
+	if n := x.ready(); n != 0 {
+		t.Errorf("%d are ready", n)
 	}
 }

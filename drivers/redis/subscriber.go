@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	goredis "github.com/redis/go-redis/v9"
-
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
 )
@@ -52,11 +50,12 @@ func (t turn) unlock() { <-t }
 // which a lease runs; once the lease has run out, others strike the name and
 // take what it held, and the consumer begins a new life under a new name.
 type consumer struct {
-	s   *store
-	q   *emulate.Queue
-	key string
-	fns *functions
-	in  *emulate.Inbox
+	s       *store
+	q       *emulate.Queue
+	key     string
+	wakeKey string // of the stream that tells of what was given back
+	fns     *functions
+	in      *emulate.Inbox
 
 	base    string
 	stopped chan struct{} // closed by halt
@@ -67,11 +66,9 @@ type consumer struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 
-	first, second sink          // the reader's
-	conn          *goredis.Conn // the reader's
-	connMu        sync.Mutex
-	connID        int64 // of conn, for CLIENT UNBLOCK at node
-	node          *node
+	socketMu sync.Mutex // held to change socket, and by halt
+	socket   *socket    // the reader's
+	ahead    *request   // the reader's: sent while the answer to the one before was being read
 
 	// call is held around every call that names the consumer, blocking reads
 	// excepted, so that a new name is not taken under one.
@@ -90,7 +87,7 @@ type consumer struct {
 func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox) (emulate.Consumer, error) {
 	h := q.Handle.(*queue)
 	c := &consumer{
-		s: s, q: q, key: h.key, fns: h.fns, in: in,
+		s: s, q: q, key: h.key, wakeKey: h.key + ":wake", fns: h.fns, in: in,
 		base:    random(6),
 		call:    make(turn, 1),
 		stopped: make(chan struct{}),
@@ -242,18 +239,18 @@ func (c *consumer) withdraw(ctx context.Context) error {
 // halt ends the reader.
 func (c *consumer) halt(ctx context.Context) error {
 	c.stopOnce.Do(func() { close(c.stopped) })
-	for {
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		// A read that blocks is ended by the server, so that it takes nothing more.
-		c.connMu.Lock()
-		id, n := c.connID, c.node
-		c.connMu.Unlock()
-		if id != 0 {
-			_, _ = c.s.await(ctx, func() (any, error) { return n.client.Do(ctx, "CLIENT", "UNBLOCK", id).Result() })
+		c.socketMu.Lock()
+		k := c.socket
+		c.socketMu.Unlock()
+		if k != nil {
+			_, _ = c.s.await(ctx, func() (any, error) { return k.node.client.Do(ctx, "CLIENT", "UNBLOCK", k.id).Result() })
 		}
 		select {
 		case <-c.ended:
 			return nil
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause): // it may have begun to block just now
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -2,6 +2,8 @@ package redis
 
 import (
 	"context"
+	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -10,18 +12,14 @@ import (
 )
 
 func (s *store) Sweep(ctx context.Context, q *emulate.Queue, max int) (emulate.Swept, error) {
-	var in sink
 	h := q.Handle.(*queue)
-	args := []any{
+	a, err := s.raw(ctx, h.key,
 		"FCALL", h.fns.sweep, "1", h.key, max, q.TTL.Milliseconds(), flag(ownTTL(q)), flag(q.DeadLetterExchange != ""),
-		s.cfg.lease.Milliseconds(),
-	}
-	err := s.raw(ctx, h.key, &in, args)
+		s.cfg.lease.Milliseconds())
 	if err != nil {
 		return emulate.Swept{}, err
 	}
-	a := answer{b: in.b}
-	if len(a.b) > 0 && a.b[0] == ':' {
+	if a.next() == ':' {
 		return emulate.Swept{}, emulate.ErrGone
 	}
 	return a.swept(q.Name)
@@ -103,4 +101,36 @@ func (s *store) Touch(ctx context.Context, q *emulate.Queue) error {
 func (s *store) Lead(ctx context.Context, client string, term time.Duration) (bool, error) {
 	v, err := s.fcall(ctx, fnLead, s.namespace(), client, strconv.FormatInt(term.Milliseconds(), 10))
 	return v == int64(1), err
+}
+
+// sink is where a raw answer is collected.
+type sink struct{ b []byte }
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.b = append(s.b, p...)
+	return len(p), nil
+}
+
+// ReadFrom spares the client a buffer for each string of an answer.
+func (s *sink) ReadFrom(r io.Reader) (int64, error) {
+	for n := int64(0); ; {
+		l, ok := r.(*io.LimitedReader)
+		if ok && l.N == 0 {
+			return n, nil
+		}
+		want := 512
+		if ok {
+			want = int(min(l.N, 1<<20))
+		}
+		s.b = slices.Grow(s.b, want)
+		k, err := r.Read(s.b[len(s.b) : len(s.b)+want])
+		s.b = s.b[:len(s.b)+k]
+		n += int64(k)
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
 }

@@ -18,7 +18,8 @@ local function create(keys, args)
   return 1
 end
 
--- count: how many are ready, held by consumers, and dead letters to be.
+-- count: how many are ready, held by consumers, and dead letters to be. Between the
+-- XDEL and the XACK of a consumer too few are ready.
 local function count(p)
   local total, held, dead = redis.call('XLEN', p), 0, 0
   for _, c in ipairs(redis.call('XPENDING', p, GROUP)[4] or {}) do
@@ -130,7 +131,11 @@ local function delete(keys, args)
   if not gone(p) then
     local idle, n = unused(p, now())
     if args[1] == '1' and n > 0 then return 0 end
-    if args[2] == '1' and count(p) > 0 then return 0 end
+    if args[2] == '1' then
+      local any
+      if rules then any = count(p) > 0 else any = head(p) or redis.call('ZCARD', p .. ':delayed') > 0 end
+      if any then return 0 end
+    end
     local least = tonumber(args[3] or 0)
     if least > 0 and (n > 0 or idle < least) then return 0 end
   end
