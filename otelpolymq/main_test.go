@@ -45,7 +45,7 @@ func systemOf(url string) string {
 type scene struct {
 	t        *testing.T
 	ctx      context.Context
-	spans    *tracetest.SpanRecorder
+	spans    *tracetest.InMemoryExporter
 	tracer   *sdktrace.TracerProvider
 	reader   *sdkmetric.ManualReader
 	observer *otelpolymq.Observer
@@ -56,8 +56,8 @@ type scene struct {
 func newScene(t *testing.T, url string, change func(*otelpolymq.Options)) *scene {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
-	s := &scene{t: t, ctx: ctx, spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader(), states: make(chan polymq.State, 100)}
-	s.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(s.spans))
+	s := &scene{t: t, ctx: ctx, spans: tracetest.NewInMemoryExporter(), reader: sdkmetric.NewManualReader(), states: make(chan polymq.State, 100)}
+	s.tracer = sdktrace.NewTracerProvider(sdktrace.WithSyncer(s.spans))
 	opts := &otelpolymq.Options{
 		TracerProvider: s.tracer,
 		MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(s.reader)),
@@ -122,7 +122,7 @@ func (s *scene) run(ctx context.Context, queue string, n int, h polymq.Handler) 
 // named are the ended spans of that name.
 func (s *scene) named(name string) []sdktrace.ReadOnlySpan {
 	var out []sdktrace.ReadOnlySpan
-	for _, span := range s.spans.Ended() {
+	for _, span := range s.spans.GetSpans().Snapshots() {
 		if span.Name() == name {
 			out = append(out, span)
 		}
@@ -136,7 +136,7 @@ func (s *scene) one(name string) sdktrace.ReadOnlySpan {
 	spans := s.named(name)
 	if len(spans) != 1 {
 		var names []string
-		for _, span := range s.spans.Ended() {
+		for _, span := range s.spans.GetSpans().Snapshots() {
 			names = append(names, span.Name())
 		}
 		s.t.Fatalf("%d spans %q among %q, want one", len(spans), name, names)
