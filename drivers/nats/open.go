@@ -60,8 +60,8 @@ const (
 	minVersion = "2.12.2" // see doc.go
 
 	attemptTimeout = 5 * time.Second // of one request to the server
-	pingInterval = 5 * time.Second // two without an answer end a connection
-	maxBackoff   = 2 * time.Second // between two rounds over the hosts
+	pingInterval   = 5 * time.Second // two without an answer end a connection
+	maxBackoff     = 2 * time.Second // between two rounds over the hosts
 )
 
 func parseOptions(u *driver.URL) (options, error) {
