@@ -96,7 +96,7 @@ func (c *consumer) look(ctx context.Context) {
 				break
 			}
 			a.h.Attempt = max(1, int(a.h.Gen)-a.h.uncounted)
-			late = c.place(a.l, a.h, now) || late
+			late = c.place(a.l, []*hold{a.h}, now) || late
 			n++
 		}
 		c.uncounted, c.looking = append(batch[n:], c.uncounted...), nil

@@ -44,7 +44,12 @@ type link struct {
 	fresh  time.Time
 	probes map[uint64]time.Time // without an echo yet, by their number
 	probed uint64
+
+	came []*hold // the callback's: not yet put, since more is there to be put
 }
+
+// together is how many messages are put into the inbox at once, at most.
+const together = 64
 
 // arrival is a message that waits to be put into the inbox.
 type arrival struct {
@@ -67,32 +72,78 @@ func (c *consumer) ask() time.Duration {
 	if wait := time.Until(c.pause); wait > 0 {
 		return wait
 	}
-	// What Settle is just giving back must be back before more is asked for, or
-	// a message behind it comes first.
-	room := min(c.in.Room(), c.in.Prefetch()-len(c.holds)-len(c.naks))
-	for l := range c.links {
-		room -= l.promised
-	}
+	c.hush(false)
+	promised := c.promised()
+	room := c.room() - promised
 	c.short = room <= 0 && c.in.Room() > 0
-	if room <= 0 {
-		return 0
-	}
-	l := c.link
-	if l == nil {
-		var err error
-		if l, err = c.newLink(); err != nil {
-			c.s.cfg.Logger.Warn("nats: cannot subscribe", "queue", c.q.Name, "error", err)
-			return time.Second
+	if room > 0 {
+		l := c.link
+		if l == nil {
+			var err error
+			if l, err = c.newLink(); err != nil {
+				c.s.cfg.Logger.Warn("nats: cannot subscribe", "queue", c.q.Name, "error", err)
+				return time.Second
+			}
 		}
+		l.request(room)
+		promised = c.promised()
 	}
-	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, room, pullExpires, pullHeartbeat)
-	err := c.s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+c.h.stream+"."+consumerName, l.inbox+messagesTo, body)
-	if err != nil {
-		return 0 // the connection is gone: relink follows
-	}
-	l.promised += room
-	l.heard = time.Now()
+	c.hush(promised > 0)
 	return 0
+}
+
+// refill requests more from where messages arrive and are settled, as long as
+// some are on their way: run might have its turn only when there are none left.
+// It does so once there is as much room as is still to come, so that requests
+// are few. The caller holds the mutex.
+func (c *consumer) refill() {
+	l := c.link
+	if l == nil || !c.quiet || c.closed {
+		return
+	}
+	promised := c.promised()
+	least := max(promised, (c.prefetch+3)/4)
+	if promised == 0 || c.prefetch-len(c.holds)-len(c.naks)-promised < least || time.Now().Before(c.pause) {
+		return
+	}
+	if room := c.room() - promised; room >= least {
+		l.request(room)
+	}
+}
+
+// room is how many messages may be held that are not; what is asked for takes
+// of it. What Settle is just giving back must be back before more is asked for,
+// or a message behind it comes first. The caller holds the mutex.
+func (c *consumer) room() int {
+	return min(c.in.Room(), c.in.Prefetch()-len(c.holds)-len(c.naks))
+}
+
+// promised is how many messages are asked for. The caller holds the mutex.
+func (c *consumer) promised() (n int) {
+	for l := range c.links {
+		n += l.promised
+	}
+	return n
+}
+
+// hush keeps the inbox from waking run for each message while some are on their
+// way: refill sees to more. The caller holds the mutex.
+func (c *consumer) hush(quiet bool) {
+	if c.quiet != quiet {
+		c.quiet = quiet
+		c.in.Idle(quiet)
+	}
+}
+
+// request asks for so many messages; without a connection relink follows. The
+// caller holds the mutex.
+func (l *link) request(n int) {
+	c := l.c
+	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d,"idle_heartbeat":%d}`, n, pullExpires, pullHeartbeat)
+	if c.s.nc.PublishRequest(c.h.next, l.inbox+messagesTo, body) == nil {
+		l.promised += n
+		l.heard = time.Now()
+	}
 }
 
 func (c *consumer) newLink() (*link, error) {
@@ -105,7 +156,10 @@ func (c *consumer) newLink() (*link, error) {
 		return nil, err
 	}
 	l.sub = sub
-	sub.SetClosedHandler(func(string) { c.drained(l) })
+	sub.SetClosedHandler(func(string) { // by the goroutine that calls receive
+		l.arrive()
+		c.drained(l)
+	})
 	c.link = l
 	c.links[l] = struct{}{}
 	return l, nil
@@ -138,6 +192,7 @@ func (c *consumer) drained(l *link) {
 // receive is the callback of a link's subscription.
 func (l *link) receive(m *natsgo.Msg) {
 	if !strings.HasPrefix(m.Reply, "$JS.ACK.") {
+		l.arrive() // what was sent before
 		number, err := strconv.ParseUint(m.Subject[len(l.inbox)+1:], 10, 64)
 		if err != nil || m.Header.Get("Status") != "" {
 			l.status(m)
@@ -146,14 +201,25 @@ func (l *link) receive(m *natsgo.Msg) {
 		}
 		return
 	}
-	c := l.c
+	if h := l.c.read(m); h != nil {
+		l.came = append(l.came, h)
+	}
+	if len(l.came) < together {
+		if pending, _, err := m.Sub.Pending(); err == nil && pending > 1 { // this one is counted
+			return
+		}
+	}
+	l.arrive()
+}
+
+// read makes a hold of a message.
+func (c *consumer) read(m *natsgo.Msg) *hold {
 	a, ok := parseAckSubject(m.Reply)
 	if !ok {
 		c.s.cfg.Logger.Error("nats: a message with an acknowledgement subject of unknown form", "subject", m.Reply)
-		return
+		return nil
 	}
 	h := &hold{ack: m.Reply}
-	h.Delivery.Queue = c.q.Name
 	h.Attempt = a.deliveries
 	h.Redelivered = a.deliveries > 1
 	h.Stored = time.Unix(0, a.stored)
@@ -161,47 +227,73 @@ func (l *link) receive(m *natsgo.Msg) {
 	if err := read(&h.Delivery.Delivery, m); err != nil {
 		c.s.cfg.Logger.Warn("nats: a property of a message cannot be read and is left out", "queue", c.q.Name, "sequence", a.seq, "error", err)
 	}
+	return h
+}
+
+// arrive puts what has come.
+func (l *link) arrive() {
+	if len(l.came) == 0 {
+		return
+	}
+	c := l.c
 	now := time.Now()
 	c.mu.Lock()
 	l.heard = now
-	h.until = l.fresh.Add(c.s.opt.lease)
-	if a.deliveries > 1 || c.counting {
-		// Whether all its deliveries count is looked up elsewhere; what comes
-		// after it waits for its turn.
-		c.uncounted = append(c.uncounted, arrival{l: l, h: h})
-		c.counting = true
-		c.mu.Unlock()
-		signal(c.count)
-		return
+	n := 0 // whose deliveries all count
+	for _, h := range l.came {
+		h.until = l.fresh.Add(c.s.opt.lease)
+		if h.Redelivered || c.counting {
+			// Whether all its deliveries count is looked up elsewhere; what comes
+			// after it waits for its turn.
+			c.uncounted = append(c.uncounted, arrival{l: l, h: h})
+			c.counting = true
+		} else {
+			n++
+		}
 	}
-	late := c.place(l, h, now)
+	late := n > 0 && c.place(l, l.came[:n], now)
+	uncounted := n < len(l.came)
 	c.mu.Unlock()
+	if uncounted {
+		signal(c.count)
+	}
 	if late {
 		signal(c.drop)
 	}
+	clear(l.came)
+	l.came = l.came[:0]
 }
 
-// place puts a message into the inbox, and reports whether it is late instead:
+// place puts messages into the inbox, and reports whether one was late instead:
 // its lease may have ended on the way, and who settled it now might settle the
 // delivery that another subscriber got meanwhile. The caller holds the mutex.
-func (c *consumer) place(l *link, h *hold, now time.Time) (late bool) {
+func (c *consumer) place(l *link, hs []*hold, now time.Time) (late bool) {
 	c.failed = 0
-	if !now.Before(h.until) {
-		l.promised--
-		return true
+	if c.quiet && c.promised() <= len(hs) {
+		c.hush(false) // before they can be settled: these are the last on their way
 	}
-	c.holds[h.Seq] = h
-	over := c.in.Put(&h.Delivery) // with the room it was promised still taken, in ask's eyes
-	l.promised--
-	if len(over) > 0 {
+	l.promised -= len(hs)
+	c.placing = c.placing[:0]
+	for _, h := range hs {
+		if !now.Before(h.until) {
+			late = true
+			continue
+		}
+		c.holds[h.Seq] = h
+		c.placing = append(c.placing, &h.Delivery)
+	}
+	for _, d := range c.in.Put(c.placing...) {
 		// More than was asked for: back with it, uncounted. Should that not get
 		// through, it comes again when its lease is over.
+		h := d.Ref.(*hold)
 		delete(c.holds, h.Seq)
 		if c.s.nc.PublishMsg(c.h.record(h.Seq, h.uncounted+1)) == nil {
 			_ = c.s.nc.Publish(h.ack, nakBody)
 		}
 	}
-	return false
+	clear(c.placing)
+	c.refill()
+	return late
 }
 
 // probe makes a new estimate of how old what arrives can be. The queue's
@@ -305,27 +397,46 @@ type ackSubject struct {
 // $JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<nth>.<stored>.<pending>, or
 // the newer form, which has domain and account hash before the stream.
 func parseAckSubject(subject string) (a ackSubject, ok bool) {
-	var tokens [16]string
-	n := 0
-	for t := range strings.SplitSeq(subject, ".") {
-		if n == len(tokens) {
-			return a, false
-		}
-		tokens[n] = t
-		n++
+	// Only the last five tokens matter; the server may append others to the
+	// newer form.
+	rest, ok := strings.CutPrefix(subject, "$JS.ACK.")
+	if !ok {
+		return a, false
 	}
-	at := 4
+	n := strings.Count(rest, ".") + 1
+	before := 2
 	switch {
-	case n == 9:
-	case n >= 11:
-		at = 6
+	case n == 7:
+	case n >= 9:
+		before = 4
 	default:
 		return a, false
 	}
-	var err1, err2, err3, err4 error
-	a.deliveries, err1 = strconv.Atoi(tokens[at])
-	a.seq, err2 = strconv.ParseUint(tokens[at+1], 10, 64)
-	a.nth, err3 = strconv.ParseUint(tokens[at+2], 10, 64)
-	a.stored, err4 = strconv.ParseInt(tokens[at+3], 10, 64)
-	return a, err1 == nil && err2 == nil && err3 == nil && err4 == nil && a.deliveries > 0
+	for range before {
+		rest = rest[strings.IndexByte(rest, '.')+1:]
+	}
+	var v [4]uint64
+	for i := range v {
+		token, after, _ := strings.Cut(rest, ".")
+		if v[i], ok = parseDigits(token); !ok {
+			return a, false
+		}
+		rest = after
+	}
+	a.deliveries, a.seq, a.nth, a.stored = int(v[0]), v[1], v[2], int64(v[3])
+	return a, a.deliveries > 0 && a.stored >= 0
+}
+
+// parseDigits reads a decimal number of up to 19 digits, which always fits.
+func parseDigits(s string) (v uint64, ok bool) {
+	if s == "" || len(s) > 19 {
+		return 0, false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		v = v*10 + uint64(s[i]-'0')
+	}
+	return v, true
 }

@@ -92,9 +92,9 @@ func (s *store) pull(ctx context.Context, h *handle, n int, wait time.Duration) 
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
-	s.asking(ctx, "$JS.API.CONSUMER.MSG.NEXT."+h.stream+"."+consumerName)
+	s.asking(ctx, h.next)
 	req := fmt.Appendf(nil, `{"batch":%d,"no_wait":true,"expires":%d}`, n, wait)
-	if err := s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+h.stream+"."+consumerName, inbox, req); err != nil {
+	if err := s.nc.PublishRequest(h.next, inbox, req); err != nil {
 		return nil, err
 	}
 	for len(took) < n {

@@ -20,6 +20,7 @@ type handle struct {
 	prefix  string // of the stream's subjects
 	subject string // of its messages
 	held    string // asks its consumers what they hold
+	next    string // asks the server for messages
 	probe   string // ends a hold that does not exist
 	kept    bool   // it has a book
 	counted bool   // how it is used is recorded
@@ -42,6 +43,7 @@ func (s *store) newHandle(q *emulate.Queue) *handle {
 		prefix:  prefix,
 		subject: prefix + ".m",
 		held:    s.names.held(q.Incarnation),
+		next:    "$JS.API.CONSUMER.MSG.NEXT." + s.names.queueStream(q.Incarnation) + "." + consumerName,
 		kept:    isKept(q),
 		counted: q.AutoDelete || q.Expires > 0,
 		probe:   "$JS.ACK." + s.names.queueStream(q.Incarnation) + "." + consumerName + ".1." + noSequence + ".0.0.0",

@@ -29,6 +29,9 @@ var (
 
 func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
 	h := d.Ref.(*hold)
+	if o == driver.Ack && h.uncounted == 0 {
+		return c.acknowledge(h)
+	}
 	var err error
 	c.mu.Lock()
 	lost := c.gone || time.Now().After(h.until)
@@ -40,8 +43,7 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 	case lost:
 		err = driver.ErrLost
 	case o == driver.Ack:
-		err = c.s.nc.Publish(h.ack, ackBody)
-		if err == nil && h.uncounted > 0 {
+		if err = c.s.nc.Publish(h.ack, ackBody); err == nil {
 			err = c.s.nc.PublishMsg(c.h.record(h.Seq, 0))
 		}
 	case delay <= 0:
@@ -61,6 +63,31 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 	if again {
 		signal(c.drop)
 	}
+	return settled(err)
+}
+
+// acknowledge is Settle for nearly all messages.
+func (c *consumer) acknowledge(h *hold) error {
+	now := time.Now()
+	c.mu.Lock()
+	lost := c.gone || now.After(h.until)
+	if c.holds[h.Seq] == h {
+		delete(c.holds, h.Seq)
+	}
+	c.refill()
+	again := c.short && len(c.naks) == 0
+	c.mu.Unlock()
+	if again {
+		signal(c.drop)
+	}
+	if lost {
+		return driver.ErrLost
+	}
+	return settled(c.s.nc.Publish(h.ack, ackBody))
+}
+
+// settled is what Settle says to the outcome of a publish.
+func settled(err error) error {
 	if errors.Is(err, natsgo.ErrReconnectBufExceeded) {
 		// Not sent: it comes again when the lease is over.
 		return fmt.Errorf("%w: %w", driver.ErrLost, natsgo.ErrDisconnected)

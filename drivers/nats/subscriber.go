@@ -33,6 +33,8 @@ type consumer struct {
 	id string
 	in *emulate.Inbox
 
+	prefetch int // the least that in.Prefetch can be
+
 	relink chan struct{}   // cap 1: the connection is another
 	drop   chan struct{}   // cap 1: a link went dead
 	count  chan struct{}   // cap 1: uncounted has grown
@@ -49,8 +51,10 @@ type consumer struct {
 	link    *link
 	links   map[*link]struct{} // the current one and those that are draining
 	holds   map[uint64]*hold
+	placing []*emulate.Delivery  // place's, for a moment
 	naks    map[uint64]time.Time // given back, and not known to be back yet
 	short   bool                 // room there was, but for holds and naks
+	quiet   bool                 // the inbox tells of no room: refill sees to it
 	holding bool                 // it only settles what it holds
 	gone    bool                 // the queue is
 	failed  int                  // requests refused in a row
@@ -92,7 +96,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 		return nil, err
 	}
 	c := &consumer{
-		s: s, q: q, h: h, id: rand.Text(), in: in,
+		s: s, q: q, h: h, id: rand.Text(), in: in, prefetch: in.Prefetch(),
 		relink: make(chan struct{}, 1), drop: make(chan struct{}, 1),
 		count: make(chan struct{}, 1), stop: make(chan drainCall), saying: make(chan struct{}, 1),
 		links: map[*link]struct{}{}, holds: map[uint64]*hold{}, naks: map[uint64]time.Time{},
