@@ -1,6 +1,8 @@
 package nats
 
 import (
+	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -95,4 +97,56 @@ func TestInspectAndPurge(t *testing.T) {
 	}
 	check(driver.QueueInfo{})
 	_ = db
+}
+
+// TestRefill: however few messages come at a time and however they are settled, a
+// subscriber that has room asks for the next ones, and holds no more than its
+// prefetch.
+func TestRefill(t *testing.T) {
+	for _, prefetch := range []int{1, 2, 3, 16} {
+		t.Run(strconv.Itoa(prefetch), func(t *testing.T) {
+			c := open(t, testbroker.URL(t, "nats"))
+			declare(t, c, routing.Queue{Name: "q"})
+			p, s := publisherOf(t, c), subscribe(t, c, "q", prefetch)
+			// What stalls goes on with the next heartbeat: too slowly for all of it.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			buf := make([]*driver.Delivery, 1)
+			for n := 1; n <= 40; n++ {
+				mustPublish(t, p, "q", numbered(strconv.Itoa(n)+"-", 0, n)...)
+				var held []*driver.Delivery
+				for left := n; left > 0; {
+					if _, err := s.Receive(ctx, buf); err != nil {
+						t.Fatalf("%d of %d still to come: %v", left, n, err)
+					}
+					if held = append(held, buf...); len(held) > prefetch {
+						t.Fatalf("holds %d", len(held))
+					}
+					left--
+					// Some settle at once, some when they hold all that they may.
+					if n%3 > 0 && len(held) < min(prefetch, left+len(held)) {
+						continue
+					}
+					for i, d := range held {
+						o := driver.Ack
+						if n%3 == 2 && i == 0 && d.Attempt == 1 {
+							o = driver.Nack
+							left++
+						}
+						settle(t, s, d, o, 0)
+					}
+					held = held[:0]
+				}
+				for _, d := range held {
+					settle(t, s, d, driver.Ack, 0)
+				}
+			}
+			if err := s.Close(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			if info, err := c.Inspect(within(t), "q"); err != nil || info != (driver.QueueInfo{}) {
+				t.Fatalf("%+v, %v", info, err)
+			}
+		})
+	}
 }
