@@ -327,6 +327,7 @@ func TestImportRefuses(t *testing.T) {
 		{several, "third", `no vhost "third": it has "/", "other"`},
 		{`{"name": "package"}`, "", "no definitions.json"},
 		{`[`, "", "unexpected"},
+		{`{"queues": []} {"queues": [{"name": "q"}]}`, "", "something follows"},
 		{`{"queues": [{"name": 7}]}`, "", "cannot unmarshal number"},
 	} {
 		_, _, err := definitions.Import([]byte(tc.data), &definitions.ImportOptions{VHost: tc.vhost})

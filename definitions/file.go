@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -91,7 +92,13 @@ func parse(data []byte) (*file, error) {
 	decode := func(into any) error {
 		dec := json.NewDecoder(bytes.NewReader(data))
 		dec.UseNumber() // 1 and 1.0 are different arguments
-		return dec.Decode(into)
+		if err := dec.Decode(into); err != nil {
+			return err
+		}
+		if _, err := dec.Token(); err != io.EOF {
+			return errors.New("something follows the object")
+		}
+		return nil
 	}
 	if err := decode(&f); err != nil {
 		return nil, fmt.Errorf("definitions: %w", err)
