@@ -1,10 +1,13 @@
 package testbroker
 
 import (
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/polymq/polymq/internal/testcert"
 )
@@ -37,6 +40,7 @@ func StartSecured(t testing.TB, scheme string) *Secured {
 	s.ForeignCert, s.ForeignKey = foreign.Client(t, ClientName).Write(t, dir, "foreign")
 	ours.Server(t, "localhost").Write(t, dir, "server")
 	s.Broker = begin(t, scheme, Setup{}, func(s *server) { s.tls = &certificates{dir} })
+	s.awaitTLS(t)
 	if scheme == (rabbitMQ{}).scheme() {
 		for _, call := range [][2]string{
 			{"/api/users/" + ClientName, `{"password_hash":"","tags":""}`},
@@ -48,6 +52,25 @@ func StartSecured(t testing.TB, scheme string) *Secured {
 		}
 	}
 	return s
+}
+
+// awaitTLS waits for the port with TLS, which RabbitMQ opens after the other one.
+func (s *Secured) awaitTLS(t testing.TB) {
+	t.Helper()
+	u, err := url.Parse(s.SecureURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		conn, err := net.Dial("tcp", u.Host)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the port with TLS: %v", err)
+		}
+	}
 }
 
 // SecureURL addresses the broker with TLS, and with a user who may do anything.
