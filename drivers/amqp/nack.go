@@ -115,21 +115,37 @@ type hop struct {
 	done   int       // since it was not for a while
 	next   time.Time // the earliest time for one
 	hold   time.Time // nothing is sent until then, so that nothing is in flight
+	missed int       // 1 where the last one was given up
 }
 
 // holdTime is how long the others wait for a hop: what is in flight would be sent
-// twice.
+// twice. Where that was too short, as on a slow broker, the next try is on the same
+// channel, and waits twice as long before it; what is in flight then hangs as well,
+// and is sent twice.
 const holdTime = 250 * time.Millisecond
 
 func (h *hop) want(now time.Time) {
 	if now.Sub(h.last) > settling {
-		h.done, h.next, h.untold = 0, time.Time{}, true
+		h.done, h.missed, h.next, h.untold = 0, 0, time.Time{}, true
 	}
 	h.wanted, h.last = true, now
 }
 
 // due reports whether it is time for one.
 func (h *hop) due(now time.Time) bool { return h.wanted && !now.Before(h.next) }
+
+// begin begins the wait for nothing to be in flight.
+func (h *hop) begin(now time.Time) { h.hold = now.Add(holdTime << h.missed) }
+
+// miss is whether to give one up, since the wait for what is in flight is over.
+func (h *hop) miss(now time.Time) bool {
+	if !now.After(h.hold) || h.missed > 0 {
+		return false
+	}
+	h.missed++
+	h.over(now)
+	return true
+}
 
 // over ends one, done or not; the next comes later.
 func (h *hop) over(now time.Time) {

@@ -82,6 +82,36 @@ func TestNackWaits(t *testing.T) {
 	})
 }
 
+// TestHopIsForced: what hangs in flight is waited for once, and a little longer the
+// second time; then the channel is changed all the same.
+func TestHopIsForced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h hop
+		for range 3 { // outages
+			time.Sleep(2 * settling)
+			h.want(time.Now())
+			h.begin(time.Now())
+			if h.miss(time.Now()) {
+				t.Fatal("given up at once")
+			}
+			time.Sleep(holdTime + 1)
+			if !h.miss(time.Now()) {
+				t.Fatal("what is in flight is not waited for again")
+			}
+			h.want(time.Now())
+			h.begin(time.Now())
+			time.Sleep(holdTime + 1)
+			if !h.hold.After(time.Now()) {
+				t.Fatal("the second wait is no longer than the first")
+			}
+			time.Sleep(holdTime)
+			if h.miss(time.Now()) || !time.Now().After(h.hold) {
+				t.Fatal("the second wait does not end in a hop")
+			}
+		}
+	})
+}
+
 // TestRejectedPromptly fills queues up to their limit.
 func TestRejectedPromptly(t *testing.T) {
 	for _, kind := range []string{typeQuorum, typeClassic} {

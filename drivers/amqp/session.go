@@ -147,8 +147,9 @@ func (o *outbox) run() {
 	}
 }
 
-// hopping ends the channel where a hop is due and nothing is in flight, and reports
-// whether the outbox waits for that; due says that something is to be tried again.
+// hopping ends the channel where a hop is due and nothing is in flight, or it has been
+// waited for that for long enough, and reports whether the outbox waits for that; due
+// says that something is to be tried again.
 // The caller holds the mutex.
 func (o *outbox) hopping(now time.Time, due bool) bool {
 	h, s := &o.nacks.hop, o.session
@@ -157,16 +158,15 @@ func (o *outbox) hopping(now time.Time, due bool) bool {
 		if !due || !h.due(now) || o.careful > 0 || o.solo || s.ch.IsClosed() {
 			return false
 		}
-		h.hold = now.Add(holdTime)
-	case now.After(h.hold) && len(o.flight) > 0:
-		h.over(now) // too much would be sent twice
+		h.begin(now)
+	case len(o.flight) > 0 && h.miss(now):
 		return false
 	}
-	if len(o.flight) > 0 {
+	if len(o.flight) > 0 && !now.After(h.hold) {
 		return true
 	}
 	if !s.hopped {
-		s.hopped = true
+		s.hopped, h.missed = true, 0
 		h.over(now)
 		h.hold = now.Add(time.Minute) // until there is the next channel
 		o.c.tasks.Go(func() { s.ch.Close() })
