@@ -85,7 +85,10 @@ func (o *outbox) run() {
 		case o.nacks.drain.IsZero():
 			o.nacks.drain = now.Add(drainTime)
 		}
-		hopping := s != nil && o.hopping(now, len(due) > 0)
+		hopping, leave := false, false
+		if s != nil {
+			hopping, leave = o.hopping(now, len(due) > 0)
+		}
 		untold := o.nacks.hop.untold
 		o.nacks.hop.untold = false
 		drained := len(o.flight) == 0 || now.After(o.nacks.drain)
@@ -115,6 +118,11 @@ func (o *outbox) run() {
 			} else {
 				again = time.After(minPause)
 			}
+			continue
+		}
+		if leave {
+			closed = nil
+			o.leave(s)
 			continue
 		}
 		if hopping {
@@ -149,27 +157,43 @@ func (o *outbox) run() {
 
 // hopping ends the channel where a hop is due and nothing is in flight, or it has been
 // waited for that for long enough, and reports whether the outbox waits for that; due
-// says that something is to be tried again.
-// The caller holds the mutex.
-func (o *outbox) hopping(now time.Time, due bool) bool {
+// says that something is to be tried again. Leave says that the broker takes its time
+// to end it: one of its channels hangs for seconds where it asks a dead node. The
+// caller holds the mutex.
+func (o *outbox) hopping(now time.Time, due bool) (wait, leave bool) {
 	h, s := &o.nacks.hop, o.session
+	if s.hopped {
+		return true, now.After(h.hold)
+	}
 	switch {
 	case h.hold.IsZero():
 		if !due || !h.due(now) || o.careful > 0 || o.solo || s.ch.IsClosed() {
-			return false
+			return false, false
 		}
 		h.begin(now)
 	case len(o.flight) > 0 && h.miss(now):
-		return false
+		return false, false
 	}
 	if len(o.flight) > 0 && !now.After(h.hold) {
-		return true
+		return true, false
 	}
-	if !s.hopped {
-		s.hopped, h.missed = true, 0
-		h.over(now)
-		h.hold = now.Add(time.Minute) // until there is the next channel
-		o.c.tasks.Go(func() { s.ch.Close() })
+	s.hopped, h.missed = true, 0
+	h.over(now)
+	h.hold = now.Add(holdTime)
+	o.c.tasks.Go(func() { s.ch.Close() })
+	return true, false
+}
+
+// leave goes on without the end of the channel.
+func (o *outbox) leave(s *session) {
+	o.ended(nil)
+	o.mu.Lock()
+	returns := s.returns
+	o.mu.Unlock()
+	if returns != nil {
+		o.c.tasks.Go(func() {
+			for range returns { // else they would hold up the connection
+			}
+		})
 	}
-	return true
 }
