@@ -204,6 +204,25 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// TestRefusedInDoubt: what was refused, and may have been stored by an earlier try, is not
+// tried again: that would not tell.
+func TestRefusedInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.declare(plain)
+		tries := 0
+		b.f.refuse = func(*Parcel) error {
+			tries++
+			return fmt.Errorf("%w: %w", driver.ErrUnconfirmed, driver.ErrRejected)
+		}
+		err := publish(t.Context(), b.publisher(""), driver.Message{Key: "a", Body: []byte("m")})
+		if !errors.Is(err, driver.ErrRejected) || !errors.Is(err, driver.ErrUnconfirmed) || tries != 1 {
+			t.Errorf("outcome %v after %d tries", err, tries)
+		}
+	})
+}
+
 // TestGone: a queue whose storage is gone leaves the topology, and the message
 // is routed again.
 func TestGone(t *testing.T) {

@@ -42,7 +42,8 @@ type Store interface {
 	// does not exist, which must never be made anew by it; an error that
 	// wraps driver.ErrUnconfirmed when the outcome is unknown, upon which the
 	// emulation sends it again with Retry set, unless it wraps
-	// errors.ErrUnsupported as well: nobody can tell; any other error when the
+	// errors.ErrUnsupported, driver.ErrRejected or driver.ErrPermission as well:
+	// another try would not tell; any other error when the
 	// message is certainly not stored and trying again is useless. Parcels of
 	// one queue are stored in their order. A parcel must not be looked at after
 	// its Done: it is used again.

@@ -62,6 +62,8 @@
 // among few. With replicas=0 set min-replicas-to-write in Redis, or a master that is
 // cut off goes on confirming what is thrown away later. What a failover can undo
 // in any case is settlements: what was acknowledged just before it comes again.
+// Where the new master refuses what one that hung had been sent, that may have delivered
+// it: the error is ErrUnconfirmed then, and wraps why.
 //
 // A server that takes no writes, since its memory is full (OOM) or it cannot write to
 // its disk (MISCONF), makes publishers wait, as RabbitMQ's alarms do, and calls that

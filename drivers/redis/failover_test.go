@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
 	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
 )
 
 // with adds options to a URL.
@@ -221,5 +223,28 @@ func TestLeasesAfterFailover(t *testing.T) {
 	}
 	if got, err := s.LoadTopology(ctx, v); err != nil || got.Full || got.Version != v || len(got.Elements) > 0 {
 		t.Errorf("since the version before: %+v, %v", got, err)
+	}
+}
+
+// TestRefusedAfterFailover: what a leader was sent that hung and was replaced may be
+// stored, whatever the new one says of it.
+func TestRefusedAfterFailover(t *testing.T) {
+	c := testbroker.StartCluster(t, "redis+sentinel")
+	conn, _ := dial(t, with(c.URL(), "replicas=1"))
+	full := routing.Queue{Name: "q", MaxLength: 1, Overflow: routing.RejectPublish}
+	if err := conn.Declare(ctxT(t), routing.Topology{Queues: []routing.Queue{full}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(t, conn, "q", text("b")); !errors.Is(err, driver.ErrRejected) || errors.Is(err, driver.ErrUnconfirmed) {
+		t.Fatalf("before: %v", err)
+	}
+	leader := c.Leader()
+	leader.Pause()
+	defer leader.Resume()
+	if err := publish(t, conn, "q", text("c")); !errors.Is(err, driver.ErrRejected) || !errors.Is(err, driver.ErrUnconfirmed) {
+		t.Errorf("after: %v", err)
 	}
 }

@@ -50,7 +50,20 @@ type call struct {
 	cmd   *goredis.Cmd
 	err   error // why what is done does not count yet, or was not tried
 	done  bool
+
+	asked *node // that may have done it, for all we know
+	moved bool  // there are several of these
 }
+
+// doubt notes a try whose outcome is unknown.
+func (c *call) doubt() {
+	c.moved = c.moved || c.asked != nil && c.asked != c.node
+	c.asked = c.node
+}
+
+// doubtful reports that another server than the one that answered may have done
+// what was asked: a leader that was replaced, and did not know it.
+func (c *call) doubtful() bool { return c.moved || c.asked != nil && c.asked != c.node }
 
 func newLane(s *store) *lane {
 	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), used: map[string]bool{}, to: map[*node]*goredis.Client{}, conns: map[net.Conn]struct{}{}}
@@ -207,7 +220,7 @@ func (l *lane) take() {
 	l.seq++
 	l.mu.Unlock()
 	for _, c := range l.calls {
-		c.items, c.done = c.items[:0], false
+		*c = call{args: c.args, items: c.items[:0]}
 	}
 	l.calls = l.calls[:0]
 	for _, it := range l.batch {

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/polymq/polymq/driver"
@@ -18,6 +19,9 @@ func (l *lane) resolve(c *call) error {
 		if full(reply(err)) {
 			l.s.full.Store(true)
 		}
+		if lost(err) && !notSent(err) {
+			c.doubt()
+		}
 		return err
 	}
 	if err == nil {
@@ -27,7 +31,7 @@ func (l *lane) resolve(c *call) error {
 	var outcome error
 	switch {
 	case err != nil:
-		outcome = refused(err)
+		outcome = c.refused(err)
 	case v == int64(0):
 		outcome = emulate.ErrGone
 	}
@@ -58,9 +62,19 @@ func (l *lane) partly(c *call, failures []any) {
 	}
 	for i, it := range c.items {
 		if text, ok := at[int64(i)]; ok {
-			it.failed = refused(serverError(text))
+			it.failed = c.refused(serverError(text))
 		}
 	}
+}
+
+// refused is the outcome of a message that the server would not store. Where another
+// one may have stored it, the refusal is not all there is to say.
+func (c *call) refused(err error) error {
+	err = refused(err)
+	if c.doubtful() {
+		return fmt.Errorf("%w; another try was refused: %w", driver.ErrUnconfirmed, err)
+	}
+	return err
 }
 
 // shed lets go of the messages of those who have given up.

@@ -21,7 +21,6 @@ type Backend struct {
 	// all is true where nothing is confirmed while a node is away; majority where all
 	// goes on with the others.
 	all, majority bool
-	deposed       bool // see record
 	// settling is how long after the declarations the first kill must wait.
 	settling time.Duration
 }
@@ -38,8 +37,8 @@ var Backends = []Backend{
 	{Name: "redis", scheme: "redis", setup: testbroker.Setup{Disk: diskSize, Fsync: true}, options: "lease=5s", kinds: with(alone, memory)},
 	{Name: "amqp-cluster", scheme: "amqp", cluster: true, majority: true, kinds: with(together, memory), settling: forgetful},
 	{Name: "nats-cluster", scheme: "nats", cluster: true, majority: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s", kinds: together},
-	{Name: "redis-cluster", scheme: "redis+cluster", cluster: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s&replicas=1", kinds: with(together, memory), deposed: true},
-	{Name: "redis-sentinel", scheme: "redis+sentinel", cluster: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s&replicas=2", kinds: with(together, memory), all: true, deposed: true},
+	{Name: "redis-cluster", scheme: "redis+cluster", cluster: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s&replicas=1", kinds: with(together, memory)},
+	{Name: "redis-sentinel", scheme: "redis+sentinel", cluster: true, setup: testbroker.Setup{Disk: diskSize}, options: "lease=5s&replicas=2", kinds: with(together, memory), all: true},
 }
 
 // forgetful: RabbitMQ 3.10 killed within seconds of a declaration can forget it.

@@ -30,7 +30,7 @@ func (r *record) check() finding {
 			f.confirmed++
 		case rejected:
 			f.rejected++
-			if qs := routes(m.key); len(qs) == 1 && len(r.deliveries[qs[0]][m.id]) > 0 && !(r.deposed && r.touched(m.begun, m.ended, false)) {
+			if qs := routes(m.key); len(qs) == 1 && len(r.deliveries[qs[0]][m.id]) > 0 {
 				r.violation("refused, and delivered all the same: %s", m.id)
 			}
 		case unknown:

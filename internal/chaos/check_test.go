@@ -15,7 +15,6 @@ func TestCheck(t *testing.T) {
 	const published = "p1.1: 1 i p1.1/0 a.1; 2 o p1.1/0 confirmed; 3 i p1.1/1 a.2; 4 o p1.1/1 confirmed; 3 i p1.1/2 r.1; 4 o p1.1/2 rejected\n"
 	const both = "c2.1: 5 d both p1.1/0 1 false ack; 6 d both p1.1/1 1 false ack\n"
 	const well = published + both + "c1.1: 5 d a p1.1/0 1 false ack; 6 d a p1.1/1 1 false ack\n"
-	depose := &fault{step: step{kind: pause}, begun: second(2), over: second(3)} // of a backend that does
 	pause := &fault{step: step{kind: pause}, begun: second(2), over: second(3)}
 	slow := &fault{step: step{kind: latency}, begun: second(2), over: second(3)}
 	for _, test := range []struct {
@@ -23,8 +22,6 @@ func TestCheck(t *testing.T) {
 		fault         *fault
 		want          string // a part of the only violation; "": none
 	}{
-		{"refused where a leader was deposed", well + "p1.1: 1 i p1.1/4 r.1; 4 o p1.1/4 rejected\nc1.1: 3 d small p1.1/4 1 false ack\n", depose, ""},
-		{"refused well after", well + "p1.1: 11 i p1.1/4 r.1; 12 o p1.1/4 rejected\nc1.1: 13 d small p1.1/4 1 false ack\n", depose, "refused, and delivered"},
 		{"well", well, nil, ""},
 		{"lost", published + both + "c1.1: 5 d a p1.1/0 1 false ack\n", nil, "lost: p1.1/1 in a"},
 		{"lost in a fault", published + both + "c1.1: 5 d a p1.1/0 1 false ack\n", pause, "lost: p1.1/1 in a"},
@@ -49,7 +46,6 @@ func TestCheck(t *testing.T) {
 			r := newRecord()
 			if test.fault != nil {
 				r.faults = []*fault{test.fault}
-				r.deposed = test.fault == depose
 			}
 			dir := t.TempDir()
 			for lines := range strings.Lines(test.ledgers) {

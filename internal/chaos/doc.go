@@ -41,18 +41,15 @@
 // # What is checked
 //
 // Without exception: each message that was confirmed is delivered from each queue that
-// it was routed to; none is delivered that all its queues had refused, but on a Redis in a
-// failover, see below; none has another outcome than confirmed, refused or unknown; all
-// clients that live go on after each fault; none gives up; the topology is what was
-// declared.
+// it was routed to; none is delivered that all its queues had refused; none has another
+// outcome than confirmed, refused or unknown; all clients that live go on after each
+// fault; none gives up; the topology is what was declared.
 //
 // The others are checked where a fault is no reason for what is seen, since from outside
 // nobody can tell whether a publish was repeated, or a message delivered and not yet
 // handed out: the order of what one process published in queues with one consumer; the
 // attempts, also after a Nack; that nothing that is held goes to another consumer. A
-// latency and the end of an other client are no reasons. And a Redis that hangs and is
-// replaced does, when it wakes, what it had been sent, and hands that out to consumers
-// who have not noticed either: what the new master refuses then can have been delivered.
+// latency and the end of an other client are no reasons.
 //
 // How long after the broker, or the new leader, is ready each client gets its first
 // confirmation or delivery is told; more than Bar is an error only where CHAOS_SECONDS

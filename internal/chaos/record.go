@@ -22,9 +22,6 @@ type record struct {
 	violations []string
 	// counts of what is attempts: where they count what was only prefetched.
 	countsReturned bool
-	// deposed is whether who was replaced as a leader may not know it for a while, and
-	// serve those who do not know it either.
-	deposed bool
 }
 
 // A message is one publish.

@@ -45,7 +45,6 @@ func (b *Backend) Run(t testing.TB, o Options) *Report {
 			_ = os.RemoveAll(dir)
 		}
 	})
-	r.record.deposed = b.deposed
 	r.declare()
 	r.progress("the start", time.Now())
 	time.Sleep(calm)
