@@ -20,7 +20,7 @@ import (
 const (
 	// HeaderStack has the stack where the error is a *PanicError: 16 KiB of it.
 	HeaderStack = "x-error-stack"
-	// HeaderFirstID has the ID that the message had at its first death.
+	// HeaderFirstID has the ID that the message had before its first death.
 	HeaderFirstID = "x-first-id"
 )
 
@@ -57,12 +57,11 @@ type DeadLetterOptions struct {
 // It happens at least once: the message is acknowledged when the dead letter is
 // confirmed. Where it is not, be it unroutable, the error says so and is not
 // permanent, so the message comes again and so does the handler; a process that
-// dies in between leaves both. The dead letter keeps the message's ID, by which
-// most such second copies are dropped where the backend deduplicates. So would be
-// the dead letter where its queue has just got the message itself: let dead letters
-// go to queues of their own. From its second death on the ID is another, made of
-// the first, since a message that was redriven must not be dropped for a copy of
-// itself.
+// dies in between leaves both. The dead letter's ID is made of the message's first
+// one, the queue and the number of its deaths, so that most such second copies are
+// dropped where the backend deduplicates, and nothing else is: not the dead letter of
+// another queue that had the same message, nor one in whose queue the message itself
+// has just been, nor that of a message that was redriven and died again.
 func DeadLetter(publish polymq.PublishFunc, opts *DeadLetterOptions) polymq.Middleware {
 	var o DeadLetterOptions
 	if opts != nil {
@@ -101,7 +100,7 @@ func deadLetter(d *polymq.Delivery, reason, key string, cause error) *polymq.Mes
 	for _, x := range d.Deaths() {
 		count += x.Count
 	}
-	m.ID = nextID(m.Header, d.ID, count)
+	m.ID = nextID(m.Header, d, count)
 	m.Header["x-death"] = deaths(d, reason)
 	if key != "" {
 		m.Key = key
@@ -115,22 +114,27 @@ func deadLetter(d *polymq.Delivery, reason, key string, cause error) *polymq.Mes
 	return &m
 }
 
-// nextID is the ID of a message that has died count times before.
-func nextID(h polymq.Header, id string, count int) string {
-	if count == 0 || id == "" {
-		return id
+// nextID is the ID of the dead letter of a message that has died count times before.
+func nextID(h polymq.Header, d *polymq.Delivery, count int) string {
+	if d.ID == "" {
+		return ""
 	}
-	first, ok := h.String(HeaderFirstID)
-	if !ok {
-		first = id
-		h[HeaderFirstID] = first
-	}
-	next := first + "/" + strconv.Itoa(count+1)
+	first := firstID(d)
+	h[HeaderFirstID] = first
+	next := first + "/" + d.Queue + "/" + strconv.Itoa(count+1)
 	if len(next) > maxID {
 		sum := sha256.Sum256([]byte(next))
 		next = hex.EncodeToString(sum[:])
 	}
 	return next
+}
+
+// firstID is the ID that a message had before it became a dead letter.
+func firstID(d *polymq.Delivery) string {
+	if first, ok := d.Header.String(HeaderFirstID); ok {
+		return first
+	}
+	return d.ID
 }
 
 // deaths is the message's x-death with one more, the latest first.

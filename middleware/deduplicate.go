@@ -33,7 +33,8 @@ type DedupStore interface {
 type DedupOptions struct {
 	// Key is what makes two deliveries the same; those with "" are not
 	// deduplicated. Default: the queue and the message's ID, since queues that
-	// got copies of one message handle it each; "" where there is no ID.
+	// got copies of one message handle it each; of what DeadLetter moved the ID
+	// before that; "" where there is no ID.
 	Key func(*polymq.Delivery) string
 	// Keep is how long it is remembered that a message was handled. Default:
 	// 24 h.
@@ -112,7 +113,7 @@ func queueAndID(d *polymq.Delivery) string {
 	if d.ID == "" {
 		return ""
 	}
-	return d.Queue + "/" + d.ID
+	return d.Queue + "/" + firstID(d)
 }
 
 // claimed handles a message whose key is claimed.

@@ -41,7 +41,7 @@ func TestDeadLetter(t *testing.T) {
 		t.Fatalf("%v, %d dead letters", err, len(dead))
 	}
 	m := dead[0]
-	if m.ID != "id-1" || m.Key != "order.paid" || string(m.Body) != "secret body" || m.Header["h"] != "secret header" || m.TTL != 0 || m.UserID != "" ||
+	if m.ID != "id-1/billing/1" || m.Header[middleware.HeaderFirstID] != "id-1" || m.Key != "order.paid" || string(m.Body) != "secret body" || m.Header["h"] != "secret header" || m.TTL != 0 || m.UserID != "" ||
 		m.Header[polymq.HeaderError] != "no such customer" || m.Header[middleware.HeaderStack] != nil {
 		t.Errorf("%+v", m)
 	}
@@ -54,7 +54,7 @@ func TestDeadLetter(t *testing.T) {
 		t.Error("the delivery was changed")
 	}
 
-	// It dies again, under another ID.
+	// It dies again, each time under another ID.
 	for n := 2; n <= 3; n++ {
 		again := delivery()
 		again.Message = m
@@ -63,7 +63,7 @@ func TestDeadLetter(t *testing.T) {
 		}
 		m = dead[len(dead)-1]
 		deaths = (&polymq.Delivery{Message: m}).Deaths()
-		if m.ID != fmt.Sprintf("id-1/%d", n) || m.Header[middleware.HeaderFirstID] != "id-1" || len(deaths) != 1 || deaths[0].Count != n {
+		if m.ID != fmt.Sprintf("id-1/billing/%d", n) || m.Header[middleware.HeaderFirstID] != "id-1" || len(deaths) != 1 || deaths[0].Count != n {
 			t.Errorf("death %d: ID %q, %+v", n, m.ID, deaths)
 		}
 	}

@@ -3,6 +3,7 @@ package acceptance_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -139,7 +140,7 @@ func TestMiddlewareStack(t *testing.T) {
 				}
 				text, stack, deaths := d.Header.Get(polymq.HeaderError), d.Header.Get(middleware.HeaderStack), d.Deaths()
 				want, reason, inStack := "panic: out of paper", "delivery_limit", "TestMiddlewareStack"
-				if d.ID == "garbled" {
+				if d.Header.Get(middleware.HeaderFirstID) == "garbled" {
 					want, reason, inStack = "cannot be decoded", "rejected", ""
 				}
 				if !strings.Contains(text, want) || !strings.Contains(stack, inStack) || len(deaths) != 1 || deaths[0].Queue != "work" || deaths[0].Reason != reason {
@@ -150,7 +151,7 @@ func TestMiddlewareStack(t *testing.T) {
 				t.Fatal(err)
 			}
 			healed.Store(true)
-			moved, err := conn.Redrive(ctx, "graveyard", &polymq.RedriveOptions{Filter: func(d *polymq.Delivery) bool { return d.ID != "garbled" }})
+			moved, err := conn.Redrive(ctx, "graveyard", &polymq.RedriveOptions{Filter: func(d *polymq.Delivery) bool { return d.Header.Get(middleware.HeaderFirstID) != "garbled" }})
 			if err != nil || moved != 1 {
 				t.Fatalf("Redrive: %d, %v", moved, err)
 			}
@@ -167,6 +168,53 @@ func TestMiddlewareStack(t *testing.T) {
 			}
 			if len(handled) != keys+1 || len(total) > 0 {
 				t.Errorf("handled too much: %v", handled)
+			}
+		})
+	}
+}
+
+// Two queues get the same message, and neither handler can do with it: both dead
+// letters arrive in the queue that they share, and each goes back where it died.
+func TestDeadLettersShareAQueue(t *testing.T) {
+	for _, scheme := range everywhere {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			conn := open(t, testbroker.URL(t, scheme))
+			ctx := within(t, time.Minute)
+			declare(t, conn, routing.Topology{
+				Exchanges: []routing.Exchange{{Name: "orders", Kind: routing.Fanout}, {Name: "dead", Kind: routing.Fanout}},
+				Queues:    []routing.Queue{{Name: "bills"}, {Name: "parcels"}, {Name: "graveyard"}},
+				Bindings:  []routing.Binding{{Exchange: "orders", Queue: "bills"}, {Exchange: "orders", Queue: "parcels"}, {Exchange: "dead", Queue: "graveyard"}},
+			})
+			if err := publisher(t, conn, "orders").Publish(ctx, &polymq.Message{ID: "one"}); err != nil {
+				t.Fatal(err)
+			}
+			handle := polymq.Chain(func(context.Context, *polymq.Delivery) error { return polymq.Permanent(io.EOF) },
+				middleware.DeadLetter(publisher(t, conn, "dead").Publish, nil))
+			subs := []*polymq.Subscriber{subscriber(t, conn, "bills", 1), subscriber(t, conn, "parcels", 1)}
+			for _, s := range subs {
+				d, err := s.Receive(ctx)
+				if err == nil {
+					err = handle(ctx, d)
+				}
+				if err == nil {
+					err = d.Ack(ctx)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if moved, err := conn.Redrive(ctx, "graveyard", nil); err != nil || moved != 2 {
+				t.Fatalf("Redrive: %d, %v", moved, err)
+			}
+			for _, s := range subs {
+				d, err := s.Receive(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d.Header.Get(middleware.HeaderFirstID) != "one" {
+					t.Errorf("%s has %s again", s.Queue(), d.ID)
+				}
 			}
 		})
 	}
