@@ -110,7 +110,7 @@ func TestMiddleware(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d.ID != "2" || d.Header.Get(polymq.HeaderError) != "the message names no tenant" {
+		if d.Header.Get(middleware.HeaderFirstID) != "2" || d.Header.Get(polymq.HeaderError) != "the message names no tenant" {
 			t.Errorf("the dead letter is %s: %v", d.ID, d.Header)
 		}
 		if text := lines.String(); strings.Count(text, "outcome=") != 3 {
