@@ -56,7 +56,6 @@ func TestDropFromDeleted(t *testing.T) {
 		defer b.close()
 		other := b.w.bench(t, 30*time.Second)
 		defer other.close()
-		b.declare(graveyard(routing.Queue{TTL: time.Second}))
 		var tries atomic.Int32
 		b.f.trouble = func(_ context.Context, call string, after bool) error {
 			if call != "drop" || after {
@@ -69,6 +68,7 @@ func TestDropFromDeleted(t *testing.T) {
 			}
 			return fmt.Errorf("%w: no such stream", ErrGone)
 		}
+		b.declare(graveyard(routing.Queue{TTL: time.Second}))
 		b.publish("q", "m")
 		time.Sleep(time.Minute)
 		synctest.Wait()
