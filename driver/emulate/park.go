@@ -129,8 +129,8 @@ func (r *retrier) prepare(s *sending, st *state) {
 	}
 }
 
-// hopeless reports that trying again is no use: whoever publishes is to hear of
-// it.
+// hopeless reports that trying again is no use, nor would it tell an outcome that is
+// unknown: whoever publishes is to hear of it.
 func hopeless(err error) bool {
 	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, driver.ErrPermission) || errors.Is(err, driver.ErrRejected)
 }

@@ -312,14 +312,9 @@ func headerWithout(header map[string]any, name string) map[string]any {
 
 func (s *sending) abandoned() bool { return s.over.Load() || s.publishing.Resolved() }
 
-// final reports that trying again would not tell an unknown outcome.
-func final(err error) bool {
-	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, driver.ErrRejected) || errors.Is(err, driver.ErrPermission)
-}
-
 // parcelDone has the retrier try again where the outcome is open.
 func (s *sending) parcelDone(p *Parcel, err error) {
-	if err != nil && (errors.Is(err, ErrGone) || errors.Is(err, driver.ErrUnconfirmed) && !final(err)) && !s.abandoned() {
+	if err != nil && (errors.Is(err, ErrGone) || errors.Is(err, driver.ErrUnconfirmed) && !hopeless(err)) && !s.abandoned() {
 		if s.pub.c.retrier.again(p, s, err) {
 			return
 		}

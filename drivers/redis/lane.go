@@ -348,6 +348,21 @@ func (l *lane) exchange(ctx context.Context, calls []*call) {
 	}
 }
 
+// exec sends a pipeline of *goredis.Cmd whose answers are never nil. Where the server
+// refuses the connection the client returns that, but leaves the commands as if
+// they had been done.
+func exec(ctx context.Context, pipe goredis.Pipeliner) {
+	cmds, err := pipe.Exec(ctx)
+	if err == nil {
+		return
+	}
+	for _, cmd := range cmds {
+		if c := cmd.(*goredis.Cmd); c.Err() == nil && c.Val() == nil {
+			c.SetErr(err)
+		}
+	}
+}
+
 // use notes a queue that is told of the lane. Of very many, those it had before
 // forget it by themselves.
 func (l *lane) use(key string) {

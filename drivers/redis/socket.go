@@ -156,18 +156,3 @@ func (c *consumer) do(words []string) (*answer, error) {
 	}
 	return &k.in, k.in.peek()
 }
-
-// exec sends a pipeline of *goredis.Cmd whose answers are never nil. Where the server
-// refuses the connection the client returns that, but leaves the commands as if
-// they had been done.
-func exec(ctx context.Context, pipe goredis.Pipeliner) {
-	cmds, err := pipe.Exec(ctx)
-	if err == nil {
-		return
-	}
-	for _, cmd := range cmds {
-		if c := cmd.(*goredis.Cmd); c.Err() == nil && c.Val() == nil {
-			c.SetErr(err)
-		}
-	}
-}
