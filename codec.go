@@ -97,7 +97,8 @@ func encode(m *Message, v any, codec Codec) error {
 
 // Decode reads a message with the first of the codecs that decodes it, or, where
 // none does and the message has no content type, with the first. A nil one is
-// JSON. Default: JSON alone. The error wraps ErrUndecodable, and says what the message claims to be.
+// JSON. Default: JSON alone. The error wraps ErrUndecodable, and says what the
+// message claims to be.
 func Decode[T any](m *Message, codecs ...Codec) (T, error) {
 	var v T
 	_, err := decode(m, &v, codecs)

@@ -32,8 +32,8 @@ func (e *RemoteError) Error() string { return "the other side replied with an er
 // where it has none; m is not changed. It does not settle the delivery.
 //
 // ErrUnroutable means that the caller is gone (of RabbitMQ's direct reply-to that is
-// not known), ErrInvalid that the delivery has no ReplyTo. All replies of a Conn go through one publisher, which is made when
-// it is first needed.
+// not known), ErrInvalid that the delivery has no ReplyTo. All replies of a Conn go
+// through one publisher, which is made when it is first needed.
 func (d *Delivery) Reply(ctx context.Context, m *Message) error {
 	return d.wrap("reply", d.reply(ctx, m))
 }
