@@ -18,6 +18,7 @@ var orderRows = []row{
 	{promise: 6, name: "async", run: orderOfAsync},
 	{promise: 6, name: "fan-out", run: orderOfFanOut},
 	{promise: 6, name: "redelivered", run: orderOfRedelivered},
+	{promise: 6, name: "redelivered-beside-publishes", run: orderBesidePublishes},
 }
 
 func manyBindings(e *env) {
@@ -128,5 +129,25 @@ func orderOfRedelivered(e *env) {
 	}
 	for _, w := range want {
 		e.ack(e.body(s, w))
+	}
+}
+
+// orderBesidePublishes gives each message back once while others arrive, so that
+// a backend that fills the room before the message is back is seen to.
+func orderBesidePublishes(e *env) {
+	c := e.open()
+	e.declare(c, "q")
+	if c.Features().Requeue != "first" {
+		return // then any may come between
+	}
+	ms := numbered(300, "q", "")
+	s := e.subscriber(e.open(), "q", 1)
+	for _, m := range ms {
+		_, err := e.publisher(c, "").PublishAsync(e.ctx, m)
+		e.must(err, "PublishAsync")
+	}
+	for _, m := range ms {
+		e.nack(e.body(s, string(m.Body)), 0)
+		e.ack(e.body(s, string(m.Body)))
 	}
 }

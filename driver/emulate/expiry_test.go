@@ -129,6 +129,7 @@ func TestPrefetchedDoesNotExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		defer b.close()
+		b.f.attentive = true
 		b.declare(graveyard(routing.Queue{TTL: time.Second}))
 		s := b.subscribe("q", 2)
 		b.publish("q", "1", "2")

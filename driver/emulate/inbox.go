@@ -28,6 +28,7 @@ type Inbox struct {
 	head       int
 	n          int
 	held       int // put and not yet released, the queued ones included
+	returning  int // released, and not yet back in the queue: no room for others
 	aside      int // of held, not counted in the prefetch
 	asideBytes int
 	list       Delivery    // sentinel of the ring of held deliveries, oldest first
@@ -61,7 +62,7 @@ func (in *Inbox) Prefetch() int {
 }
 
 // room is how many more may be held; the caller holds the mutex.
-func (in *Inbox) room() int { return max(in.prefetch-in.held+in.aside, 0) }
+func (in *Inbox) room() int { return max(in.prefetch-in.held-in.returning+in.aside, 0) }
 
 // Room is how many more messages may be put. Between two calls of Put by the
 // inbox's one producer it only grows; it is 0 once the inbox has ended.
@@ -288,7 +289,7 @@ func (in *Inbox) over(d *Delivery) bool { return in.lease > 0 && !time.Now().Bef
 
 // release ends a hold and reports whether it lasted until now.
 func (in *Inbox) release(d *Delivery) bool {
-	lasted, worth := in.unhold(d)
+	lasted, worth := in.unhold(d, false)
 	if worth {
 		signal(in.more)
 	}
@@ -296,8 +297,9 @@ func (in *Inbox) release(d *Delivery) bool {
 }
 
 // unhold is release without word to the store, which the caller owes it where a
-// fetch is worth its while now.
-func (in *Inbox) unhold(d *Delivery) (lasted, worth bool) {
+// fetch is worth its while now. What returns to its queue makes no room until
+// returned is called: it goes before what a fetch for that room would bring.
+func (in *Inbox) unhold(d *Delivery, returns bool) (lasted, worth bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if !d.held {
@@ -308,7 +310,22 @@ func (in *Inbox) unhold(d *Delivery) (lasted, worth bool) {
 		in.unqueue(d)
 	}
 	in.unlink(d)
+	if returns && lasted {
+		in.returning++
+		return true, false
+	}
 	return lasted, in.worth()
+}
+
+// returned makes room for another after a message went back to its queue.
+func (in *Inbox) returned() {
+	in.mu.Lock()
+	in.returning--
+	worth := in.worth()
+	in.mu.Unlock()
+	if worth {
+		signal(in.more)
+	}
 }
 
 // worth reports whether a fetch is worth its while.

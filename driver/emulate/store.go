@@ -236,7 +236,8 @@ type Consumer interface {
 	// Settle acknowledges (driver.Ack), or gives back for another attempt not
 	// before the delay (driver.Nack). It may return before the broker has
 	// seen it but sends it within 5 ms. Never driver.Reject: the emulation
-	// moves the message, then acknowledges it.
+	// moves the message, then acknowledges it. What is given back makes room in
+	// the inbox when Settle has returned, and Inbox.More tells of it then.
 	Settle(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error
 	// Extend makes the holds last for another lease, and returns those that
 	// are already lost. It is called every third of Features.Lease with all

@@ -121,15 +121,6 @@ func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.O
 	if reason != "" {
 		return s.bury(ctx, d, reason)
 	}
-	lasted, worth := s.in.unhold(d)
-	if worth {
-		// Not before the store has the settlement: one given back goes before what
-		// a fetch for its room brings.
-		defer signal(s.in.more)
-	}
-	if !lasted {
-		return driver.ErrLost
-	}
 	return s.settle(ctx, d, o, delay)
 }
 
@@ -137,9 +128,6 @@ func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.O
 // dropped.
 func (s *subscriber) bury(ctx context.Context, d *Delivery, reason Reason) error {
 	if s.q.DeadLetterExchange == "" {
-		if !s.in.release(d) {
-			return driver.ErrLost
-		}
 		return s.settle(ctx, d, driver.Ack, 0)
 	}
 	if !s.in.holds(d) {
@@ -155,20 +143,35 @@ func (s *subscriber) moved(v *move, o driver.Outcome, delay time.Duration) { s.l
 
 // leave settles what nobody waits for.
 func (s *subscriber) leave(d *Delivery, o driver.Outcome, delay time.Duration) {
-	if s.in.release(d) {
-		err := s.consumer.Settle(s.ctx, d, o, delay)
-		if err != nil && !errors.Is(err, driver.ErrLost) {
-			s.c.cfg.Logger.Warn("a message that was given up could not be settled; it comes again", "queue", s.q.Name, "error", err)
-		}
+	if err := s.end(s.ctx, d, o, delay); err != nil && !errors.Is(err, driver.ErrLost) {
+		s.c.cfg.Logger.Warn("a message that was given up could not be settled; it comes again", "queue", s.q.Name, "error", err)
 	}
 }
 
-// settle settles a hold that was released. Where that did not take place the
-// hold is as it was.
+// settle ends a hold. Where the settlement does not take place the hold is as it was.
 func (s *subscriber) settle(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
-	err := s.consumer.Settle(ctx, d, o, delay)
+	err := s.end(ctx, d, o, delay)
 	if err != nil && !errors.Is(err, driver.ErrLost) && !errors.Is(err, driver.ErrClosed) {
 		s.in.restore(d)
+	}
+	return err
+}
+
+// end ends a hold, and tells the store of the room only when that has the settlement.
+func (s *subscriber) end(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
+	returns := o == driver.Nack
+	lasted, worth := s.in.unhold(d, returns)
+	if !lasted {
+		if worth {
+			signal(s.in.more)
+		}
+		return driver.ErrLost
+	}
+	err := s.consumer.Settle(ctx, d, o, delay)
+	if returns {
+		s.in.returned()
+	} else if worth {
+		signal(s.in.more)
 	}
 	return err
 }

@@ -45,7 +45,7 @@ func newer(t testing.TB, url string) {
 func TestConformanceOfClusters(t *testing.T) {
 	for _, scheme := range clusters {
 		t.Run(scheme, func(t *testing.T) {
-			c := testbroker.StartCluster(t, scheme)
+			c := testbroker.StartClusterWith(t, scheme, testbroker.Setup{Patient: true})
 			n := 0
 			conformance.Run(t, conformance.Backend{
 				Open: openLinked,

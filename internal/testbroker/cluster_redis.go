@@ -27,7 +27,7 @@ type member struct{ redis }
 
 func (member) launch(s *server) error {
 	return (redis{}).run(s, "--masterauth", s.password, "--repl-diskless-sync-delay", "0",
-		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.ports[clusterPort]), "--cluster-node-timeout", "2000",
+		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.ports[clusterPort]), "--cluster-node-timeout", strconv.Itoa(s.setup.silence(2000)),
 		"--cluster-announce-port", strconv.Itoa(s.front()))
 }
 

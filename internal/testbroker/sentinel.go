@@ -43,9 +43,9 @@ requirepass %[3]s
 sentinel sentinel-pass %[3]s
 sentinel monitor %[4]s 127.0.0.1 %[5]d 2
 sentinel auth-pass %[4]s %[3]s
-sentinel down-after-milliseconds %[4]s 1000
+sentinel down-after-milliseconds %[4]s %[6]d
 sentinel failover-timeout %[4]s 5000
-`, s.ports[0], home, s.password, masterName, s.peers.nodes[0].front())
+`, s.ports[0], home, s.password, masterName, s.peers.nodes[0].front(), s.peers.nodes[0].setup.silence(1000))
 	// The sentinel writes into its file what it learns, which is to be kept when
 	// it is started again.
 	file := filepath.Join(s.dir, "sentinel.conf")

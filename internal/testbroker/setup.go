@@ -17,6 +17,10 @@ type Setup struct {
 	Disk int64
 	// Fsync has Redis confirm nothing that is not on the disk.
 	Fsync bool
+	// Patient has the members of a Redis cluster, and sentinels, wait for half a
+	// minute before they take a server for dead, for tests in which none dies: on a
+	// busy machine one can be silent for the second or two that they wait otherwise.
+	Patient bool
 }
 
 // StartWith is Start with a setup.
@@ -48,6 +52,14 @@ func (s *server) prepare(setup Setup) error {
 	}
 	s.setup = setup
 	return nil
+}
+
+// silence is after how many milliseconds a server is taken for dead.
+func (setup Setup) silence(usual int) int {
+	if setup.Patient {
+		return 30_000
+	}
+	return usual
 }
 
 // Link is the link before a broker with Setup.Linked.
