@@ -248,3 +248,29 @@ func TestRefusedAfterFailover(t *testing.T) {
 		t.Errorf("after: %v", err)
 	}
 }
+
+// TestHungLeader: a subscriber that waits at a leader that hangs goes on at the next
+// one, and holds up nobody else.
+func TestHungLeader(t *testing.T) {
+	c := testbroker.StartCluster(t, "redis+sentinel")
+	conn, _ := dial(t, c.URL())
+	declare(t, conn, "q")
+	sub := subscribe(t, conn, "q", 10)
+	if err := publish(t, conn, "q", text("before")); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, sub, driver.Ack, expect(t, sub, "before")...)
+	leader := c.Leader()
+	leader.Pause()
+	defer leader.Resume()
+	if err := publish(t, conn, "q", text("after")); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		d := receive(t, sub)
+		settle(t, sub, driver.Ack, d)
+		if string(d.Message.Body) == "after" {
+			return
+		}
+	}
+}

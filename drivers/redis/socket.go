@@ -26,6 +26,10 @@ type socket struct {
 	in      answer
 }
 
+// taken keeps the client, which takes the connection for idle, from looking into it
+// before it closes it: it would wait there until our read is over.
+type taken struct{ net.Conn }
+
 const (
 	minBuffer = 4 << 10
 	maxBuffer = 64 << 10 // it is larger for as long as an entry is
@@ -40,6 +44,7 @@ func (n *node) socket(ctx context.Context, c config) (*socket, error) {
 	dial := o.Dialer
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
+		conn = taken{conn}
 		made.Store(&conn)
 		return conn, err
 	}
