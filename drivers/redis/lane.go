@@ -2,365 +2,367 @@ package redis
 
 import (
 	"context"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// lane takes parcels to the server, one batch at a time. The caller that finds
-// it idle sends its batch itself; what comes meanwhile goes together in the
-// next ones, which the lane's goroutine sends.
+// lane takes parcels to the server in batches. The caller that finds it idle sends
+// its batch itself; what comes meanwhile goes together in the next one, which one of
+// the lane's goroutines sends: when the first has landed, or, if it is much, while
+// that is under way.
 //
 // A batch whose outcome is unknown is sent again until it is known, with the
 // same number, by which the server sees whether it has it: so a lost answer
 // leaves no second copy, whatever the messages' IDs.
 type lane struct {
-	s    *store
-	name string
-	kick chan struct{} // cap 1
+	s     *store
+	name  string
+	slots [flights]string
+	kick  chan struct{} // a flight is to be made, by one of the lane's goroutines
+	left  chan *flight  // one that a caller has made is not done with
 
-	mu    sync.Mutex
-	queue []*item
-	spare []*item // the other buffer of queue
-	busy  bool    // somebody sends: a caller, or the lane's goroutine once it is kicked
-	ended bool    // the lane's goroutine is gone
-	seq   uint64
-	used  map[string]bool // queues that know the lane
-	conns map[net.Conn]struct{}
+	// Who makes a flight takes its batch and sends it holding writing, and lets go
+	// of it only with reading in hand: batches are sent one after another, their
+	// answers are read in that order, and two are under way at most.
+	writing, reading sync.Mutex
+	flights          [flights]flight
+
+	mu      sync.Mutex
+	queue   []*item
+	size    int // of their words
+	flying  int // flights that are under way, or for which the lane is kicked
+	running int // of the lane's goroutines
+	seq     uint64
+	used    map[string]bool // queues that know the lane
+	sockets map[*node]*socket
+	mending bool // a flight is made again: nobody else sends anything
 
 	cut func() // interrupt
-
-	// Of whoever is busy.
-	to    map[*node]*goredis.Client
-	batch []*item
-	calls []*call
-	left  []*call
 }
 
-// call is one queue's part of a batch.
-type call struct {
-	key   string
-	fn    string
-	args  []any
-	items []*item
-	node  *node
-	cmd   *goredis.Cmd
-	err   error // why what is done does not count yet, or was not tried
-	done  bool
-
-	asked *node // that may have done it, for all we know
-	moved bool  // there are several of these
-}
-
-// doubt notes a try whose outcome is unknown.
-func (c *call) doubt() {
-	c.moved = c.moved || c.asked != nil && c.asked != c.node
-	c.asked = c.node
-}
-
-// doubtful reports that another server than the one that answered may have done
-// what was asked: a leader that was replaced, and did not know it.
-func (c *call) doubtful() bool { return c.moved || c.asked != nil && c.asked != c.node }
+const (
+	flights = 2
+	// A second flight begins when so much is queued. Less is better off in a
+	// larger batch, a bit later.
+	muchItems = 128
+	muchBytes = 64 << 10
+)
 
 func newLane(s *store) *lane {
-	l := &lane{s: s, name: random(8), kick: make(chan struct{}, 1), used: map[string]bool{}, to: map[*node]*goredis.Client{}, conns: map[net.Conn]struct{}{}}
+	l := &lane{
+		s: s, name: random(8), kick: make(chan struct{}, flights), left: make(chan *flight, 1),
+		used: map[string]bool{}, sockets: map[*node]*socket{}, running: flights,
+	}
+	l.slots = [flights]string{l.name + "a", l.name + "b"}
 	l.cut = l.interrupt
-	s.wg.Go(l.run)
+	for range flights {
+		s.wg.Go(l.run)
+	}
 	return l
 }
 
-// client is the lane's connection to a server.
-func (l *lane) client(n *node) *goredis.Client {
-	if c := l.to[n]; c != nil {
-		return c
-	}
-	for old := range l.to {
-		if old.isClosed() {
-			delete(l.to, old)
-		}
-	}
-	o := l.s.cfg.options(n.addr)
-	o.PoolSize = 1
-	o.ReadTimeout += l.s.cfg.safe.wait()
-	dial := o.Dialer
-	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		lc := &laneConn{Conn: c, l: l}
-		l.mu.Lock()
-		l.conns[lc] = struct{}{}
-		l.mu.Unlock()
-		return lc, nil
-	}
-	c := goredis.NewClient(o)
-	n.own(c)
-	l.to[n] = c
-	return c
-}
-
-// laneConn is a connection that interrupt finds.
-type laneConn struct {
-	net.Conn
-	l *lane
-}
-
-func (c *laneConn) Close() error {
-	c.l.mu.Lock()
-	delete(c.l.conns, c)
-	c.l.mu.Unlock()
-	return c.Conn.Close()
-}
-
-// interrupt breaks what is under way: go-redis does not notice the end of a ctx
-// while it waits for an answer.
+// interrupt breaks what is under way.
 func (l *lane) interrupt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.conns {
-		_ = c.SetDeadline(time.Unix(1, 0))
+	for _, k := range l.sockets {
+		k.interrupt()
 	}
 }
 
-// pass makes the lane's goroutine the one who is busy.
-func (l *lane) pass() {
-	l.mu.Lock()
-	if l.ended {
-		l.mu.Unlock()
-		l.abandon()
-		return
+// begin decides who makes a flight of what was queued: nobody yet, the caller, who
+// then holds writing, or one of the lane's goroutines. The caller holds mu.
+func (l *lane) begin(wait bool) (lead, kick bool) {
+	switch {
+	case l.flying == 0:
+		l.flying++
+		// Who would have to connect could not heed its ctx.
+		if wait && len(l.sockets) > 0 && l.writing.TryLock() {
+			return true, false
+		}
+		return false, true
+	case l.flying < flights && l.much():
+		l.flying++
+		return false, true
 	}
-	l.kick <- struct{}{} // there is room: only one is busy
-	l.mu.Unlock()
+	return false, false
 }
 
-// lead sends one batch and leaves the rest to the lane's goroutine.
+func (l *lane) much() bool { return len(l.queue) >= muchItems || l.size >= muchBytes }
+
+// lead makes one flight and leaves the rest to the lane's goroutines.
 func (l *lane) lead() {
-	l.take()
-	if l.send() == nil && l.rest() {
+	f, before := l.take()
+	if f == nil {
+		l.writing.Unlock()
+		l.pass(nil)
 		return
 	}
-	l.pass()
-}
-
-// rest ends being busy where nothing is queued.
-func (l *lane) rest() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.queue) > 0 {
-		return false
+	if err := l.fly(f, before); err != nil {
+		l.shed(f, err)
+		l.pass(f)
+		return
 	}
-	l.busy = false
-	return true
+	if l.land(f) {
+		l.pass(nil)
+	}
 }
 
-// run is the lane's goroutine: it sends while it is kicked, and what must be
-// sent again.
+// pass has the lane's goroutines make a flight, or go on with one.
+func (l *lane) pass(f *flight) {
+	l.mu.Lock()
+	ended := l.running == 0
+	if !ended && f == nil {
+		l.kick <- struct{}{} // there is room for all flights
+	} else if !ended {
+		l.left <- f // only one reads
+	}
+	l.mu.Unlock()
+	if ended {
+		l.giveUp(f)
+	}
+}
+
+// run is a goroutine of the lane.
 func (l *lane) run() {
-	for open := true; open; {
+	for l.s.ctx.Err() == nil {
 		select {
 		case <-l.kick:
-			if !l.drain() {
-				l.abandon()
-				open = false
+			l.drain()
+		case f := <-l.left:
+			l.mend(f, nil)
+			if l.land(f) {
+				l.drain()
 			}
 		case <-l.s.ctx.Done():
-			open = false
 		}
 	}
 	l.mu.Lock()
-	l.ended = true
-	passed := len(l.kick) > 0
+	l.running--
+	last := l.running == 0
 	l.mu.Unlock()
-	if passed {
-		l.abandon()
-	}
-}
-
-// drain sends all there is; false when the store was closed before that.
-func (l *lane) drain() bool {
-	for try := 0; ; {
-		if len(l.batch) == 0 {
-			if l.rest() {
-				return true
-			}
-			l.take()
-		}
-		if l.send() == nil {
-			try = 0
-			continue
-		}
+	for last {
 		select {
-		case <-time.After(pause(try)):
-			try++
-		case <-l.s.ctx.Done():
-			return false
-		}
-	}
-}
-
-// take makes the next batch of what is queued.
-func (l *lane) take() {
-	l.mu.Lock()
-	n, size := 0, 0
-	for n < len(l.queue) && n < maxBatch && (n == 0 || size+len(l.queue[n].body) <= maxBatchBytes) {
-		size += len(l.queue[n].body)
-		n++
-	}
-	if n == len(l.queue) {
-		l.batch, l.queue, l.spare = l.queue, l.spare[:0], l.batch[:0]
-	} else {
-		l.batch = append(l.batch[:0], l.queue[:n]...)
-		l.queue = append(l.queue[:0], l.queue[n:]...)
-	}
-	l.seq++
-	l.mu.Unlock()
-	for _, c := range l.calls {
-		*c = call{args: c.args, items: c.items[:0]}
-	}
-	l.calls = l.calls[:0]
-	for _, it := range l.batch {
-		c := l.callFor(it.queue)
-		c.items = append(c.items, it)
-	}
-}
-
-// callFor finds the queue's call in the batch; a batch rarely has many queues.
-func (l *lane) callFor(q *queue) *call {
-	for i := len(l.calls) - 1; i >= 0; i-- {
-		if l.calls[i].key == q.key {
-			return l.calls[i]
-		}
-	}
-	if len(l.calls) < cap(l.calls) {
-		l.calls = l.calls[:len(l.calls)+1]
-		if c := l.calls[len(l.calls)-1]; c != nil {
-			c.key, c.fn = q.key, q.fns.append
-			c.items = c.items[:0]
-			return c
-		}
-		l.calls = l.calls[:len(l.calls)-1]
-	}
-	c := &call{key: q.key, fn: q.fns.append}
-	l.calls = append(l.calls, c)
-	return c
-}
-
-var window = strconv.FormatInt(dedupWindow.Milliseconds(), 10)
-
-// send sends the batch, or what is left of it, and resolves what the answers
-// tell. An error means that something is left and must be sent again, with the
-// same number.
-func (l *lane) send() error {
-	ctx := context.Background()
-	left := l.left[:0]
-	for _, c := range l.calls {
-		if c.done {
-			continue
-		}
-		c.args = append(c.args[:0], "FCALL", &c.fn, "1", &c.key, &l.name, &l.seq, &window)
-		some := false
-		for _, it := range c.items {
-			if it.parcel == nil {
-				// It keeps its place: the server answers by it.
-				c.args = append(c.args, "", "0")
-				continue
-			}
-			some = true
-			c.args = append(c.args, &it.dedup, &it.count)
-			for i := range it.fields {
-				c.args = append(c.args, &it.fields[i].Name, &it.fields[i].Value)
-			}
-			c.args = append(c.args, &bodyField, &it.text)
-		}
-		if !some {
-			c.done = true
-			continue
-		}
-		c.cmd = goredis.NewCmd(ctx, c.args...)
-		c.node, c.err = l.s.at(c.key)
-		left = append(left, c)
-		l.use(c.key)
-	}
-	l.left = left
-	for i := 0; i < len(left); {
-		from := i
-		for i < len(left) && left[i].node == left[from].node {
-			i++
-		}
-		l.exchange(ctx, left[from:i])
-	}
-	var err error
-	for _, c := range left {
-		if e := l.resolve(c); e != nil {
-			err = e
-		}
-	}
-	if err == nil {
-		for i, it := range l.batch {
-			it.free()
-			l.batch[i] = nil
-		}
-		l.batch = l.batch[:0]
-		return nil
-	}
-	l.s.servers.hurry()
-	l.shed(err)
-	return err
-}
-
-// exchange sends calls to one server.
-func (l *lane) exchange(ctx context.Context, calls []*call) {
-	n := calls[0].node
-	if n == nil {
-		return // nobody holds these queues
-	}
-	client := l.client(n)
-	safe := &l.s.cfg.safe
-	if len(calls) == 1 && safe.none() {
-		_ = client.Process(ctx, calls[0].cmd)
-	} else {
-		pipe := client.Pipeline()
-		for _, c := range calls {
-			_ = pipe.Process(ctx, c.cmd)
-		}
-		if safe.none() {
-			exec(ctx, pipe)
-		} else {
-			last := safe.command(ctx)
-			_ = pipe.Process(ctx, last)
-			exec(ctx, pipe)
-			err := safe.unsafe(last)
-			for _, c := range calls {
-				c.err = err
-			}
-		}
-	}
-	for _, c := range calls {
-		if noFunction(reply(c.cmd.Err())) {
-			_ = loadLibrary(ctx, n.client)
+		case <-l.kick:
+			l.giveUp(nil)
+		case f := <-l.left:
+			l.giveUp(f)
+		default:
 			return
 		}
 	}
 }
 
-// exec sends a pipeline of *goredis.Cmd whose answers are never nil. Where the server
-// refuses the connection the client returns that, but leaves the commands as if
-// they had been done.
-func exec(ctx context.Context, pipe goredis.Pipeliner) {
-	cmds, err := pipe.Exec(ctx)
-	if err == nil {
-		return
-	}
-	for _, cmd := range cmds {
-		if c := cmd.(*goredis.Cmd); c.Err() == nil && c.Val() == nil {
-			c.SetErr(err)
+// giveUp ends a flight that nobody makes any more, since the store is closed.
+func (l *lane) giveUp(f *flight) {
+	if f != nil {
+		abandon(f.batch)
+		if !l.land(f) {
+			return
 		}
 	}
+	l.mu.Lock()
+	l.flying--
+	l.mu.Unlock()
+	l.clear()
+}
+
+// drain makes flights until there is no need for another.
+func (l *lane) drain() {
+	for {
+		l.writing.Lock()
+		f, before := l.take()
+		if f == nil {
+			l.writing.Unlock()
+			l.mu.Lock()
+			if len(l.queue) == 0 {
+				l.flying--
+				l.mu.Unlock()
+				return
+			}
+			l.mu.Unlock()
+			continue
+		}
+		if err := l.fly(f, before); err != nil {
+			l.mend(f, err)
+		}
+		if !l.land(f) {
+			return
+		}
+	}
+}
+
+// take makes the next flight of what is queued, and says which one is under way
+// before it. The caller holds writing.
+func (l *lane) take() (f, before *flight) {
+	if l.s.ctx.Err() != nil {
+		l.clear()
+	}
+	l.mu.Lock()
+	if len(l.queue) == 0 {
+		l.mu.Unlock()
+		return nil, nil
+	}
+	if before = &l.flights[l.seq%flights]; !before.up {
+		before = nil
+	}
+	l.seq++
+	f = &l.flights[l.seq%flights]
+	f.seq, f.slot, f.up = l.seq, l.slots[l.seq%flights], true
+	n, size := 0, 0
+	for n < len(l.queue) && n < maxBatch && (n == 0 || size+len(l.queue[n].words) <= maxBatchBytes) {
+		size += len(l.queue[n].words)
+		n++
+	}
+	if n == len(l.queue) {
+		f.batch, l.queue = l.queue, f.batch[:0]
+	} else {
+		f.batch = append(f.batch[:0], l.queue[:n]...)
+		l.queue = append(l.queue[:0], l.queue[n:]...)
+	}
+	l.size -= size
+	l.mu.Unlock()
+	f.load()
+	return f, before
+}
+
+// fly sends a batch and reads what comes of it. The caller holds writing; then it
+// holds reading, and writing as well where the flight is alone. An error means that
+// something is left, for mend.
+func (l *lane) fly(f, before *flight) error {
+	l.write(f, before, false)
+	l.reading.Lock()
+	if f.alone = l.lacks(f); !f.alone {
+		l.writing.Unlock()
+	}
+	return l.read(f)
+}
+
+// lacks reports whether something is not under way on the lane's sockets, as the
+// flight before was mended, say: then nothing else may be sent before it is.
+func (l *lane) lacks(f *flight) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range f.calls {
+		if !c.done && (c.on < 0 || l.sockets[c.node] != f.sent[c.on].k) {
+			return true
+		}
+	}
+	return false
+}
+
+// mend sends again what is left of a flight, until nothing is or the store is closed;
+// err is why. The caller holds reading.
+func (l *lane) mend(f *flight, err error) {
+	l.mu.Lock()
+	l.mending = true
+	l.mu.Unlock()
+	if !f.alone {
+		// On these the next one may have been sent, whose answer is not for us.
+		l.disconnect(func(*socket) bool { return true })
+	}
+	for try := 0; ; {
+		l.disconnect(f.spoilt)
+		if err != nil && !untried(err) {
+			l.s.servers.hurry()
+			l.library(f)
+			l.shed(f, err)
+			select {
+			case <-time.After(pause(try)):
+				try++
+			case <-l.s.ctx.Done():
+			}
+		}
+		if l.s.ctx.Err() != nil {
+			abandon(f.batch)
+			break
+		}
+		l.write(f, nil, true)
+		err = l.read(f)
+		if err == nil {
+			break
+		}
+	}
+	l.mu.Lock()
+	l.mending = false
+	l.mu.Unlock()
+}
+
+// socket is the lane's connection to a server.
+func (l *lane) socket(n *node, dial bool) (*socket, error) {
+	l.mu.Lock()
+	k, mending := l.sockets[n], l.mending
+	l.mu.Unlock()
+	switch {
+	case dial && k == nil:
+		return l.connect(n)
+	case k == nil || mending && !dial:
+		return nil, errNotSent
+	}
+	return k, nil
+}
+
+func (l *lane) connect(n *node) (*socket, error) {
+	l.disconnect(func(k *socket) bool { return k.node.isClosed() })
+	k, err := n.socket(l.s.ctx, l.s.cfg)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.sockets[n] = k
+	l.mu.Unlock()
+	if l.s.ctx.Err() != nil {
+		k.interrupt() // whoever closes the store may have been here before
+	}
+	return k, nil
+}
+
+// disconnect closes connections.
+func (l *lane) disconnect(which func(*socket) bool) {
+	var some []*socket
+	l.mu.Lock()
+	for n, k := range l.sockets {
+		if which(k) {
+			some = append(some, k)
+			delete(l.sockets, n)
+		}
+	}
+	l.mu.Unlock()
+	for _, k := range some {
+		_ = k.Close()
+	}
+}
+
+// library loads the library where a server has not got it.
+func (l *lane) library(f *flight) {
+	for _, c := range f.calls {
+		if !c.done && noFunction(reply(c.err)) {
+			_ = loadLibrary(l.s.ctx, c.node.client)
+			return
+		}
+	}
+}
+
+// land ends a flight, and reports whether the caller is to make another one.
+func (l *lane) land(f *flight) (more bool) {
+	f.unload()
+	alone := f.alone
+	l.mu.Lock()
+	f.up = false
+	l.mu.Unlock()
+	l.reading.Unlock()
+	if alone {
+		l.writing.Unlock()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flying == 1 && len(l.queue) > 0 || l.much() {
+		return true
+	}
+	l.flying--
+	return false
 }
 
 // use notes a queue that is told of the lane. Of very many, those it had before
@@ -387,7 +389,7 @@ func (s *store) leave(ctx context.Context) {
 			if pipes[n] == nil {
 				pipes[n] = n.client.Pipeline()
 			}
-			pipes[n].HDel(ctx, key+":lanes", l.name)
+			pipes[n].HDel(ctx, key+":lanes", l.slots[:]...)
 		}
 		l.mu.Unlock()
 	}

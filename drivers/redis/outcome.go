@@ -11,32 +11,29 @@ import (
 // resolve tells the parcels of a call their outcome; an error means that it is
 // unknown, or that the server was not ready.
 func (l *lane) resolve(c *call) error {
-	v, err := c.cmd.Result()
-	if err == nil {
-		err = c.err
+	if c.done {
+		return nil
 	}
+	err := c.err
 	if lost(err) || transient(reply(err)) {
 		if full(reply(err)) {
 			l.s.full.Store(true)
 		}
-		if lost(err) && !notSent(err) {
+		if lost(err) && c.on >= 0 && !untried(err) {
 			c.doubt()
 		}
 		return err
-	}
-	if err == nil {
-		l.s.full.Store(false)
 	}
 	c.done = true
 	var outcome error
 	switch {
 	case err != nil:
 		outcome = c.refused(err)
-	case v == int64(0):
+	case c.gone:
 		outcome = emulate.ErrGone
 	}
-	if failures, ok := v.([]any); ok {
-		l.partly(c, failures)
+	if err == nil {
+		l.s.full.Store(false)
 	}
 	for _, it := range c.items {
 		if it.parcel == nil {
@@ -53,20 +50,6 @@ func (l *lane) resolve(c *call) error {
 	return nil
 }
 
-// partly notes which messages the server would not store.
-func (l *lane) partly(c *call, failures []any) {
-	at := map[int64]string{}
-	for i := 0; i+1 < len(failures); i += 2 {
-		n, _ := failures[i].(int64)
-		at[n], _ = failures[i+1].(string)
-	}
-	for i, it := range c.items {
-		if text, ok := at[int64(i)]; ok {
-			it.failed = c.refused(serverError(text))
-		}
-	}
-}
-
 // refused is the outcome of a message that the server would not store. Where another
 // one may have stored it, the refusal is not all there is to say.
 func (c *call) refused(err error) error {
@@ -78,8 +61,8 @@ func (c *call) refused(err error) error {
 }
 
 // shed lets go of the messages of those who have given up.
-func (l *lane) shed(err error) {
-	for _, it := range l.batch {
+func (l *lane) shed(f *flight, err error) {
+	for _, it := range f.batch {
 		if it.parcel != nil && it.parcel.Abandoned() {
 			it.parcel.Done(unconfirmed(err))
 			it.parcel = nil
@@ -91,6 +74,7 @@ func (l *lane) shed(err error) {
 		if !it.parcel.Abandoned() {
 			return false
 		}
+		l.size -= len(it.words)
 		shed = append(shed, it)
 		return true
 	})
@@ -101,15 +85,21 @@ func (l *lane) shed(err error) {
 	}
 }
 
-// abandon resolves all that is left, when the store is closed.
-func (l *lane) abandon() {
+// clear resolves what is queued, when the store is closed.
+func (l *lane) clear() {
 	l.mu.Lock()
-	left := append(l.batch, l.queue...)
-	l.batch, l.queue, l.busy = nil, nil, false
+	left := l.queue
+	l.queue, l.size = nil, 0
 	l.mu.Unlock()
+	abandon(left)
+}
+
+// abandon resolves what nobody sends any more, when the store is closed.
+func abandon(left []*item) {
 	for _, it := range left {
 		if it.parcel != nil {
 			it.parcel.Done(unconfirmed(driver.ErrClosed))
+			it.parcel = nil
 		}
 	}
 }

@@ -3,9 +3,6 @@ package redis
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"sync"
-	"unsafe"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/driver/emulate"
@@ -47,23 +44,6 @@ func (s *store) Attach(q *emulate.Queue) {
 	h.lane = (h.lane%laneCount + laneCount*s.servers.shard(h.key)) % maxLanes
 	q.Handle = h
 }
-
-// item is a parcel in the form in which it is sent. It is a copy: a caller that
-// has given up may change its message.
-type item struct {
-	parcel *emulate.Parcel
-	queue  *queue
-	dedup  string
-	fields []emulate.Field
-	count  string // of the arguments that fields and body are
-	body   []byte
-	text   string // body
-	failed error
-}
-
-var items = sync.Pool{New: func() any { return new(item) }}
-
-var bodyField = "body"
 
 func (s *store) Append(ctx context.Context, parcels []*emulate.Parcel, wait bool) {
 	if len(parcels) == 1 {
@@ -112,48 +92,23 @@ func (l *lane) append(ctx context.Context, self int, parcels []*emulate.Parcel, 
 				continue
 			}
 			l.queue = append(l.queue, it)
+			l.size += len(it.words)
 		}
 	}
-	lead := !l.busy
-	l.busy = true
+	lead, kick := l.begin(wait && ctx.Err() == nil)
 	l.mu.Unlock()
 	for _, it := range many {
 		it.parcel.Done(fmt.Errorf("%w: %d headers and properties: Redis takes %d", driver.ErrTooLarge, len(it.fields), maxFields))
 		it.free()
 	}
 	switch {
-	case lead && wait && ctx.Err() == nil:
-		if ctx.Done() == nil {
-			l.lead()
-			return
-		}
+	case lead && ctx.Done() == nil:
+		l.lead()
+	case lead:
 		stop := context.AfterFunc(ctx, l.cut)
 		l.lead()
 		stop()
-	case lead:
-		l.pass()
-	}
-}
-
-func newItem(p *emulate.Parcel, q *queue) *item {
-	it := items.Get().(*item)
-	m := p.Publishing.Message
-	it.parcel, it.queue, it.dedup, it.failed = p, q, "", nil
-	if m.ID != "" || p.Retry || p.DedupID != p.Publishing.ID {
-		// Somebody else may send this ID again: the lane's numbers do not tell.
-		it.dedup = p.DedupID
-	}
-	it.fields = emulate.AppendFields(it.fields[:0], m, p.Publishing.ID, p.Exchange)
-	it.count = strconv.Itoa(2*len(it.fields) + 2)
-	it.body = append(it.body[:0], m.Body...)
-	it.text = unsafe.String(unsafe.SliceData(it.body), len(it.body))
-	return it
-}
-
-func (it *item) free() {
-	it.parcel, it.queue, it.failed, it.text = nil, nil, nil, ""
-	clear(it.fields)
-	if cap(it.body) <= 64<<10 {
-		items.Put(it)
+	case kick:
+		l.pass(nil)
 	}
 }

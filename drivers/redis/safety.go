@@ -34,10 +34,19 @@ func (y safety) wait() time.Duration {
 // command goes behind writes, on the same connection, and is answered when they
 // are safe; see unsafe.
 func (y safety) command(ctx context.Context) *goredis.Cmd {
-	if y.fsync {
-		return goredis.NewCmd(ctx, "WAITAOF", 1, y.replicas, safeWait.Milliseconds())
+	var args []any
+	for _, w := range y.words() {
+		args = append(args, w)
 	}
-	return goredis.NewCmd(ctx, "WAIT", y.replicas, safeWait.Milliseconds())
+	return goredis.NewCmd(ctx, args...)
+}
+
+func (y safety) words() []string {
+	replicas, wait := strconv.Itoa(y.replicas), strconv.FormatInt(safeWait.Milliseconds(), 10)
+	if y.fsync {
+		return []string{"WAITAOF", "1", replicas, wait}
+	}
+	return []string{"WAIT", replicas, wait}
 }
 
 // unsafe is why the writes before a command are not safe, by its answer. It means
@@ -47,17 +56,61 @@ func (y safety) unsafe(c *goredis.Cmd) error {
 	if err != nil {
 		return err
 	}
-	n, _ := v.(int64)
-	if list, ok := v.([]any); ok && len(list) == 2 {
-		if local, _ := list[0].(int64); local < 1 {
-			return fmt.Errorf("the server has not written it to its append-only file within %v", safeWait)
+	local, n := int64(1), int64(0)
+	switch v := v.(type) {
+	case int64:
+		n = v
+	case []any:
+		if len(v) == 2 {
+			local, _ = v[0].(int64)
+			n, _ = v[1].(int64)
 		}
-		n, _ = list[1].(int64)
+	}
+	return y.short(local, n)
+}
+
+// answered is unsafe of a raw answer.
+func (y safety) answered(a *answer) error {
+	if err := a.peek(); err != nil {
+		return err
+	}
+	local, n := int64(1), int64(0)
+	if a.next() == '*' {
+		a.array()
+		local = a.integer()
+	}
+	n = a.integer()
+	if a.err != nil {
+		return a.err
+	}
+	return y.short(local, n)
+}
+
+// short is an error unless so many append-only files, the server's and those of
+// replicas, or so many replicas, are enough.
+func (y safety) short(local, n int64) error {
+	if local < 1 {
+		return fmt.Errorf("the server has not written it to its append-only file within %v", safeWait)
 	}
 	if n < int64(y.replicas) {
 		return fmt.Errorf("%d of %d replicas have it after %v", n, y.replicas, safeWait)
 	}
 	return nil
+}
+
+// exec sends a pipeline of *goredis.Cmd whose answers are never nil. Where the server
+// refuses the connection the client returns that, but leaves the commands as if
+// they had been done.
+func exec(ctx context.Context, pipe goredis.Pipeliner) {
+	cmds, err := pipe.Exec(ctx)
+	if err == nil {
+		return
+	}
+	for _, cmd := range cmds {
+		if c := cmd.(*goredis.Cmd); c.Err() == nil && c.Val() == nil {
+			c.SetErr(err)
+		}
+	}
 }
 
 // write sends a command that writes in any case, also when it is sent again, and

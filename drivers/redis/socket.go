@@ -20,6 +20,8 @@ type socket struct {
 	id     int64         // by which the server knows it
 	rest   time.Duration // in which what is left of a long answer must go on coming
 
+	cut atomic.Bool // interrupt
+
 	command []byte // the words of the one that is being written
 	count   int    // how many these are
 	out     []byte // commands to be sent
@@ -60,6 +62,20 @@ func (n *node) socket(ctx context.Context, c config) (*socket, error) {
 	return k, nil
 }
 
+// wait bounds how long the next answer may take.
+func (k *socket) wait(d time.Duration) {
+	_ = k.SetReadDeadline(time.Now().Add(d))
+	if k.cut.Load() {
+		k.interrupt()
+	}
+}
+
+// interrupt breaks what is under way and what is to come. It does not wait.
+func (k *socket) interrupt() {
+	k.cut.Store(true)
+	_ = k.SetDeadline(time.Unix(1, 0))
+}
+
 func (k *socket) Read(p []byte) (int, error) {
 	n, err := k.Conn.Read(p)
 	if n >= minBuffer {
@@ -96,9 +112,12 @@ func (k *socket) words(ws ...string) {
 }
 
 func (k *socket) word(w string) {
-	k.command = appendLine(append(k.command, '$'), len(w))
-	k.command = append(append(k.command, w...), '\r', '\n')
+	k.command = appendWord(k.command, w)
 	k.count++
+}
+
+func appendWord[T string | []byte](b []byte, w T) []byte {
+	return append(append(appendLine(append(b, '$'), len(w)), w...), '\r', '\n')
 }
 
 func (k *socket) number(n int) {
@@ -108,12 +127,42 @@ func (k *socket) number(n int) {
 
 // send sends the commands; their answers are there within the timeout.
 func (k *socket) send(timeout time.Duration) error {
-	_ = k.SetDeadline(time.Now().Add(timeout))
-	_, err := k.Write(k.out)
-	if k.out = k.out[:0]; cap(k.out) > maxBuffer {
+	_ = k.SetReadDeadline(time.Now().Add(timeout))
+	return k.flush(timeout)
+}
+
+// flush sends the commands.
+func (k *socket) flush(timeout time.Duration) error {
+	err := k.write(k.out, timeout)
+	if k.out = k.out[:0]; cap(k.out) > 2*maxBuffer {
 		k.out, k.command = nil, nil
 	}
 	return err
+}
+
+func (k *socket) write(b []byte, timeout time.Duration) error {
+	_ = k.SetWriteDeadline(time.Now().Add(timeout))
+	_, err := k.Write(b)
+	return err
+}
+
+// put adds words to a command that is longer than it should be kept: what there is
+// of it is sent when it is much.
+func (k *socket) put(words []byte, timeout time.Duration) error {
+	if len(k.out)+len(words) <= maxBuffer {
+		k.out = append(k.out, words...)
+		return nil
+	}
+	err := k.write(k.out, timeout)
+	k.out = k.out[:0]
+	switch {
+	case err != nil:
+		return err
+	case len(words) > maxBuffer/2:
+		return k.write(words, timeout)
+	}
+	k.out = append(k.out, words...)
+	return nil
 }
 
 // connect makes sure of a connection of the reader's own, to the server that holds

@@ -40,7 +40,7 @@ func TestAllocations(t *testing.T) {
 	}{
 		{"amqp", 38.1, 31.3, 28.9},
 		{"nats", 5.1, 6.3, 10.5},
-		{"redis", 3.1, 1.2, 3.4},
+		{"redis", 2.05, 1.1, 3.4},
 	} {
 		t.Run(c.backend, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context()) // a request's, as a rule

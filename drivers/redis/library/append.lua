@@ -1,22 +1,29 @@
 -- Storing messages.
 
--- append: lane, number of the batch, window in ms, then of each message the ID to
+-- append: the batch's record, its number and, where a batch is under way that must be
+-- stored before it, the number and the record of that one, window in ms, then of each message the ID to
 -- deduplicate by or '', the number of arguments that its fields are, and those;
 -- 0: the message is not to be stored any more. A batch that is sent again has as
--- many messages and the same number. The number is compared always, for a first
+-- many messages and the same number; there are two records for each lane, used in
+-- turn, as two batches can be under way. The number is compared always, for a first
 -- try can be held up on its way and arrive after the second. Returns 0 when the
--- queue is gone, 1 when all are stored, else a list of the index and the error of
+-- queue is gone, -1 when the one before is not stored, 1 when all are, else a list of the index and the error of
 -- each that is not.
 local function append(keys, args)
   local p = keys[1]
   local lanes = p .. ':lanes'
+  local number, before, other = string.match(args[2], '^(%d+) ?(%d*) ?(.*)$')
   local known = redis.call('HGET', lanes, args[1])
   if known then
     local seq, failed = string.match(known, '^(%d+) %S+ ?(.*)$')
-    if seq and tonumber(seq) >= tonumber(args[2]) then
+    if seq and tonumber(seq) >= tonumber(number) then
       redis.call('HSET', lanes, args[1], known) -- who waits for replicas waits for the last write
       return failed == '' and 1 or cjson.decode(failed)
     end
+  end
+  if before ~= '' then
+    local seq = string.match(redis.call('HGET', lanes, other) or '', '^%d+')
+    if not seq or tonumber(seq) < tonumber(before) then return gone(p) and 0 or -1 end
   end
   if rules then
     if gone(p) then return 0 end
@@ -62,7 +69,7 @@ local function append(keys, args)
   elseif rules then
     wake(p)
   end
-  local v = args[2] .. ' ' .. last
+  local v = number .. ' ' .. last
   if failed then v = v .. ' ' .. cjson.encode(failed) end
   redis.call('HSET', lanes, args[1], v)
   return failed or 1
