@@ -184,6 +184,26 @@ func (d dead) with(i uint32, of int) dead {
 	return dead{pages, d.count + 1}
 }
 
+// word is the number of a word, if there are so many. A key is looked at only as far
+// as something may match.
+func (w *walk) word(f *flat, i int) (token uint32, ok bool) {
+	if i < len(w.tokens) {
+		return w.tokens[i], true
+	}
+	return w.nextWord(f)
+}
+
+func (w *walk) nextWord(f *flat) (token uint32, ok bool) {
+	if !w.more {
+		return tokenEnd, false
+	}
+	var head string
+	head, w.rest, w.more = strings.Cut(w.rest, ".")
+	token = f.tokens.find(head, hashOf(head))
+	w.tokens = append(w.tokens, token)
+	return token, true
+}
+
 // flatMatch takes what matches the words from i on below at.
 func (w *walk) flatMatch(f *flat, d *dead, at ref, i int) {
 	switch at & refKind {
@@ -192,17 +212,14 @@ func (w *walk) flatMatch(f *flat, d *dead, at ref, i int) {
 	case refBig:
 		w.flatBig(f, d, at, i)
 	default:
-		if i == len(w.tokens) {
+		if _, more := w.word(f, i); !more {
 			w.takeSpan(f, d, at)
 		}
 	}
 }
 
 func (w *walk) flatSmall(f *flat, d *dead, at ref, i int) {
-	word := tokenEnd
-	if i < len(w.tokens) {
-		word = w.tokens[i]
-	}
+	word, _ := w.word(f, i)
 	for ; ; at++ {
 		b := f.small[at]
 		switch b.token &^ lastBranch {
@@ -230,7 +247,8 @@ func (w *walk) flatBig(f *flat, d *dead, at ref, i int) {
 	if at&hasTail != 0 {
 		w.flatTail(f, d, f.child(node, tokenTail), i)
 	}
-	if i == len(w.tokens) {
+	word, more := w.word(f, i)
+	if !more {
 		if at&hasEnd != 0 {
 			w.takeSpan(f, d, f.child(node, tokenEnd))
 		}
@@ -239,7 +257,7 @@ func (w *walk) flatBig(f *flat, d *dead, at ref, i int) {
 	if at&hasStar != 0 {
 		w.flatMatch(f, d, f.child(node, tokenStar), i+1)
 	}
-	if word := w.tokens[i]; at&hasKids != 0 && word != tokenNone {
+	if at&hasKids != 0 && word != tokenNone {
 		if next := f.child(node, word); next != 0 {
 			w.flatMatch(f, d, next, i+1)
 		}
@@ -252,8 +270,9 @@ func (w *walk) flatTail(f *flat, d *dead, at ref, i int) {
 		w.takeSpan(f, d, at)
 		return
 	}
-	for ; i <= len(w.tokens); i++ {
+	for more := true; more; i++ {
 		w.flatMatch(f, d, at, i)
+		_, more = w.word(f, i)
 	}
 }
 

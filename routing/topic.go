@@ -90,15 +90,12 @@ func (x topicIndex) each(f func(*binding)) {
 
 func (x topicIndex) match(w *walk) {
 	for _, key := range w.keys {
-		w.words = split(w.words[:0], key)
 		if x.flat != nil {
-			w.tokens = w.tokens[:0]
-			for i := range w.words {
-				w.tokens = append(w.tokens, x.flat.tokens.find(w.words[i].text, w.words[i].hash))
-			}
+			w.tokens, w.rest, w.more = w.tokens[:0], key, key != ""
 			w.flatMatch(x.flat, &x.dead, x.flat.root, 0)
 		}
 		if x.root != nil {
+			w.words = split(w.words[:0], key)
 			w.slot(x.root, 0)
 		}
 	}
