@@ -1,9 +1,11 @@
 package driver
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +20,7 @@ type Declared struct {
 	mu        sync.Mutex
 	exchanges map[string]routing.Exchange
 	queues    map[string]routing.Queue
-	bindings  map[string]routing.Binding
+	bindings  map[identity]routing.Binding
 	passing   map[string]bool // queues that were declared and are left out
 	restored  time.Time
 }
@@ -41,7 +43,7 @@ func (d *Declared) Add(t routing.Topology) {
 	defer d.mu.Unlock()
 	if d.queues == nil {
 		d.exchanges, d.queues = map[string]routing.Exchange{}, map[string]routing.Queue{}
-		d.bindings, d.passing = map[string]routing.Binding{}, map[string]bool{}
+		d.bindings, d.passing = map[identity]routing.Binding{}, map[string]bool{}
 	}
 	for _, x := range t.Exchanges {
 		if _, always := routing.Predeclared(x.Name); !always {
@@ -62,7 +64,7 @@ func (d *Declared) Add(t routing.Topology) {
 	for _, b := range t.Bindings {
 		if !d.passing[b.Queue] {
 			b.Args = own(b.Args)
-			d.bindings[identity(b)] = b
+			d.bindings[identityOf(b)] = b
 		}
 	}
 }
@@ -72,7 +74,7 @@ func (d *Declared) Unbind(bs []routing.Binding) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, b := range bs {
-		delete(d.bindings, identity(b))
+		delete(d.bindings, identityOf(b))
 	}
 }
 
@@ -82,7 +84,7 @@ func (d *Declared) DeleteQueue(name string) {
 	defer d.mu.Unlock()
 	delete(d.queues, name)
 	delete(d.passing, name)
-	maps.DeleteFunc(d.bindings, func(_ string, b routing.Binding) bool { return b.Queue == name })
+	maps.DeleteFunc(d.bindings, func(_ identity, b routing.Binding) bool { return b.Queue == name })
 }
 
 // DeleteExchange takes out an exchange that was deleted, with its bindings.
@@ -90,7 +92,7 @@ func (d *Declared) DeleteExchange(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.exchanges, name)
-	maps.DeleteFunc(d.bindings, func(_ string, b routing.Binding) bool { return b.Exchange == name || b.ToExchange == name })
+	maps.DeleteFunc(d.bindings, func(_ identity, b routing.Binding) bool { return b.Exchange == name || b.ToExchange == name })
 }
 
 // Topology is all of it, in the order of the names.
@@ -103,7 +105,7 @@ func (d *Declared) Topology() (t routing.Topology) {
 	for _, name := range slices.Sorted(maps.Keys(d.queues)) {
 		t.Queues = append(t.Queues, d.queues[name])
 	}
-	for _, key := range slices.Sorted(maps.Keys(d.bindings)) {
+	for _, key := range slices.SortedFunc(maps.Keys(d.bindings), identity.compare) {
 		t.Bindings = append(t.Bindings, d.bindings[key])
 	}
 	return t
@@ -133,16 +135,23 @@ func (d *Declared) Restores(queue string) bool {
 
 // identity is the same for bindings that are: arguments that were an int come back
 // from Topology as an int64.
-func identity(b routing.Binding) string {
-	id := fmt.Sprintf("%q %q %q %q", b.Exchange, b.Queue, b.ToExchange, b.Key)
+type identity struct{ exchange, queue, toExchange, key, args string }
+
+func identityOf(b routing.Binding) identity {
+	id := identity{b.Exchange, b.Queue, b.ToExchange, b.Key, ""}
 	if len(b.Args) > 0 {
 		data, err := b.MarshalJSON()
 		if err != nil { // a text that is not UTF-8
 			data = fmt.Appendf(nil, "%#v", b.Args)
 		}
-		id += string(data)
+		id.args = string(data)
 	}
 	return id
+}
+
+func (a identity) compare(b identity) int {
+	return cmp.Or(strings.Compare(a.exchange, b.exchange), strings.Compare(a.queue, b.queue),
+		strings.Compare(a.toExchange, b.toExchange), strings.Compare(a.key, b.key), strings.Compare(a.args, b.args))
 }
 
 // own is a copy of arguments, which are the caller's to change.

@@ -35,7 +35,8 @@ func (t *Table) Apply(add, remove Topology) (*Table, error) {
 // An edit is a table in the making.
 type edit struct {
 	t    Table
-	own  bool // all of it was made by this edit, and may change in place
+	own  bool         // all of it was made by this edit, and may change in place
+	made map[any]bool // else the exchanges and queues that were
 	errs []error
 }
 
@@ -77,11 +78,16 @@ func (e *edit) apply(add, remove Topology) (*Table, error) {
 	if len(e.errs) > 0 {
 		return nil, errors.Join(e.errs...)
 	}
-	if e.own {
-		e.t.exchanges.each(func(leaf any) {
-			x := leaf.(*exchange)
+	seal := func(leaf any) {
+		if x, ok := leaf.(*exchange); ok {
 			x.out = x.out.sealed()
-		})
+		}
+	}
+	if e.own {
+		e.t.exchanges.each(seal)
+	}
+	for leaf := range e.made {
+		seal(leaf)
 	}
 	t := e.t
 	return &t, nil
@@ -94,19 +100,19 @@ func (e *edit) putExchange(decl Exchange) {
 		at := newPlace(decl.Name, true)
 		e.set(&exchange{decl: &decl, at: at, via: newVia(at, nil), out: newIndex(&decl)})
 	case x.decl.differs(decl) != "":
-		c := *x
-		c.decl = &decl
-		if x.decl.Kind != decl.Kind || !sameArgs(x.decl.Args, decl.Args) {
-			c.out = newIndex(&decl)
+		was := x.decl
+		x = e.mine(x)
+		x.decl = &decl
+		if was.Kind != decl.Kind || !sameArgs(was.Args, decl.Args) {
+			out := newIndex(&decl)
 			x.out.each(func(b *binding) {
 				if err := b.data().checkKind(decl.Kind); err != nil {
 					e.errs = append(e.errs, err)
 				}
-				c.out = c.out.with(b, true)
+				out = out.with(b, true)
 			})
-			c.out = c.out.sealed()
+			x.out = out.sealed()
 		}
-		e.set(&c)
 	}
 }
 
@@ -120,17 +126,48 @@ func (e *edit) putQueue(decl Queue) {
 		e.setQueue(&queue{decl: &decl, at: newPlace(decl.Name, false)})
 		return
 	}
-	c := *q
-	c.decl = &decl
-	e.setQueue(&c)
+	e.myQueue(q).decl = &decl
 }
 
+// set puts in what this edit has made.
 func (e *edit) set(x *exchange) {
+	e.note(x)
 	e.t.exchanges = e.t.exchanges.put(byName{}, x.at.hash, x, e.own)
 }
 
 func (e *edit) setQueue(q *queue) {
+	e.note(q)
 	e.t.queues = e.t.queues.put(byName{}, q.at.hash, q, e.own)
+}
+
+func (e *edit) note(leaf any) {
+	if e.own {
+		return
+	}
+	if e.made == nil {
+		e.made = map[any]bool{}
+	}
+	e.made[leaf] = true
+}
+
+// mine is the exchange, which stands, as one that may change in place.
+func (e *edit) mine(x *exchange) *exchange {
+	if e.own || e.made[x] {
+		return x
+	}
+	c := *x
+	e.set(&c)
+	return &c
+}
+
+// myQueue is mine for queues.
+func (e *edit) myQueue(q *queue) *queue {
+	if e.own || e.made[q] {
+		return q
+	}
+	c := *q
+	e.setQueue(&c)
+	return &c
 }
 
 func (e *edit) putBinding(d Binding) {
@@ -168,41 +205,25 @@ func (e *edit) putBinding(d Binding) {
 	if groupFind(e.t.into(to), b) != nil {
 		return
 	}
-	e.changeOut(x, x.out.with(b, e.own))
+	x = e.mine(x)
+	x.out = x.out.with(b, e.own)
 	e.changeIn(to, func(g group) group { return groupPut(g, b, e.own) })
-}
-
-func (e *edit) changeOut(x *exchange, out index) {
-	if e.own {
-		x.out = out
-		return
-	}
-	c := *x
-	c.out = out
-	e.set(&c)
 }
 
 func (e *edit) changeIn(to *place, change func(group) group) {
 	if to.exchange {
-		c := *e.t.exchange(to.name)
-		c.in = change(c.in)
-		e.set(&c)
+		x := e.mine(e.t.exchange(to.name))
+		x.in = change(x.in)
 		return
 	}
-	q := e.t.queue(to.name)
-	if e.own {
-		q.in = change(q.in)
-		return
-	}
-	c := *q
-	c.in = change(c.in)
-	e.setQueue(&c)
+	q := e.myQueue(e.t.queue(to.name))
+	q.in = change(q.in)
 }
 
 // dropBinding removes a binding that stands.
 func (e *edit) dropBinding(b *binding) {
-	x := e.t.exchange(b.via.from.name)
-	e.changeOut(x, x.out.without(b))
+	x := e.mine(e.t.exchange(b.via.from.name))
+	x.out = x.out.without(b)
 	e.changeIn(b.to, func(g group) group { return groupDel(g, b) })
 }
 
@@ -231,5 +252,6 @@ func (e *edit) dropExchange(name string) {
 			e.changeIn(b.to, func(g group) group { return groupDel(g, b) })
 		}
 	})
+	delete(e.made, e.t.exchange(name))
 	e.t.exchanges = e.t.exchanges.del(byName{}, x.at.hash, x)
 }

@@ -4,9 +4,9 @@ package routing
 // kind. It is persistent: with and without leave it as it was.
 type index interface {
 	with(b *binding, own bool) index // b is not there yet
-	without(b *binding) index
+	without(b *binding) index        // before any with of the same run
 	each(f func(*binding))
-	// sealed ends a run of with that own the index.
+	// sealed ends a run of with and without.
 	sealed() index
 	// match takes the bindings that the message in w matches.
 	match(w *walk)

@@ -10,7 +10,7 @@ type topicIndex struct {
 	dead  dead  // what of it was removed since
 	root  any   // slot of a trie of what was added since
 	added int
-	raw   []*binding // in the making: not compiled at all yet
+	raw   []*binding // what was added since it was sealed: not compiled at all yet
 }
 
 // A change is compiled in when the changes are this many, and a share of the whole.
@@ -19,21 +19,16 @@ const (
 	changeShare = 16
 )
 
-func (x topicIndex) with(b *binding, own bool) index {
-	if own {
-		x.raw = append(x.raw, b)
-		return x
-	}
-	x.root = slotPut(x.root, b, 0, "")
-	x.added++
-	return x.settled()
+func (x topicIndex) with(b *binding, _ bool) index {
+	x.raw = append(x.raw, b)
+	return x
 }
 
 func (x topicIndex) without(b *binding) index {
 	if x.flat != nil {
 		if i := x.flat.position(b); i >= 0 {
 			x.dead = x.dead.with(uint32(i), len(x.flat.all))
-			return x.settled()
+			return x
 		}
 	}
 	x.root = slotDel(x.root, b, 0)
@@ -41,35 +36,24 @@ func (x topicIndex) without(b *binding) index {
 	return x
 }
 
+// sealed compiles all again when the time has come, once whatever the number of
+// changes since it was sealed last.
 func (x topicIndex) sealed() index {
-	raw := x.raw
+	raw, whole := x.raw, 0
 	x.raw = nil
-	if len(raw) > manyChanges {
-		x.each(func(b *binding) { raw = append(raw, b) })
-		if f := newFlat(raw); f != nil {
+	if x.flat != nil {
+		whole = len(x.flat.all)
+	}
+	if x.added+x.dead.count+len(raw) > manyChanges+whole/changeShare {
+		all := make([]*binding, 0, whole-x.dead.count+x.added+len(raw))
+		x.each(func(b *binding) { all = append(all, b) })
+		if f := newFlat(append(all, raw...)); f != nil {
 			return topicIndex{flat: f}
 		}
 	}
 	for _, b := range raw {
 		x.root = slotPut(x.root, b, 0, "")
 		x.added++
-	}
-	return x
-}
-
-// settled is x, compiled again when the time has come.
-func (x topicIndex) settled() topicIndex {
-	whole := 0
-	if x.flat != nil {
-		whole = len(x.flat.all)
-	}
-	if x.added+x.dead.count <= manyChanges+whole/changeShare {
-		return x
-	}
-	all := make([]*binding, 0, whole+x.added)
-	x.each(func(b *binding) { all = append(all, b) })
-	if f := newFlat(all); f != nil {
-		return topicIndex{flat: f}
 	}
 	return x
 }

@@ -247,18 +247,17 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 	if len(lost) > 0 {
 		out = append(t.unbinding(func(b routing.Binding) bool { return lost[b.Queue] }), out...)
 	}
-	bindings, err := t.binding(want, func(e string, b routing.Binding) bool {
-		_, ok := t.bindings[e]
-		return ok && !lost[b.Queue]
-	})
-	if err != nil {
+	var err error
+	if add.Bindings, err = t.missing(want, lost); err != nil {
 		return nil, err
 	}
-	for _, b := range bindings {
-		e, _ := encodeBinding(b)
+	for _, b := range add.Bindings {
+		e, err := encodeBinding(b)
+		if err != nil {
+			return nil, err
+		}
 		out = append(out, e)
 	}
-	add.Bindings = bindings
 	// What the table would refuse must not reach the broker.
 	if _, err := t.now.table.Apply(add, routing.Topology{}); err != nil {
 		return nil, err
@@ -266,9 +265,9 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 	return out, nil
 }
 
-// binding is what of want's bindings is missing. Their ends must stand or be
-// declared beside them.
-func (t *topology) binding(want routing.Topology, there func(element string, b routing.Binding) bool) ([]routing.Binding, error) {
+// missing is what of want's bindings is missing, those of lost queues among it.
+// Their ends must stand or be declared beside them.
+func (t *topology) missing(want routing.Topology, lost map[string]bool) ([]routing.Binding, error) {
 	exchanges, queues := map[string]bool{}, map[string]bool{}
 	for _, x := range want.Exchanges {
 		exchanges[x.Name] = true
@@ -279,17 +278,14 @@ func (t *topology) binding(want routing.Topology, there func(element string, b r
 	var out []routing.Binding
 	seen := map[string]bool{}
 	for _, b := range want.Bindings {
-		e, err := encodeBinding(b)
+		name, _, err := bindingName(b)
 		if err != nil {
 			return nil, err
 		}
-		if seen[e.Name] {
+		if _, there := t.bindings[name]; there && !lost[b.Queue] || seen[name] {
 			continue
 		}
-		seen[e.Name] = true
-		if there(e.Name, b) {
-			continue
-		}
+		seen[name] = true
 		for _, x := range []string{b.Exchange, b.ToExchange} {
 			if x == routing.DefaultExchange || x == "" && b.Exchange == "" {
 				return nil, fmt.Errorf("%w: the default exchange cannot be bound", driver.ErrPermission)

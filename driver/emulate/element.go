@@ -11,6 +11,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,11 +85,12 @@ type bindingElement struct {
 
 // elementName is short and of the allowed letters whatever the parts are.
 func elementName(kind string, parts ...string) string {
-	h := sha256.New()
+	var text []byte
 	for _, p := range parts {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
+		text = append(append(strconv.AppendInt(text, int64(len(p)), 10), ':'), p...)
 	}
-	return kind + "." + hex.EncodeToString(h.Sum(nil)[:20])
+	sum := sha256.Sum256(text)
+	return kind + "." + hex.EncodeToString(sum[:20])
 }
 
 func exchangeName(name string) string { return elementName("x", name) }
@@ -129,13 +131,20 @@ func encodeQueue(q *Queue) (Element, error) {
 	}})
 }
 
-// encodeBinding's name is the identity of the binding: all of its fields.
-func encodeBinding(b routing.Binding) (Element, error) {
-	args, err := encodeArgs(b.Args)
-	if err != nil {
-		return Element{}, fmt.Errorf("binding of exchange %q: %w", b.Exchange, err)
+// bindingName is the identity of the binding: all of its fields. The arguments
+// are as its element has them.
+func bindingName(b routing.Binding) (name, args string, err error) {
+	if args, err = encodeArgs(b.Args); err != nil {
+		return "", "", fmt.Errorf("binding of exchange %q: %w", b.Exchange, err)
 	}
-	name := elementName("b", b.Exchange, b.Queue, b.ToExchange, b.Key, args)
+	return elementName("b", b.Exchange, b.Queue, b.ToExchange, b.Key, args), args, nil
+}
+
+func encodeBinding(b routing.Binding) (Element, error) {
+	name, args, err := bindingName(b)
+	if err != nil {
+		return Element{}, err
+	}
 	return encode(name, element{Binding: &bindingElement{b.Exchange, b.Queue, b.ToExchange, b.Key, args}})
 }
 

@@ -184,6 +184,9 @@ func (l *lease) run() {
 			return
 		case <-l.kick:
 			behind = true
+			if l.c.topo.writes.Load() > 0 {
+				continue // what this process writes it takes in when all is written
+			}
 		case <-wait.C:
 		}
 		// Without a lease the copy follows all the same, once there is one: it

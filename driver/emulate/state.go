@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/polymq/polymq/driver"
@@ -26,6 +27,7 @@ type state struct {
 type topology struct {
 	c       *conn
 	loading chan struct{} // cap 1: held by the one who changes the copy
+	writes  atomic.Int32  // changes of this process's own that are under way
 
 	// Guarded by mu, for planning changes; by name, bindings by element name.
 	mu        sync.Mutex
@@ -75,24 +77,6 @@ func (c *conn) refresh(ctx context.Context) (*state, error) {
 	}
 	st := t.absorb(ch)
 	return st, st.err
-}
-
-// apply makes one change to the topology that the copy showed at a version,
-// and returns the next version.
-func (c *conn) apply(ctx context.Context, at Version, elements []Element) (Version, error) {
-	next, err := c.store.ApplyTopology(ctx, at, elements)
-	if err != nil {
-		return at, err
-	}
-	t := &c.topo
-	if err := t.lock(ctx); err != nil {
-		return at, err
-	}
-	defer t.unlock()
-	if t.current().version == at {
-		t.absorb(Changes{Version: next, Elements: elements})
-	}
-	return next, nil
 }
 
 func (t *topology) lock(ctx context.Context) error {

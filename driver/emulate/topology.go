@@ -12,84 +12,6 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
-// errAgain is a plan's word that what it was prepared for has changed, or what
-// prepare says of a topology that is changing.
-var errAgain = errors.New("the topology changed meanwhile")
-
-// change is alter, and when it returns nil, what it found or made is in force
-// in every process.
-func (c *conn) change(ctx context.Context, prepare func(*state) error, plan func(*topology) ([]Element, error)) error {
-	at, err := c.alter(ctx, prepare, plan)
-	if err != nil {
-		return err
-	}
-	return c.inForce(ctx, at)
-}
-
-// alter brings about what plan says is missing, by compare-and-set: when
-// somebody else was faster it reads, prepares and plans again. Prepare may do
-// I/O; plan is called with the copy of the topology locked, and puts what
-// others lean on first, since the elements are written in several steps. It
-// returns the version that it answers for.
-func (c *conn) alter(ctx context.Context, prepare func(*state) error, plan func(*topology) ([]Element, error)) (Version, error) {
-	for unknown := 0; ; {
-		st, err := c.refresh(ctx)
-		if err != nil {
-			return Version{}, err
-		}
-		if prepare != nil {
-			if err := prepare(st); errors.Is(err, errAgain) && ctx.Err() == nil {
-				continue
-			} else if err != nil {
-				return Version{}, err
-			}
-		}
-		c.topo.mu.Lock()
-		at := c.topo.now.version
-		elements, err := plan(&c.topo)
-		c.topo.mu.Unlock()
-		if err == nil {
-			at, err = c.write(ctx, at, elements)
-		}
-		switch {
-		case err == nil:
-			return at, nil
-		case errors.Is(err, ErrStale), errors.Is(err, errAgain):
-		case errors.Is(err, driver.ErrUnconfirmed):
-			// It may have happened: the next plan sees.
-			if err := sleep(ctx, c.ctx, backoff(unknown)); err != nil {
-				return at, err
-			}
-			unknown++
-		default:
-			return at, err
-		}
-		if err := ctx.Err(); err != nil {
-			return at, err
-		}
-	}
-}
-
-// write applies the elements in steps that the store takes.
-func (c *conn) write(ctx context.Context, at Version, elements []Element) (Version, error) {
-	for len(elements) > 0 {
-		n, bytes := 0, 0
-		for n < len(elements) && n < MaxElements {
-			bytes += len(elements[n].Name) + len(elements[n].Data)
-			if n > 0 && bytes > MaxElementBytes {
-				break
-			}
-			n++
-		}
-		var err error
-		if at, err = c.apply(ctx, at, elements[:n]); err != nil {
-			return at, err
-		}
-		elements = elements[n:]
-	}
-	return at, nil
-}
-
 // exchange is a declared exchange or one of those that are always there.
 func (t *topology) exchange(name string) (routing.Exchange, bool) {
 	if x, ok := routing.Predeclared(name); ok {
@@ -172,12 +94,12 @@ func (c *conn) Unbind(ctx context.Context, bs []routing.Binding) error {
 			if err := c.locked(t.queues[b.Queue]); err != nil {
 				return nil, err
 			}
-			e, err := encodeBinding(b)
+			name, _, err := bindingName(b)
 			if err != nil {
 				return nil, err
 			}
-			if _, ok := t.bindings[e.Name]; ok {
-				out = append(out, Element{Name: e.Name})
+			if _, ok := t.bindings[name]; ok {
+				out = append(out, Element{Name: name})
 			}
 		}
 		return out, nil
@@ -310,11 +232,11 @@ func (c *conn) Verify(ctx context.Context, want routing.Topology) error {
 		}
 	}
 	for _, b := range want.Bindings {
-		e, err := encodeBinding(b)
+		name, _, err := bindingName(b)
 		if err != nil {
 			return err
 		}
-		if _, ok := t.bindings[e.Name]; !ok {
+		if _, ok := t.bindings[name]; !ok {
 			return fmt.Errorf("binding of exchange %q to %q with key %q: %w", b.Exchange, b.Queue+b.ToExchange, b.Key, driver.ErrNotFound)
 		}
 	}

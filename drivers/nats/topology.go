@@ -27,19 +27,23 @@ const (
 	metaBook      = "polymq-book"
 
 	// tombstoneTTL is how long the removal of an element can be read back, and
-	// deltaAge how old the version may be from which a delta is read: a reader
-	// with an older one may have missed a tombstone and reads everything.
+	// deltaAge how long ago the version may have been the current one from which a
+	// delta is read: a reader with an older one may have missed a tombstone and
+	// reads everything.
 	tombstoneTTL = time.Hour
 	deltaAge     = tombstoneTTL / 2
+	// maxSeen is how many versions are remembered; more are forgotten at once.
+	maxSeen = 1024
 )
 
 // topology is what the store knows of its namespace's topology stream.
 type topology struct {
 	mu      sync.Mutex
-	known   emulate.Version // a version that was the current one at since
-	since   time.Time
-	stamp   time.Time // when the version's message was stored; zero: unknown
-	recheck bool      // the connection was lost since known was seen
+	known   emulate.Version // the last that was seen to be the current one
+	stamp   time.Time       // when its message was stored; zero: unknown
+	recheck bool            // the connection was lost since known was seen
+	// seen is when versions were current, since the connection was last lost.
+	seen map[emulate.Version]time.Time
 
 	recentOf emulate.Version // the version of recent
 	recent   recent
@@ -57,7 +61,10 @@ func (t *topology) confirmed(v emulate.Version, at, stamp time.Time) {
 	} else if !stamp.IsZero() {
 		t.stamp = stamp
 	}
-	t.known, t.since, t.recheck = v, at, false
+	if t.seen == nil || t.recheck || len(t.seen) >= maxSeen {
+		t.seen = map[emulate.Version]time.Time{}
+	}
+	t.known, t.seen[v], t.recheck = v, at, false
 }
 
 func (t *topology) reconnected() {
@@ -66,13 +73,15 @@ func (t *topology) reconnected() {
 	t.mu.Unlock()
 }
 
-// delta reports whether what changed since v can be read.
+// delta reports whether what changed since v can be read. It need not be the last
+// version: of a change of this process's own the hint may come before its copy has it.
 func (t *topology) delta(v emulate.Version) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	age := time.Since(t.since)
-	wall := time.Now().Round(0).Sub(t.since.Round(0))
-	return t.known == v && !t.recheck && max(age, wall) < deltaAge
+	at, seen := t.seen[v]
+	age := time.Since(at)
+	wall := time.Now().Round(0).Sub(at.Round(0))
+	return seen && !t.recheck && max(age, wall) < deltaAge
 }
 
 // ground is the topology stream as it stands now, made if it is missing.

@@ -74,6 +74,28 @@ func TestTopologyChanges(t *testing.T) {
 	}
 }
 
+// TestTopologySinceBeforeOwnChange: whoever hears of this process's own change
+// before its copy has it reads what changed, and not all that stands.
+func TestTopologySinceBeforeOwnChange(t *testing.T) {
+	s := openRaw(t, testbroker.URL(t, "nats"))
+	v1 := apply(t, s, load(t, s, emulate.Version{}).Version, element(1))
+	v2 := apply(t, s, v1, element(2))
+	v3 := apply(t, s, v2, element(3))
+	if c := load(t, s, v1); c.Full || len(c.Elements) != 2 || c.Version != v3 {
+		t.Errorf("since a version before two of its own: %+v", c)
+	}
+	s.topology.reconnected() // the server may have lost versions
+	if c := load(t, s, v1); !c.Full {
+		t.Errorf("after the connection was lost: %+v", c)
+	}
+	if c := load(t, s, v2); !c.Full {
+		t.Errorf("since a version seen before the connection was lost: %+v", c)
+	}
+	if c := load(t, s, v3); c.Full {
+		t.Errorf("since the version seen after it: %+v", c)
+	}
+}
+
 func TestTopologyOfAnotherEpoch(t *testing.T) {
 	s := openRaw(t, testbroker.URL(t, "nats"))
 	v := apply(t, s, load(t, s, emulate.Version{}).Version, element(1))
