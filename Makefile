@@ -29,6 +29,10 @@ test: brokers ## Every test of every module with the race detector, on real brok
 test-matrix: brokers ## The suite and the oracle on older and newer brokers, MATRIX='redis-8 nats' of them; writes docs/MATRIX.md
 	go run ./internal/testbroker/cmd/matrix $(MATRIX)
 
+.PHONY: test-clusters
+test-clusters: brokers ## The suite on clusters of three RabbitMQ and NATS nodes, about ten minutes (those of Redis are part of test)
+	go test -race -tags clusters -run 'TestConformanceOfCluster$$' -count=1 -v -timeout 30m ./drivers/amqp ./drivers/nats
+
 .PHONY: short
 short: ## The tests that need nothing but Go
 	go test -short ./...
@@ -36,7 +40,7 @@ short: ## The tests that need nothing but Go
 .PHONY: lint
 lint: ## gofmt, go vet (also as for Windows and macOS) and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
-	go vet ./...
+	go vet -tags clusters ./...
 	GOOS=windows go vet ./...
 	GOOS=darwin go vet ./...
 	@for m in . $(NESTED); do (cd $$m && go run $(STATICCHECK) ./...) || exit 1; done

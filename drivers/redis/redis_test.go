@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/polymq/polymq/conformance"
@@ -46,13 +45,9 @@ func TestConformanceOfClusters(t *testing.T) {
 	for _, scheme := range clusters {
 		t.Run(scheme, func(t *testing.T) {
 			c := testbroker.StartClusterWith(t, scheme, testbroker.Setup{Patient: true})
-			n := 0
 			conformance.Run(t, conformance.Backend{
-				Open: openLinked,
-				Namespace: func(testing.TB) string {
-					n++
-					return with(c.URL(), fmt.Sprintf("lease=2s&vhost=n%d", n))
-				},
+				Open:      openLinked,
+				Namespace: func(testing.TB) string { return with(c.Namespace(), "lease=2s") },
 				Sever: func(t testing.TB, url string) (string, func()) {
 					l, through := newLinks(t, url)
 					return through, func() { l.each((*testbroker.Link).Cut, false) }

@@ -3,6 +3,7 @@ package testbroker
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,6 +92,33 @@ func StartClusterWith(t testing.TB, scheme string, setup Setup) *Cluster {
 // URL addresses the cluster by all of its hosts: on Redis by the sentinels,
 // where there are some.
 func (c *Cluster) URL() string { return c.kind.clusterURL(c.peers) }
+
+// Namespace is URL with a namespace of its own, as the function URL makes one. It goes
+// with the cluster.
+func (c *Cluster) Namespace() string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	first := c.peers.nodes[0]
+	there, err := first.kind.fresh(ctx, first.kind.url(first), newName())
+	if err == nil {
+		var u, own *url.URL
+		if u, err = url.Parse(c.URL()); err == nil {
+			own, err = url.Parse(there)
+		}
+		if err == nil {
+			u.Path, u.RawPath = own.Path, own.RawPath
+			q := u.Query()
+			if name := own.Query().Get("vhost"); name != "" {
+				q.Set("vhost", name)
+			}
+			u.RawQuery = q.Encode()
+			return u.String()
+		}
+	}
+	c.t.Fatalf("testbroker: a namespace in the cluster of %s: %v", c.kind.title(), err)
+	return ""
+}
 
 // Leader is the node that leads most of what the cluster holds now.
 func (c *Cluster) Leader() *Broker {
