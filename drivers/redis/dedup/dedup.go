@@ -10,6 +10,7 @@ package dedup
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,11 +25,16 @@ type Store struct {
 	prefix string
 }
 
-// New makes a store. What begins with "polymq-dedup:" and name is its own; stores
-// of one name remember together. The client stays the caller's to close.
+// New makes a store. What begins with "polymq-dedup:", name and ":" is its own;
+// stores of one name remember together. In the name, ":" is written as %3A, and %
+// as %25. The client stays the caller's to close.
 func New(client redis.UniversalClient, name string) *Store {
-	return &Store{client, "polymq-dedup:" + name + ":"}
+	return &Store{client, "polymq-dedup:" + escaper.Replace(name) + ":"}
 }
+
+// The first ":" after the name is the one that ends it, whatever the message's key
+// begins with.
+var escaper = strings.NewReplacer("%", "%25", ":", "%3A")
 
 // A key holds "done", or "claim:" and the owner. A step that is repeated since its
 // answer got lost does no harm.

@@ -3,6 +3,7 @@ package dedup_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func TestStore(t *testing.T) {
 	}
 	defer conn.Close(ctx)
 	client := conn.Native().(redis.UniversalClient)
-	name := t.Name() + time.Now().Format(time.RFC3339Nano)
+	name := t.Name() + fmt.Sprint(time.Now().UnixNano())
 	s, other := dedup.New(client, name), dedup.New(client, name)
 	defer client.Del(ctx, "polymq-dedup:"+name+":a", "polymq-dedup:"+name+":b")
 	claim := func(s *dedup.Store, key, owner string, wantDone, wantWait bool) {
@@ -74,6 +75,35 @@ func TestStore(t *testing.T) {
 	for _, err := range []error{second(s.Claim(ended, "a", "1", time.Minute)), s.Extend(ended, "a", "1", 1), s.Done(ended, "a", 1), s.Release(ended, "a", "1")} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("with an ended ctx: %v", err)
+		}
+	}
+}
+
+// What stores of two names remember is not mixed up, whatever is in the names and the keys.
+func TestStoresApart(t *testing.T) {
+	ctx := t.Context()
+	conn, err := polymq.Open(ctx, testbroker.URL(t, "redis"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	client := conn.Native().(redis.UniversalClient)
+	unique := fmt.Sprint(time.Now().UnixNano())
+	for _, pair := range [][2]struct{ name, key string }{
+		{{"a", "b:c"}, {"a:b", "c"}},
+		{{"a", ":b"}, {"a:", "b"}},
+		{{"a:b", "d"}, {"a%3Ab", "d"}},
+		{{"", "a:b"}, {":a", "b"}},
+	} {
+		for i, at := range pair {
+			name := unique + at.name
+			s := dedup.New(client, name)
+			if done, wait, err := s.Claim(ctx, at.key, fmt.Sprint(i), time.Minute); done || wait > 0 || err != nil {
+				t.Errorf("%q in %q meets what is in %q: done %v, wait %v, %v", at.key, at.name, pair[1-i].name, done, wait, err)
+			}
+			if err := s.Done(ctx, at.key, time.Minute); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
