@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// ErrUndecodable is the error of a message that no codec can decode. Typed
-// makes a Permanent error of it.
+// ErrUndecodable is the error of a message that no codec can decode, or that
+// middleware.Decompress cannot. Typed makes a Permanent error of it.
 var ErrUndecodable = errors.New("the message cannot be decoded")
 
 // Codec turns values into messages and back. JSON is one; NewCodec makes one of

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ type DecompressOptions struct {
 const (
 	compressMin   = 1 << 10
 	decompressMax = 64 << 20
-	maxEncodings  = 4 // of one body
+	maxUndone     = 4 // encodings of one body: each may take the time of MaxBytes
 )
 
 // Compress compresses bodies and sets ContentEncoding. It leaves alone what is
@@ -74,8 +75,9 @@ func Compress(encoding Encoding, opts *CompressOptions) polymq.PublishMiddleware
 // Decompress gives the handler the body as it was, with an empty ContentEncoding.
 // What comes before it in the list sees the delivery as it came. An encoding that
 // is not among those listed, as the "utf-8" of some publishers, leaves the body and
-// ContentEncoding as they are. A body that is garbled, or longer than MaxBytes, is
-// a Permanent error; the latter is polymq.ErrTooLarge.
+// ContentEncoding as they are. What was listed and cannot be undone is a Permanent
+// error: polymq.ErrTooLarge where the body would be longer than MaxBytes,
+// polymq.ErrUndecodable where it is garbled, or was compressed more than 4 times.
 func Decompress(opts *DecompressOptions) polymq.Middleware {
 	var o DecompressOptions
 	if opts != nil {
@@ -107,18 +109,22 @@ func Decompress(opts *DecompressOptions) polymq.Middleware {
 // decompress undoes the encodings of m from the last on, as long as it knows them.
 func (o *DecompressOptions) decompress(m *polymq.Message) (*polymq.Message, error) {
 	names := strings.Split(m.ContentEncoding, ",")
-	if len(names) > maxEncodings {
-		return m, nil
-	}
 	plain := *m
-	for len(names) > 0 {
+	for undone := 0; len(names) > 0; {
 		name := strings.ToLower(strings.TrimSpace(names[len(names)-1]))
 		i := slices.IndexFunc(o.Encodings, func(e Encoding) bool { return e.Name() == name })
 		if i < 0 && name != "identity" {
 			break
 		}
 		if i >= 0 {
+			if undone == maxUndone {
+				return nil, fmt.Errorf("%w: content encoding %q is more than %d", polymq.ErrUndecodable, m.ContentEncoding, maxUndone)
+			}
+			undone++
 			body, err := o.Encodings[i].Decompress(plain.Body, o.MaxBytes)
+			if err != nil && !errors.Is(err, polymq.ErrTooLarge) {
+				err = fmt.Errorf("%w: %w", polymq.ErrUndecodable, err)
+			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}

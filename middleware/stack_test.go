@@ -251,10 +251,16 @@ func TestCompress(t *testing.T) {
 	if sent[0].ContentEncoding != "gzip" || len(sent[0].Body) >= len(long) || sent[1] != in[1] || sent[2] != in[2] || in[0].ContentEncoding != "" {
 		t.Errorf("%+v", sent)
 	}
-	twice, err := middleware.Gzip.Compress(sent[0].Body)
-	if err != nil {
-		t.Fatal(err)
+	again := func(body []byte, times int) []byte {
+		for range times {
+			var err error
+			if body, err = middleware.Gzip.Compress(body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return body
 	}
+	twice := again(sent[0].Body, 1)
 	for name, c := range map[string]struct {
 		encoding string
 		body     []byte
@@ -265,6 +271,9 @@ func TestCompress(t *testing.T) {
 		"gzip":         {"gzip", sent[0].Body, 0, true, ""},
 		"any case":     {" GZIP", sent[0].Body, 0, true, ""},
 		"twice":        {"gzip, identity,gzip", twice, 0, true, ""},
+		"four times":   {"identity,gzip,gzip,identity,gzip,gzip", again(twice, 2), 0, true, ""},
+		"five times":   {"gzip,gzip,gzip,gzip,gzip", again(twice, 3), 0, false, ""},
+		"five unknown": {"gzip,gzip,gzip,gzip,br", long, 0, true, "gzip,gzip,gzip,gzip,br"},
 		"unknown":      {"utf-8", long, 0, true, "utf-8"},
 		"unknown last": {"gzip,br", long, 0, true, "gzip,br"},
 		"unknown next": {"br,gzip", sent[0].Body, 0, true, "br"},
@@ -285,8 +294,12 @@ func TestCompress(t *testing.T) {
 			return nil
 		}, middleware.Decompress(&middleware.DecompressOptions{MaxBytes: c.max}))
 		err := h(t.Context(), d)
-		if called != c.ok || (err == nil) != c.ok || !c.ok && !polymq.IsPermanent(err) || d.Message != came || (name == "too long") != errors.Is(err, polymq.ErrTooLarge) {
+		if called != c.ok || (err == nil) != c.ok || !c.ok && !polymq.IsPermanent(err) || d.Message != came {
 			t.Errorf("%s: called %v, %v", name, called, err)
+		}
+		long := name == "too long"
+		if errors.Is(err, polymq.ErrTooLarge) != long || errors.Is(err, polymq.ErrUndecodable) != (!c.ok && !long) {
+			t.Errorf("%s: %v, want ErrTooLarge of what is too long and ErrUndecodable of all else", name, err)
 		}
 	}
 }
