@@ -228,6 +228,16 @@ func TestTraceAroundRun(t *testing.T) {
 	wantLinks(t, process, s.one("publish orders"))
 }
 
+// errorTypeOf is the span's error.type; "" where it has none.
+func errorTypeOf(span sdktrace.ReadOnlySpan) string {
+	for _, a := range span.Attributes() {
+		if a.Key == "error.type" {
+			return a.Value.AsString()
+		}
+	}
+	return ""
+}
+
 type brokenPipe struct{}
 
 func (brokenPipe) Error() string { return "broken pipe" }
@@ -238,12 +248,7 @@ func TestTraceErrors(t *testing.T) {
 	failure := func(name, want string) {
 		t.Helper()
 		span := s.named(name)[len(s.named(name))-1]
-		got := ""
-		for _, a := range span.Attributes() {
-			if a.Key == "error.type" {
-				got = a.Value.AsString()
-			}
-		}
+		got := errorTypeOf(span)
 		if status := span.Status(); got != want || (status.Code == codes.Error) != (want != "") || (status.Description != "") != (want != "") {
 			t.Errorf("%s: error.type %q, status %v, want %q", name, got, status, want)
 		}
