@@ -37,7 +37,8 @@ type Restored interface {
 // back as well.
 const restoring = 30 * time.Second
 
-// Add takes in what was declared or bound.
+// Add takes in what was declared or bound. What can only be another than before, since
+// no broker takes the one for the other, has none of the bindings that were there.
 func (d *Declared) Add(t routing.Topology) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -47,15 +48,24 @@ func (d *Declared) Add(t routing.Topology) {
 	}
 	for _, x := range t.Exchanges {
 		if _, always := routing.Predeclared(x.Name); !always {
+			if was, ok := d.exchanges[x.Name]; ok && (was.Kind != x.Kind || was.Transient != x.Transient || was.Alternate != x.Alternate) {
+				d.unbindExchange(x.Name)
+			}
 			x.Args = own(x.Args)
 			d.exchanges[x.Name] = x
 		}
 	}
 	for _, q := range t.Queues {
 		if q.Exclusive || q.AutoDelete || q.Expires > 0 {
+			if !d.passing[q.Name] {
+				d.unbindQueue(q.Name)
+			}
 			d.passing[q.Name] = true
 			delete(d.queues, q.Name)
 		} else {
+			if was, ok := d.queues[q.Name]; ok && was.Transient != q.Transient {
+				d.unbindQueue(q.Name)
+			}
 			q.Args = own(q.Args)
 			d.queues[q.Name] = q
 			delete(d.passing, q.Name)
@@ -84,7 +94,7 @@ func (d *Declared) DeleteQueue(name string) {
 	defer d.mu.Unlock()
 	delete(d.queues, name)
 	delete(d.passing, name)
-	maps.DeleteFunc(d.bindings, func(_ identity, b routing.Binding) bool { return b.Queue == name })
+	d.unbindQueue(name)
 }
 
 // DeleteExchange takes out an exchange that was deleted, with its bindings.
@@ -92,6 +102,16 @@ func (d *Declared) DeleteExchange(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.exchanges, name)
+	d.unbindExchange(name)
+}
+
+// unbindQueue takes out the bindings of a queue; the caller holds mu.
+func (d *Declared) unbindQueue(name string) {
+	maps.DeleteFunc(d.bindings, func(_ identity, b routing.Binding) bool { return b.Queue == name })
+}
+
+// unbindExchange takes out the bindings from and to an exchange; the caller holds mu.
+func (d *Declared) unbindExchange(name string) {
 	maps.DeleteFunc(d.bindings, func(_ identity, b routing.Binding) bool { return b.Exchange == name || b.ToExchange == name })
 }
 
