@@ -2,8 +2,6 @@ package polymq
 
 import (
 	"context"
-	"reflect"
-	"slices"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/routing"
@@ -17,7 +15,9 @@ import (
 //
 // What Declare would refuse whatever stands is Plan's error: ErrInvalid, or
 // errors.ErrUnsupported. So is what Topology says where the backend cannot show
-// what stands (RabbitMQ without the management option).
+// what stands (RabbitMQ without the management option). RabbitMQ shows arguments of
+// bindings without their types: bindings that differ in nothing else are told apart
+// only by how many they are.
 func (c *Conn) Plan(ctx context.Context, t routing.Topology) (routing.Plan, error) {
 	p, err := c.plan(ctx, t)
 	return p, c.wrap("plan", "", err)
@@ -42,24 +42,8 @@ func (c *Conn) plan(ctx context.Context, t routing.Topology) (p routing.Plan, er
 	if err != nil {
 		return p, err
 	}
-	viewer, ok := c.dc.(driver.Viewer)
-	if !ok {
-		return routing.Compare(stands, t), nil
+	if viewer, ok := c.dc.(driver.Viewer); ok {
+		return routing.CompareSeen(stands, t, viewer.Seen), nil
 	}
-	seen, shown := slices.Clone(t.Bindings), []int(nil)
-	for i, b := range t.Bindings {
-		if seen[i].Args = viewer.Seen(b.Args); !reflect.DeepEqual(seen[i].Args, b.Args) {
-			shown = append(shown, i)
-		}
-	}
-	p = routing.Compare(stands, routing.Topology{Exchanges: t.Exchanges, Queues: t.Queues, Bindings: seen})
-	// What is to create is to be made as it was asked for.
-	for i, b := range p.Create.Bindings {
-		for _, j := range shown {
-			if reflect.DeepEqual(b, seen[j]) {
-				p.Create.Bindings[i] = t.Bindings[j]
-			}
-		}
-	}
-	return p, nil
+	return routing.Compare(stands, t), nil
 }

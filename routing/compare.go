@@ -83,6 +83,15 @@ func (c Conflict) String() string {
 
 // Compare plans how the topology that stands becomes the one that is wanted. The exchanges that every broker has are there in both.
 func Compare(stands, want Topology) Plan {
+	stands.Bindings = distinct(stands.Bindings)
+	return CompareSeen(stands, want, func(args map[string]any) map[string]any { return args })
+}
+
+// CompareSeen is Compare where what stands shows arguments of bindings not as they
+// were declared, but as seen says, so that bindings can look alike. Of those, as many
+// are to create, or extra, as there are too few or too many; which ones cannot be told,
+// and the last are taken.
+func CompareSeen(stands, want Topology, seen func(args map[string]any) map[string]any) Plan {
 	var p Plan
 	exchanges := map[string]Exchange{}
 	for _, x := range slices.Concat(predeclared, stands.Exchanges) {
@@ -106,7 +115,7 @@ func Compare(stands, want Topology) Plan {
 		}
 	}
 	p.queues(stands.Queues, want.Queues)
-	p.bindings(stands.Bindings, want.Bindings)
+	p.bindings(stands.Bindings, distinct(want.Bindings), seen)
 	p.Create.sort()
 	p.Extra.sort()
 	slices.SortStableFunc(p.Conflicts, func(a, b Conflict) int {
@@ -139,24 +148,41 @@ func (p *Plan) queues(stands, want []Queue) {
 	}
 }
 
-func (p *Plan) bindings(stands, want []Binding) {
-	there, wanted := map[string]bool{}, map[string]bool{}
+func (p *Plan) bindings(stands, want []Binding, seen func(map[string]any) map[string]any) {
+	looks := func(b Binding) string {
+		b.Args = seen(b.Args)
+		return b.identity()
+	}
+	there, wanted := map[string]int{}, map[string]int{}
 	for _, b := range stands {
-		there[b.identity()] = true
+		there[b.identity()]++
 	}
 	for _, b := range want {
-		if id := b.identity(); !wanted[id] {
-			wanted[id] = true
-			if !there[id] {
-				p.Create.Bindings = append(p.Create.Bindings, b)
-			}
+		look := looks(b)
+		if wanted[look]++; wanted[look] > there[look] {
+			p.Create.Bindings = append(p.Create.Bindings, b)
 		}
 	}
 	for _, b := range stands {
-		if !wanted[b.identity()] {
+		if id := b.identity(); wanted[id] > 0 {
+			wanted[id]--
+		} else {
 			p.Extra.Bindings = append(p.Extra.Bindings, b)
 		}
 	}
+}
+
+// distinct is each of the bindings once.
+func distinct(bs []Binding) []Binding {
+	var once []Binding
+	known := map[string]bool{}
+	for _, b := range bs {
+		if id := b.identity(); !known[id] {
+			known[id] = true
+			once = append(once, b)
+		}
+	}
+	return once
 }
 
 // identity is a text that two bindings share only if they are the same.

@@ -209,6 +209,9 @@ func (e exchangeRow) exchange() routing.Exchange {
 	return x
 }
 
+// undefined is how the API shows AMQP's void among a binding's arguments.
+const undefined = "undefined"
+
 func (b bindingRow) binding() routing.Binding {
 	r := routing.Binding{Exchange: b.Source, Key: b.Key}
 	if b.Kind == "exchange" {
@@ -220,8 +223,8 @@ func (b bindingRow) binding() routing.Binding {
 		if r.Args == nil {
 			r.Args = map[string]any{}
 		}
-		if v == "undefined" {
-			v = nil // how the API shows AMQP's void
+		if v == undefined {
+			v = nil
 		}
 		r.Args[name] = rabbitmq.Value(v)
 	}
@@ -295,7 +298,13 @@ func (c *Conn) Seen(args map[string]any) map[string]any {
 	if args == nil {
 		return nil
 	}
-	return seen(args).(map[string]any)
+	table := seen(args).(map[string]any)
+	for name, v := range table {
+		if v == undefined {
+			table[name] = nil
+		}
+	}
+	return table
 }
 
 func seen(v any) any {
