@@ -29,6 +29,10 @@ var (
 	ErrPermission  = driver.ErrPermission  // the broker does not allow it
 )
 
+// ErrNoReply is the error of a call whose request is confirmed and whose reply has
+// not come, nor may any more: the request may or may not have been handled.
+var ErrNoReply = errors.New("the request is stored, but no reply came: it may or may not have been handled")
+
 // Error is what the functions of this package return, but for Publish, in the
 // manner of fs.PathError.
 type Error struct {

@@ -76,19 +76,24 @@ func (c *Conn) requester(ctx context.Context, exchange string, opts RequesterOpt
 }
 
 // Call publishes a request and waits for its reply. The end of ctx is the
-// timeout: it ends the wait with ctx's error, and the request may or may not have
-// been handled. Without a deadline Call waits for as long as it takes. Set TTL on
-// a request that nobody is to handle once nobody waits for it.
+// timeout. Without a deadline Call waits for as long as it takes. Set TTL on a
+// request that nobody is to handle once nobody waits for it.
 //
 // m is not changed. Its ReplyTo and CorrelationID are Call's to set: where one
-// is not empty, that is ErrInvalid. A request that no queue takes is
-// ErrUnroutable, at once; other errors of publishing are those of
-// Publisher.Publish. An error that the other side replied with is a
-// *RemoteError. After Close it is ErrClosed.
+// is not empty, that is ErrInvalid. The error says what is known of the request:
+//
+//	*RemoteError              it was handled; this is the other side's answer
+//	ErrNoReply                it is stored; ctx ended, with its error, the
+//	                          requester closed, with ErrClosed, or the
+//	                          connection was lost before a reply came
+//	ErrUnconfirmed            ctx or the connection ended before it was known
+//	                          to be stored
+//	ErrUnroutable and others  those of Publisher.Publish; with ErrClosed or
+//	                          ctx's error alone it was not sent
 //
 // When the connection is lost, the queue for replies ends with it, as every
 // exclusive queue does, and comes back empty: calls that waited end with
-// ErrUnconfirmed once it is back, for their reply may have been lost, and calls
+// ErrNoReply once it is back, for their reply may have been lost, and calls
 // from then on work. Nothing is sent a second time once the broker has confirmed
 // it, so whoever tries again decides that the request bears it. Still, a request
 // can be delivered twice, as any message can; the first reply is the one that
@@ -118,8 +123,10 @@ func (r *Requester) call(ctx context.Context, m *Message) (*Message, error) {
 	defer r.forget(request.CorrelationID)
 	if err := r.pub.Publish(ctx, &request); err != nil {
 		select {
-		case reply := <-replies: // so it arrived all the same
-			return r.result(reply)
+		case reply, ok := <-replies:
+			if ok { // so it arrived all the same
+				return result(reply)
+			}
 		default:
 		}
 		if failed, ok := errors.AsType[*PublishError](err); ok {
@@ -128,20 +135,25 @@ func (r *Requester) call(ctx context.Context, m *Message) (*Message, error) {
 		return nil, err
 	}
 	select {
-	case reply := <-replies:
-		return r.result(reply)
+	case reply, ok := <-replies:
+		if !ok {
+			return nil, r.none()
+		}
+		return result(reply)
 	case <-ctx.Done():
-		return nil, fmt.Errorf("no reply came, the request may or may not have been handled: %w", ended(ctx))
+		return nil, fmt.Errorf("%w: %w", ErrNoReply, ended(ctx))
 	}
 }
 
-// result is what a reply means; nil is that there will be none.
-func (r *Requester) result(reply *Message) (*Message, error) {
-	if reply == nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return nil, first(r.err, errReplyLost)
-	}
+// none is why there will be no reply to a call that waited for it.
+func (r *Requester) none() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Errorf("%w: %w", ErrNoReply, first(r.err, errReplyLost))
+}
+
+// result is what a reply means.
+func result(reply *Message) (*Message, error) {
 	if text, ok := reply.Header.String(HeaderError); ok {
 		return nil, &RemoteError{Text: text, Reply: reply}
 	}
@@ -223,7 +235,7 @@ func (r *Requester) forsake() {
 	clear(r.calls)
 }
 
-var errReplyLost = fmt.Errorf("%w: the connection was lost, and the reply may have been lost with it", ErrUnconfirmed)
+var errReplyLost = errors.New("the connection was lost, and the reply may have been lost with it")
 
 // Close ends the calls that wait with ErrClosed, and deletes the queue. It is
 // idempotent: further calls wait for the first and return its result.

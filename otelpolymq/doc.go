@@ -64,10 +64,11 @@
 // # Errors
 //
 // error.type is closed, invalid, not_found, conflict, in_use, unroutable,
-// rejected, too_large, undecodable, unconfirmed, settled, lost, permission,
-// unsupported, canceled or timeout for the errors of polymq and of contexts,
-// _OTHER for a Publish whose messages failed for different reasons, and else, of
-// a handler's error above all, what its method ErrorType returns or its Go type.
+// rejected, too_large, undecodable, unconfirmed, no_reply, settled, lost,
+// permission, unsupported, canceled or timeout for the errors of polymq and of
+// contexts, _OTHER for a Publish whose messages failed for different reasons, and
+// else, of a handler's error above all, what its method ErrorType returns or its
+// Go type.
 //
 // The end of a consumer's ctx while it waits is no error and makes no span.
 package otelpolymq

@@ -16,6 +16,7 @@ var known = []struct {
 	name string
 }{
 	{polymq.ErrUnconfirmed, "unconfirmed"},
+	{polymq.ErrNoReply, "no_reply"},
 	{polymq.ErrUnroutable, "unroutable"},
 	{polymq.ErrRejected, "rejected"},
 	{polymq.ErrTooLarge, "too_large"},

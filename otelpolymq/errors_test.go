@@ -30,6 +30,7 @@ var sentinels = map[string]error{
 	"ErrLost":        polymq.ErrLost,
 	"ErrPermission":  polymq.ErrPermission,
 	"ErrUndecodable": polymq.ErrUndecodable,
+	"ErrNoReply":     polymq.ErrNoReply,
 }
 
 // Every sentinel of the package polymq has a name of its own, which the

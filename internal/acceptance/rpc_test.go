@@ -285,8 +285,8 @@ func TestRequestReplyReconnects(t *testing.T) {
 			link.Cut()
 			select {
 			case err := <-waiting:
-				if !errors.Is(err, polymq.ErrUnconfirmed) {
-					t.Errorf("the call that waited over the cut: %v, want ErrUnconfirmed", err)
+				if !errors.Is(err, polymq.ErrNoReply) {
+					t.Errorf("the call that waited over the cut: %v, want ErrNoReply", err)
 				}
 			case <-ctx.Done():
 				t.Fatal("the call that waited over the cut has not ended")
