@@ -179,7 +179,7 @@ func (c *conn) onQueue(ctx context.Context, name string, f func(*Queue) error) e
 			return err
 		}
 		there, err := c.store.QueueExists(ctx, q)
-		if err == nil && !there && !c.restorer.pending.Load() {
+		if err == nil && !there && !c.restorer.awaits(name) {
 			err = c.forget(ctx, q)
 		} else if err == nil {
 			err = sleep(ctx, c.ctx, backoff(try))

@@ -87,10 +87,10 @@ func (l *lease) init(c *conn) {
 // routing is the state to route by for a publish that starts now; nil while
 // there is no valid lease, or what was lost with the broker is made anew.
 func (l *lease) routing() *state {
-	if l.c.restorer.pending.Load() {
+	v := l.view.Load()
+	if l.c.restorer.pending.Load() { // asked last: it is set before the view that it is about
 		return nil
 	}
-	v := l.view.Load()
 	if v.valid(time.Now()) || testHookNoLease && !v.sent.IsZero() {
 		return v.st
 	}

@@ -201,12 +201,15 @@ func (r *retrier) reroute(o retry, lost map[string]bool, parcels []*Parcel) []*P
 // confirm reports that a queue's storage is gone, and sees to it that the
 // topology does not name it any more. Nobody waits for that to be in force.
 func (r *retrier) confirm(ctx context.Context, q *Queue) (gone bool, err error) {
+	if r.c.restorer.awaits(q.Name) {
+		return false, errAgain
+	}
 	st, err := r.c.refresh(ctx)
 	if err != nil {
 		return false, err
 	}
-	if r.c.restorer.pending.Load() {
-		return false, errAgain // it may stand again in a moment
+	if r.c.restorer.awaits(q.Name) {
+		return false, errAgain // the topology is not the one that it was
 	}
 	if now := st.queues[q.Name]; now == nil || now.Incarnation != q.Incarnation {
 		return true, nil

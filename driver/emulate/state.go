@@ -139,6 +139,7 @@ func (t *topology) absorb(ch Changes) *state {
 		}
 	}
 	t.now = next
+	t.c.restorer.see(next)
 	t.c.lease.swap(next)
 	if queues {
 		t.c.janitor.see(next)

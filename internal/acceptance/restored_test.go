@@ -3,9 +3,12 @@ package acceptance_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/polymq/polymq"
 	"github.com/polymq/polymq/drivers/mem"
@@ -57,6 +60,51 @@ func TestDeclaredOtherwise(t *testing.T) {
 	}
 }
 
+// A node of a cluster is down, and with it a queue that has no other copy. A connection
+// that comes back meanwhile publishes to the queues that are there, and to this one
+// when its node is up again.
+func TestBackWhileAQueueIsDown(t *testing.T) {
+	c := testbroker.StartCluster(t, "nats")
+	ctx := within(t, 3*time.Minute)
+	queue := func(name string) routing.Topology { return routing.Topology{Queues: []routing.Queue{{Name: name}}} }
+	declare(t, open(t, c.URL()), queue("tripled")) // as the topology is
+	conn, lose := losing(t, strings.Replace(c.URL(), "replicas=3", "replicas=1", 1))
+	declare(t, conn, queue("single"))
+	nc := conn.Native().(*natsgo.Conn)
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := ""
+	for s := range js.Streams(natsgo.Context(ctx)) {
+		if s.Config.Metadata["polymq-queue"] == "single" {
+			node = s.Cluster.Leader
+		}
+	}
+	lost := c.Nodes[slices.IndexFunc(c.Nodes, func(b *testbroker.Broker) bool {
+		return strings.Contains(b.URL(), strings.TrimPrefix(node, "n"))
+	})]
+	pub := publisher(t, conn, "")
+	lose(func() {
+		lost.Kill()
+		_ = nc.ForceReconnect() // it may not have been this node's
+	})
+	waits := make(chan error, 1)
+	go func() { waits <- pub.Publish(ctx, &polymq.Message{Key: "single"}) }()
+	if err := pub.Publish(within(t, time.Minute), &polymq.Message{Key: "tripled"}); err != nil {
+		t.Errorf("to a queue that is there: %v", err)
+	}
+	select {
+	case err := <-waits:
+		t.Fatalf("to a queue that is down: %v", err)
+	default:
+	}
+	lost.Start()
+	if err := <-waits; err != nil {
+		t.Errorf("to a queue that is up again: %v", err)
+	}
+}
+
 // severed is a connection, and what loses it and returns when it is back.
 func severed(t *testing.T, url string) (conn *polymq.Conn, sever func()) {
 	t.Helper()
@@ -65,13 +113,20 @@ func severed(t *testing.T, url string) (conn *polymq.Conn, sever func()) {
 		link := testbroker.Proxy(t, url)
 		cut, url = link.Cut, link.URL()
 	}
+	conn, lose := losing(t, url)
+	return conn, func() { lose(cut) }
+}
+
+// losing is a connection, and what calls what loses it and returns when it is back.
+func losing(t *testing.T, url string) (conn *polymq.Conn, lose func(cut func())) {
+	t.Helper()
 	states := make(chan polymq.State, 100)
 	conn, err := polymq.Open(t.Context(), url, &polymq.Options{OnState: func(s polymq.State, _ error) { states <- s }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn, func() {
+	return conn, func(cut func()) {
 		for len(states) > 0 {
 			<-states
 		}
