@@ -3,6 +3,7 @@ package redis
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,4 +115,24 @@ func TestLostAnswersOfTwoBatches(t *testing.T) {
 	for i := range n {
 		settle(t, sub, driver.Ack, expect(t, sub, numbered(i))...)
 	}
+}
+
+// TestSlowLink: a large message is not given up while it goes on being sent, however
+// much longer it takes than an answer may.
+func TestSlowLink(t *testing.T) {
+	p := newLossy(t, testbroker.URL(t, "redis"))
+	conn, _ := dial(t, with(p.url, "timeout=500ms"))
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("first")); err != nil {
+		t.Fatal(err)
+	}
+	p.hold("x", 40*time.Millisecond) // each MiB or less of it
+	large := strings.Repeat("x", 24<<20)
+	if err := publish(t, conn, "q", text(large)); err != nil {
+		t.Fatal(err)
+	}
+	p.hold("", 0)
+	sub := subscribe(t, conn, "q", 1)
+	settle(t, sub, driver.Ack, expect(t, sub, "first")...)
+	settle(t, sub, driver.Ack, expect(t, sub, large)...)
 }

@@ -140,10 +140,18 @@ func (k *socket) flush(timeout time.Duration) error {
 	return err
 }
 
+// write sends; the timeout is that of each piece, so that a large message has the time
+// that it takes.
 func (k *socket) write(b []byte, timeout time.Duration) error {
-	_ = k.SetWriteDeadline(time.Now().Add(timeout))
-	_, err := k.Write(b)
-	return err
+	for len(b) > 0 {
+		piece := b[:min(len(b), maxBuffer)]
+		_ = k.SetWriteDeadline(time.Now().Add(timeout))
+		if _, err := k.Write(piece); err != nil {
+			return err
+		}
+		b = b[len(piece):]
+	}
+	return nil
 }
 
 // put adds words to a command that is longer than it should be kept: what there is
