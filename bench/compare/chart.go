@@ -125,8 +125,8 @@ func lines(ch chart, curves []Curve) []byte {
 			rule(ymax * float64(i) / 4)
 		}
 	}
-	for _, p := range curves[0].Points {
-		text(&b, x(p.X), bottom+16, "middle", number(p.X), 10)
+	for _, v := range abscissas(curves) {
+		text(&b, x(v), bottom+16, "middle", number(v), 10)
 	}
 	text(&b, (left+right)/2, bottom+32, "middle", ch.x, 11)
 	for i, c := range curves {

@@ -18,8 +18,12 @@ const growthBody = 256
 const growthRounds = 3
 
 // growthPatience is how long a curve may have taken when another point of it is
-// begun.
-const growthPatience = 30 * time.Second
+// begun, and longestPoint how long that may be likely to take: as much more than the
+// last one as there is more of what grows.
+const (
+	growthPatience = 30 * time.Second
+	longestPoint   = time.Minute
+)
 
 // A chart is how one quantity grows. Its lines are backends, and of some charts
 // each has several.
@@ -124,11 +128,16 @@ func (g *grower) curve(ctx context.Context, of string, rounds int, xs []int, y f
 		line += " " + of
 	}
 	c := Curve{Chart: g.chart, Line: line, When: time.Now().UTC().Truncate(time.Second), Machine: machine(), Rounds: rounds}
+	var took time.Duration // the last point
 	for _, x := range xs {
-		if n := len(c.Points); n > 0 && time.Since(c.When) > growthPatience {
-			fmt.Fprintf(os.Stderr, "growth/%-10s %-28s %7d: left out, since %.0f took too long\n", g.chart, line, x, c.Points[n-1].X)
-			break
+		if n := len(c.Points); n > 0 {
+			last := c.Points[n-1].X
+			if time.Since(c.When) > growthPatience || took.Seconds()*float64(x)/last > longestPoint.Seconds() {
+				fmt.Fprintf(os.Stderr, "growth/%-10s %-28s %7d: left out, since %.0f took %v\n", g.chart, line, x, last, took.Round(time.Millisecond))
+				break
+			}
 		}
+		began := time.Now()
 		var ys []float64
 		for range rounds {
 			v, err := y(ctx, x)
@@ -137,6 +146,7 @@ func (g *grower) curve(ctx context.Context, of string, rounds int, xs []int, y f
 			}
 			ys = append(ys, v)
 		}
+		took = time.Since(began)
 		s := spread(ys)
 		c.Points = append(c.Points, Point{float64(x), s})
 		fmt.Fprintf(os.Stderr, "growth/%-10s %-28s %7d: %s (%s-%s)\n", g.chart, line, x, number(s.Median), number(s.Min), number(s.Max))

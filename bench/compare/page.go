@@ -200,20 +200,37 @@ func provenance(cells []Cell) string {
 	return fmt.Sprintf("Medians of %d rounds; %s; %s.", least.Rounds, newest.Machine, when)
 }
 
+// curveTable has a dash where a line has no point: it would have taken too long.
 func curveTable(b *bytes.Buffer, ch chart, curves []Curve) {
+	xs := abscissas(curves)
 	fmt.Fprintf(b, "| %s, by %s |", ch.y, ch.x)
-	for _, p := range curves[0].Points {
-		fmt.Fprintf(b, " %s |", number(p.X))
+	for _, x := range xs {
+		fmt.Fprintf(b, " %s |", number(x))
 	}
-	fmt.Fprintf(b, "\n| --- |%s\n", strings.Repeat(" ---: |", len(curves[0].Points)))
+	fmt.Fprintf(b, "\n| --- |%s\n", strings.Repeat(" ---: |", len(xs)))
 	for _, c := range curves {
 		fmt.Fprintf(b, "| %s |", c.Line)
-		for _, p := range c.Points {
-			fmt.Fprintf(b, " %s |", number(p.Y.Median))
+		for _, x := range xs {
+			y := "-"
+			if i := slices.IndexFunc(c.Points, func(p Point) bool { return p.X == x }); i >= 0 {
+				y = number(c.Points[i].Y.Median)
+			}
+			fmt.Fprintf(b, " %s |", y)
 		}
 		b.WriteString("\n")
 	}
 	b.WriteString("\n")
+}
+
+// abscissas is where any of the curves has a point.
+func abscissas(curves []Curve) (xs []float64) {
+	for _, c := range curves {
+		for _, p := range c.Points {
+			xs = append(xs, p.X)
+		}
+	}
+	slices.Sort(xs)
+	return slices.Compact(xs)
 }
 
 // number is three digits of it.
