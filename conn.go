@@ -124,6 +124,12 @@ func (c *Conn) usable(ctx context.Context) error {
 
 func (c *Conn) wrap(op, name string, err error) error { return wrap(op, c.scheme, name, err) }
 
+// String names the backend. What is printed of a connection shows no part of its URL.
+func (c *Conn) String() string { return "polymq.Conn(" + c.scheme + ")" }
+
+// GoString is String.
+func (c *Conn) GoString() string { return c.String() }
+
 // Features is what the backend has and refuses.
 func (c *Conn) Features() Features {
 	f := c.features

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -54,6 +55,43 @@ func TestOpen(t *testing.T) {
 	if err := c.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestPrinted: what a program holds can be printed while it is used, and says what it
+// is, without the URL.
+func TestPrinted(t *testing.T) {
+	c, err := polymq.Open(t.Context(), "FakeTest://user:secret@host/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	p, err := c.Publisher(t.Context(), "x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Subscriber(t.Context(), "q", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var using sync.WaitGroup
+	for range 4 {
+		using.Go(func() {
+			for range 20 {
+				if p, err := c.Publisher(t.Context(), "y", nil); err == nil {
+					_ = p.Close(t.Context())
+				}
+			}
+		})
+	}
+	for range 20 {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+			got := fmt.Sprintf(verb+" "+verb+" "+verb, c, p, s)
+			if want := `polymq.Conn(faketest) polymq.Publisher(exchange "x") polymq.Subscriber(queue "q")`; got != want {
+				t.Fatalf("%s: %s, want %s", verb, got, want)
+			}
+		}
+	}
+	using.Wait()
 }
 
 // lostAtOnce is a driver whose connection is lost before Open has returned.

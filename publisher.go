@@ -45,6 +45,12 @@ type Publisher struct {
 	ending   ending
 }
 
+// String names the exchange.
+func (p *Publisher) String() string { return fmt.Sprintf("polymq.Publisher(exchange %q)", p.exchange) }
+
+// GoString is String.
+func (p *Publisher) GoString() string { return p.String() }
+
 // Publisher makes a publisher to an exchange; "" is the default exchange,
 // which routes to the queue that Message.Key names. Whether the exchange
 // exists is asked by every publish, not here.

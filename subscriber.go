@@ -3,6 +3,7 @@ package polymq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,12 @@ type Subscriber struct {
 	hooks    *Hooks       // nil: nobody observes
 	inFlight atomic.Int64 // handed out and not settled, counted for hooks
 }
+
+// String names the queue.
+func (s *Subscriber) String() string { return fmt.Sprintf("polymq.Subscriber(queue %q)", s.queue) }
+
+// GoString is String.
+func (s *Subscriber) GoString() string { return s.String() }
 
 // Subscriber begins to consume a queue. A missing one is ErrNotFound. ctx
 // bounds the beginning only.
