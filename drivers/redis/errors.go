@@ -28,7 +28,7 @@ func reply(err error) string {
 // transient reports answers that mean: nothing was done, or not all of it, try
 // again soon, at whichever server it is then.
 func transient(answer string) bool {
-	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED ", "ASK ", demoted, "NOREPLICAS", "BUSY ", "ERR max number of clients"} {
+	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED ", "ASK ", demoted, "NOREPLICAS", noWait, "BUSY ", "ERR max number of clients"} {
 		if strings.HasPrefix(answer, p) {
 			return true
 		}
@@ -38,6 +38,10 @@ func transient(answer string) bool {
 
 // demoted is the answer to who waited at a server that is no master any more.
 const demoted = "UNBLOCKED force unblock"
+
+// noWait begins the answer to who would wait at a server that is no master any more, or
+// has no append-only file any more: WAIT and WAITAOF.
+const noWait = "ERR WAIT"
 
 // partly reports an answer upon which a function may have done a part of its
 // work: keys of its slot were just being moved to another server of the cluster.

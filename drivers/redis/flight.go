@@ -11,6 +11,7 @@ import (
 type flight struct {
 	seq   uint64
 	slot  string // of the record that each queue keeps of it
+	other string // of that of the flights before and after it
 	batch []*item
 	calls []*call
 	sent  []sent // to each server
@@ -175,11 +176,12 @@ func (k *socket) call(c *call, f, before *flight, timeout time.Duration) error {
 		_, words := it.send()
 		n += words
 	}
-	seq := strconv.AppendUint(k.command[:0], f.seq, 10)
+	first := uint64(0) // none
 	if before != nil && before.find(c.key) != nil {
-		seq = strconv.AppendUint(append(seq, ' '), before.seq, 10)
-		seq = append(append(seq, ' '), before.slot...)
+		first = before.seq
 	}
+	seq := append(strconv.AppendUint(k.command[:0], f.seq, 10), ' ')
+	seq = append(append(strconv.AppendUint(seq, first, 10), ' '), f.other...)
 	k.command = seq[:0]
 	b := appendLine(append(k.out, '*'), n)
 	b = appendWord(appendWord(appendWord(appendWord(b, "FCALL"), c.fn), "1"), c.key)
@@ -231,9 +233,7 @@ func (l *lane) readSafe(f *flight) {
 		for _, c := range f.calls {
 			if c.on == i && c.err == nil && err != nil {
 				c.err = err
-				for _, it := range c.items {
-					it.failed = nil // the next answer says it, if it does
-				}
+				c.doubt() // it is done
 			}
 		}
 	}
@@ -241,6 +241,10 @@ func (l *lane) readSafe(f *flight) {
 
 // answered takes the answer to a call.
 func (c *call) answered(a *answer) {
+	c.gone = false
+	for _, it := range c.items {
+		it.failed = nil // said by an answer that did not count
+	}
 	if c.err = a.peek(); c.err != nil {
 		return
 	}

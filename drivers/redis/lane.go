@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,9 +32,9 @@ type lane struct {
 
 	mu      sync.Mutex
 	queue   []*item
-	size    int // of their words
-	flying  int // flights that are under way, or for which the lane is kicked
-	running int // of the lane's goroutines
+	size    int  // of their words
+	flying  int  // flights that are under way, or for which the lane is kicked
+	ended   bool // one of the lane's goroutines, which may be the one that a flight needs
 	seq     uint64
 	used    map[string]bool // queues that know the lane
 	sockets map[*node]*socket
@@ -53,7 +54,7 @@ const (
 func newLane(s *store) *lane {
 	l := &lane{
 		s: s, name: random(8), kick: make(chan struct{}, flights), left: make(chan *flight, 1),
-		used: map[string]bool{}, sockets: map[*node]*socket{}, running: flights,
+		used: map[string]bool{}, sockets: map[*node]*socket{},
 	}
 	l.slots = [flights]string{l.name + "a", l.name + "b"}
 	l.cut = l.interrupt
@@ -113,7 +114,7 @@ func (l *lane) lead() {
 // pass has the lane's goroutines make a flight, or go on with one.
 func (l *lane) pass(f *flight) {
 	l.mu.Lock()
-	ended := l.running == 0
+	ended := l.ended
 	if !ended && f == nil {
 		l.kick <- struct{}{} // there is room for all flights
 	} else if !ended {
@@ -140,10 +141,9 @@ func (l *lane) run() {
 		}
 	}
 	l.mu.Lock()
-	l.running--
-	last := l.running == 0
+	l.ended = true
 	l.mu.Unlock()
-	for last {
+	for {
 		select {
 		case <-l.kick:
 			l.giveUp(nil)
@@ -210,7 +210,7 @@ func (l *lane) take() (f, before *flight) {
 	}
 	l.seq++
 	f = &l.flights[l.seq%flights]
-	f.seq, f.slot, f.up = l.seq, l.slots[l.seq%flights], true
+	f.seq, f.slot, f.other, f.up = l.seq, l.slots[l.seq%flights], l.slots[(l.seq+1)%flights], true
 	n, size := 0, 0
 	for n < len(l.queue) && n < maxBatch && (n == 0 || size+len(l.queue[n].words) <= maxBatchBytes) {
 		size += len(l.queue[n].words)
@@ -220,7 +220,7 @@ func (l *lane) take() (f, before *flight) {
 		f.batch, l.queue = l.queue, f.batch[:0]
 	} else {
 		f.batch = append(f.batch[:0], l.queue[:n]...)
-		l.queue = append(l.queue[:0], l.queue[n:]...)
+		l.queue = slices.Delete(l.queue, 0, n)
 	}
 	l.size -= size
 	l.mu.Unlock()

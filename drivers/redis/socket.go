@@ -65,6 +65,11 @@ func (n *node) socket(ctx context.Context, c config) (*socket, error) {
 // wait bounds how long the next answer may take.
 func (k *socket) wait(d time.Duration) {
 	_ = k.SetReadDeadline(time.Now().Add(d))
+	k.heed()
+}
+
+// heed keeps an interrupted connection so when a deadline was set.
+func (k *socket) heed() {
 	if k.cut.Load() {
 		k.interrupt()
 	}
@@ -79,7 +84,7 @@ func (k *socket) interrupt() {
 func (k *socket) Read(p []byte) (int, error) {
 	n, err := k.Conn.Read(p)
 	if n >= minBuffer {
-		_ = k.SetReadDeadline(time.Now().Add(k.rest))
+		k.wait(k.rest)
 	}
 	return n, err
 }
@@ -146,7 +151,9 @@ func (k *socket) write(b []byte, timeout time.Duration) error {
 	for len(b) > 0 {
 		piece := b[:min(len(b), maxBuffer)]
 		_ = k.SetWriteDeadline(time.Now().Add(timeout))
+		k.heed()
 		if _, err := k.Write(piece); err != nil {
+			k.interrupt() // the server would take what follows for the rest of this
 			return err
 		}
 		b = b[len(piece):]

@@ -1,19 +1,21 @@
 -- Storing messages.
 
--- append: the batch's record, its number and, where a batch is under way that must be
--- stored before it, the number and the record of that one, window in ms, then of each message the ID to
--- deduplicate by or '', the number of arguments that its fields are, and those;
--- 0: the message is not to be stored any more. A batch that is sent again has as
--- many messages and the same number; there are two records for each lane, used in
--- turn, as two batches can be under way. The number is compared always, for a first
--- try can be held up on its way and arrive after the second. Returns 0 when the
--- queue is gone, -1 when the one before is not stored, 1 when all are, else a list of the index and the error of
--- each that is not.
+-- append: the batch's record; in one its number, that of a batch under way that must be
+-- stored before it, 0 where there is none, and the lane's other record; window in ms,
+-- then of each message the ID to deduplicate by or '', the number of arguments that its
+-- fields are, and those; 0: the message is not to be stored any more. A batch that is
+-- sent again has as many messages and the same number; there are two records for each
+-- lane, used in turn, as two batches can be under way. The numbers are compared always,
+-- for a first try can be held up on its way and arrive after the second, or after a
+-- later batch when its sender has given it up. Returns 0 when the queue is gone, -1
+-- when the one before is not stored or a later one is, 1 when all are, else a list of
+-- the index and the error of each that is not.
 local function append(keys, args)
   local p = keys[1]
   local lanes = p .. ':lanes'
   local number, before, other = string.match(args[2], '^(%d+) ?(%d*) ?(.*)$')
-  local known = redis.call('HGET', lanes, args[1])
+  local records = redis.call('HMGET', lanes, args[1], other)
+  local known = records[1]
   if known then
     local seq, failed = string.match(known, '^(%d+) %S+ ?(.*)$')
     if seq and tonumber(seq) >= tonumber(number) then
@@ -21,10 +23,8 @@ local function append(keys, args)
       return failed == '' and 1 or cjson.decode(failed)
     end
   end
-  if before ~= '' then
-    local seq = string.match(redis.call('HGET', lanes, other) or '', '^%d+')
-    if not seq or tonumber(seq) < tonumber(before) then return gone(p) and 0 or -1 end
-  end
+  local at = tonumber(string.match(records[2] or '', '^%d+') or 0)
+  if at < (tonumber(before) or 0) or at > tonumber(number) then return gone(p) and 0 or -1 end
   if rules then
     if gone(p) then return 0 end
     absorb(p)
