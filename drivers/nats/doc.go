@@ -8,6 +8,7 @@
 // The port is 4222 where none is given. Without a password the part before the
 // @ is a token. All hosts must belong to one cluster. Each is tried once by
 // Open; afterwards a lost connection is made anew, to any of them, until Close.
+// While a cluster elects who answers for JetStream, Open waits, for up to 15 s.
 //
 //	option    default   meaning
 //	vhost     default   the namespace; any name. Namespaces share nothing.

@@ -8,12 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
 	"github.com/polymq/polymq/routing"
 )
 
 // TestAskedWithoutLeader: a question that is put while a stream has no leader is
-// answered when it has one.
+// answered when it has one, and who opens a connection meanwhile gets it then.
 func TestAskedWithoutLeader(t *testing.T) {
 	c := testbroker.StartCluster(t, "nats")
 	s := openRaw(t, c.URL())
@@ -43,15 +44,30 @@ func TestAskedWithoutLeader(t *testing.T) {
 			t.Fatalf("the answer without a leader: %v", err)
 		}
 	}
-	answered := make(chan error, 1)
+	left, err := driver.ParseURL(c.Nodes[(leader+2)%len(c.Nodes)].URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 2)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	go func() {
 		_, err := s.js.Stream(ctx, stream)
 		answered <- err
 	}()
+	var second *store
+	go func() {
+		var err error
+		second, err = openStore(ctx, left, testConfig(t))
+		answered <- err
+	}()
 	other.Start()
-	if err := <-answered; err != nil {
-		t.Error(err)
+	for range cap(answered) {
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	}
+	if second != nil {
+		second.Close(ctx)
 	}
 }

@@ -59,9 +59,10 @@ type options struct {
 const (
 	minVersion = "2.12.2" // see doc.go
 
-	attemptTimeout = 5 * time.Second // of one request to the server
-	pingInterval   = 5 * time.Second // two without an answer end a connection
-	maxBackoff     = 2 * time.Second // between two rounds over the hosts
+	attemptTimeout = 5 * time.Second  // of one request to the server
+	electionTime   = 15 * time.Second // for which Open waits for a cluster's JetStream
+	pingInterval   = 5 * time.Second  // two without an answer end a connection
+	maxBackoff     = 2 * time.Second  // between two rounds over the hosts
 )
 
 func parseOptions(u *driver.URL) (options, error) {
@@ -164,12 +165,7 @@ func (s *store) begin(ctx context.Context) error {
 		return err
 	}
 	s.js = api{js, s}
-	probe, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	probe, done := s.asks.begin(probe)
-	defer done()
-	info, err := s.js.AccountInfo(probe)
-	err = denial(probe, err)
+	info, err := s.account(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("the NATS server has no JetStream for this account: start nats-server with -js, or enable it for the account: %w", err)
@@ -182,6 +178,24 @@ func (s *store) begin(ctx context.Context) error {
 	s.maxPayload = int(s.nc.MaxPayload())
 	s.connected()
 	return s.publisher.start(s)
+}
+
+// account asks for JetStream. A cluster may be electing who answers for it.
+func (s *store) account(ctx context.Context) (*jetstream.AccountInfo, error) {
+	limit := attemptTimeout
+	if s.nc.ConnectedClusterName() != "" {
+		limit = electionTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	ctx, done := s.asks.begin(ctx)
+	defer done()
+	for {
+		info, err := hedged(ctx, s, s.js.AccountInfo)
+		if !hasCode(err, codeNotAvailable) || wait(ctx, askAgain) != nil {
+			return info, denial(ctx, err)
+		}
+	}
 }
 
 // newEnough reports whether a version like 2.12.2 or 2.13.0-RC.1 will do.

@@ -35,7 +35,7 @@ type link struct {
 	// promised is how many messages the open requests may still bring. Which
 	// request a message belongs to is not told: the server takes turns.
 	promised int
-	heard    time.Time // of the server
+	heard    time.Time // of the requests: each sends heartbeats
 
 	// fresh is a time before which nothing was sent of what arrives now. A
 	// message may have been on its way for long, and its lease with it: the
@@ -316,20 +316,30 @@ func (c *consumer) probe() {
 // maxProbes bounds what is kept of probes that nobody answers.
 const maxProbes = 100
 
-// echo hears the answer to a probe.
+// echo hears the answer to a probe. Where an earlier one has none, it went to a server
+// that led the queue's consumer and hung until another did: so may have requests, and
+// the other one knows nothing of them. The link is drained, and another one made.
 func (l *link) echo(number uint64) {
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	l.heard = time.Now()
+	c := l.c
+	c.mu.Lock()
 	sent, ok := l.probes[number]
 	if !ok {
+		c.mu.Unlock()
 		return
 	}
 	l.fresh = sent
+	delete(l.probes, number)
+	lost := false
 	for n := range l.probes {
-		if n <= number {
+		if n < number {
 			delete(l.probes, n)
+			lost = true
 		}
+	}
+	c.mu.Unlock()
+	if lost {
+		c.retire(func(cur *link) bool { return cur == l })
+		signal(c.drop)
 	}
 }
 

@@ -1,0 +1,44 @@
+package nats
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
+)
+
+// TestConsumerLeaderHangs: a subscriber asks the server that leads the queue's consumer
+// for a message, which is not the one it is connected to, when that hangs already. The
+// next leader knows nothing of the request, and nobody says so.
+func TestConsumerLeaderHangs(t *testing.T) {
+	c := testbroker.StartCluster(t, "nats")
+	admin := openRaw(t, c.URL())
+	declare(t, emulated(t, admin), routing.Queue{Name: "q"})
+	consumer, err := admin.js.Consumer(within(t), queueOf(t, admin, "q").stream, consumerName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strings.TrimPrefix(consumer.CachedInfo().Cluster.Leader, "n")
+	leader := slices.IndexFunc(c.Nodes, func(b *testbroker.Broker) bool { return strings.HasSuffix(b.URL(), ":"+port) })
+	if leader < 0 {
+		t.Fatalf("the leader's port is %q", port)
+	}
+	conn := open(t, c.Nodes[(leader+1)%len(c.Nodes)].URL())
+	sub, pub := subscribe(t, conn, "q", 1), publisherOf(t, conn)
+	mustPublish(t, pub, "q", "before")
+	held := receive(t, sub, 1)[0]
+	c.Nodes[leader].Pause()
+	defer c.Nodes[leader].Resume()
+	settle(t, sub, held, driver.Ack, 0) // and so it asks for another
+	mustPublish(t, pub, "q", "after")
+	for {
+		d := receive(t, sub, 1)[0] // "before" again where its acknowledgement was lost, too
+		settle(t, sub, d, driver.Ack, 0)
+		if d.Message.ID == "after" {
+			return
+		}
+	}
+}
