@@ -258,6 +258,11 @@
 // turns for each of the others, from 4.3 on the higher comes first, and what has
 // none counts as 4. Only messages of one priority keep their order there.
 //
+// The nodes of a cluster take one that hangs, its connections open, for lost after
+// their net_ticktime, 60 s by default. Until then what the clients of that node held
+// does not come again, and a channel that is new to a queue which it led, as each
+// subscriber's is, waits for up to half a minute at a time.
+//
 // Killed with -9, a broker can forget what was declared within the last
 // seconds, with all that was published to it. A queue that is deleted and
 // declared again within a few milliseconds keeps the consumers of the old one,
