@@ -324,8 +324,8 @@ func TestForeignEntry(t *testing.T) {
 			publish("before")
 			foreign[scheme](t, ctx, conn, u.Query().Get("vhost"))
 			publish("after")
-			ours := 0
-			for ours < 2 {
+			ours := map[string]bool{} // one may come twice where the entry ended the connection
+			for len(ours) < 2 {
 				d, err := sub.Receive(ctx)
 				if err != nil {
 					t.Fatal(err)
@@ -336,7 +336,7 @@ func TestForeignEntry(t *testing.T) {
 					t.Fatal(err)
 				}
 				if d.ID == "before" || d.ID == "after" {
-					if ours++; string(d.Body) != "ours" {
+					if ours[d.ID] = true; string(d.Body) != "ours" {
 						t.Errorf("%s has the body %q", d.ID, d.Body)
 					}
 				} else {
