@@ -296,53 +296,6 @@ func (c *consumer) place(l *link, hs []*hold, now time.Time) (late bool) {
 	return late
 }
 
-// probe makes a new estimate of how old what arrives can be. The queue's
-// consumer answers to the end of a hold that does not exist, in line with the
-// messages that it sends, and by the same way.
-func (c *consumer) probe() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	l := c.link
-	if l == nil || len(l.probes) >= maxProbes {
-		return
-	}
-	l.probed++
-	sent := time.Now()
-	if c.s.nc.PublishRequest(c.h.probe, l.inbox+"."+strconv.FormatUint(l.probed, 10), progressBody) == nil {
-		l.probes[l.probed] = sent
-	}
-}
-
-// maxProbes bounds what is kept of probes that nobody answers.
-const maxProbes = 100
-
-// echo hears the answer to a probe. Where an earlier one has none, it went to a server
-// that led the queue's consumer and hung until another did: so may have requests, and
-// the other one knows nothing of them. The link is drained, and another one made.
-func (l *link) echo(number uint64) {
-	c := l.c
-	c.mu.Lock()
-	sent, ok := l.probes[number]
-	if !ok {
-		c.mu.Unlock()
-		return
-	}
-	l.fresh = sent
-	delete(l.probes, number)
-	lost := false
-	for n := range l.probes {
-		if n < number {
-			delete(l.probes, n)
-			lost = true
-		}
-	}
-	c.mu.Unlock()
-	if lost {
-		c.retire(func(cur *link) bool { return cur == l })
-		signal(c.drop)
-	}
-}
-
 // status handles what the server says about a request. One that is over says
 // how many messages it has not brought. Where that is not said, the requests
 // are given up together: the link is drained, and another one made.
@@ -393,60 +346,4 @@ func (c *consumer) end(err error) {
 	c.gone = true
 	c.mu.Unlock()
 	c.in.Fail(fmt.Errorf("%w: %w", driver.ErrNotFound, err))
-}
-
-// ackSubject is what a delivered message's acknowledgement subject says of it.
-type ackSubject struct {
-	deliveries int    // of it
-	seq        uint64 // its own, in the stream
-	nth        uint64 // of all that its consumer delivered
-	stored     int64  // Unix nanoseconds
-}
-
-// parseAckSubject reads
-// $JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<nth>.<stored>.<pending>, or
-// the newer form, which has domain and account hash before the stream.
-func parseAckSubject(subject string) (a ackSubject, ok bool) {
-	// Only the last five tokens matter; the server may append others to the
-	// newer form.
-	rest, ok := strings.CutPrefix(subject, "$JS.ACK.")
-	if !ok {
-		return a, false
-	}
-	n := strings.Count(rest, ".") + 1
-	before := 2
-	switch {
-	case n == 7:
-	case n >= 9:
-		before = 4
-	default:
-		return a, false
-	}
-	for range before {
-		rest = rest[strings.IndexByte(rest, '.')+1:]
-	}
-	var v [4]uint64
-	for i := range v {
-		token, after, _ := strings.Cut(rest, ".")
-		if v[i], ok = parseDigits(token); !ok {
-			return a, false
-		}
-		rest = after
-	}
-	a.deliveries, a.seq, a.nth, a.stored = int(v[0]), v[1], v[2], int64(v[3])
-	return a, a.deliveries > 0 && a.stored >= 0
-}
-
-// parseDigits reads a decimal number of up to 19 digits, which always fits.
-func parseDigits(s string) (v uint64, ok bool) {
-	if s == "" || len(s) > 19 {
-		return 0, false
-	}
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
-		v = v*10 + uint64(s[i]-'0')
-	}
-	return v, true
 }
