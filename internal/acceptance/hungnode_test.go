@@ -263,9 +263,15 @@ func nodeHangs(t *testing.T, c *testbroker.Cluster, scheme string, which func(*p
 
 	last := openWhole(t, ctx, at, 5, hungQueues...)
 	last.subs["full"] = subscriber(t, last.conn, "full", 5)
-	for q := range last.subs {
+	for _, q := range hungQueues {
 		must(publish(ctx, last, q, "last"))
 	}
+	for err := polymq.ErrRejected; err != nil; { // until its subscriber has taken what it holds
+		if err = last.pub.Publish(ctx, &polymq.Message{ID: "full/last", Key: "full"}); !errors.Is(err, polymq.ErrRejected) {
+			must(err)
+		}
+	}
+	f.published("full/last", nil)
 	f.receive(t, ctx, last, "last")
 	for missing := f.missing(); len(missing) > 0; missing = f.missing() {
 		q, _, _ := strings.Cut(missing[0], "/")

@@ -60,7 +60,17 @@ func TestKilledMover(t *testing.T) {
 				url += "&lease=2s"
 			}
 			missing := fill(t, url, each)
-			for range kills {
+			for i := range kills {
+				// The ones before may have moved all there was.
+				conn := open(t, url)
+				id := fmt.Sprint("plain-for-", i)
+				if err := publisher(t, conn, "").Publish(within(t, time.Minute), &polymq.Message{ID: id, Key: "work"}); err != nil {
+					t.Fatal(err)
+				}
+				missing[id] = "rejected"
+				if err := conn.Close(within(t, time.Minute)); err != nil {
+					t.Fatal(err)
+				}
 				p := start(t, "mover", url)
 				p.hear(t)
 				time.Sleep(rand.N(100 * time.Millisecond))
