@@ -20,9 +20,6 @@ func secured(broker, ca, cert, key string) string {
 func TestTLS(t *testing.T) {
 	for _, scheme := range []string{"amqp", "nats", "redis"} {
 		t.Run(scheme, func(t *testing.T) {
-			if testing.Short() {
-				t.Skip("-short: a broker is left out")
-			}
 			b := testbroker.StartSecured(t, scheme)
 			plain, _, _ := strings.Cut(b.SecureURL(), "?")
 			conn, err := polymq.Open(within(t), secured(plain, b.CA, b.Cert, b.Key), nil)

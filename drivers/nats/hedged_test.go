@@ -13,6 +13,17 @@ import (
 	"github.com/polymq/polymq/routing"
 )
 
+// nodeNamed is the place of the node of a cluster that NATS calls so: by its port.
+func nodeNamed(t *testing.T, c *testbroker.Cluster, name string) int {
+	t.Helper()
+	port := strings.TrimPrefix(name, "n")
+	i := slices.IndexFunc(c.Nodes, func(b *testbroker.Broker) bool { return strings.HasSuffix(b.URL(), ":"+port) })
+	if i < 0 {
+		t.Fatalf("no node is named %q", name)
+	}
+	return i
+}
+
 // TestAskedWithoutLeader: a question that is put while a stream has no leader is
 // answered when it has one, and who opens a connection meanwhile gets it then.
 func TestAskedWithoutLeader(t *testing.T) {
@@ -24,11 +35,7 @@ func TestAskedWithoutLeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := strings.TrimPrefix(info.CachedInfo().Cluster.Leader, "n")
-	leader := slices.IndexFunc(c.Nodes, func(b *testbroker.Broker) bool { return strings.HasSuffix(b.URL(), ":"+port) })
-	if leader < 0 {
-		t.Fatalf("the leader's port is %q", port)
-	}
+	leader := nodeNamed(t, c, info.CachedInfo().Cluster.Leader)
 	other := c.Nodes[(leader+1)%len(c.Nodes)]
 	c.Nodes[leader].Kill()
 	other.Kill()

@@ -1,8 +1,6 @@
 package nats
 
 import (
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/polymq/polymq/driver"
@@ -21,11 +19,7 @@ func TestConsumerLeaderHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := strings.TrimPrefix(consumer.CachedInfo().Cluster.Leader, "n")
-	leader := slices.IndexFunc(c.Nodes, func(b *testbroker.Broker) bool { return strings.HasSuffix(b.URL(), ":"+port) })
-	if leader < 0 {
-		t.Fatalf("the leader's port is %q", port)
-	}
+	leader := nodeNamed(t, c, consumer.CachedInfo().Cluster.Leader)
 	conn := open(t, c.Nodes[(leader+1)%len(c.Nodes)].URL())
 	sub, pub := subscribe(t, conn, "q", 1), publisherOf(t, conn)
 	mustPublish(t, pub, "q", "before")
