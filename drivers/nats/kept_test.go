@@ -82,8 +82,13 @@ func TestRejectPublish(t *testing.T) {
 	if err := publish(t, p, "q", "12345678901")[0]; !errors.Is(err, driver.ErrRejected) {
 		t.Fatalf("publishing too many bytes: %v", err)
 	}
+	d := receive(t, s, 1)[0] // unsettled, it takes no room any more
 	mustPublish(t, p, "q", "1234567890")
-	expect(t, s, "m2", "1234567890")
+	if d.Message.ID != "m2" {
+		t.Fatalf("%s before m2", d.Message.ID)
+	}
+	settle(t, s, d, driver.Ack, 0)
+	expect(t, s, "1234567890")
 }
 
 func TestPriority(t *testing.T) {

@@ -8,14 +8,18 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-func wait(end <-chan struct{}) { <-end }
+func wait(begun chan<- struct{}, end <-chan struct{}) {
+	close(begun)
+	<-end
+}
 
 func TestLeft(t *testing.T) {
 	if left := Left(10 * time.Second); len(left) > 0 {
 		t.Fatalf("before anything was begun:\n%s", strings.Join(left, "\n\n"))
 	}
-	end := make(chan struct{})
-	go wait(end)
+	begun, end := make(chan struct{}), make(chan struct{})
+	go wait(begun, end)
+	<-begun // before that its stack names nothing
 	left := Left(0)
 	if len(left) != 1 || !strings.Contains(left[0], "leak.wait") {
 		t.Errorf("left: %q, want the stack of wait", left)
