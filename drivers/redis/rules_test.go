@@ -174,11 +174,11 @@ func TestSingleActiveConsumer(t *testing.T) {
 		t.Fatalf("z2 holds %d", n)
 	}
 	// One whose lease has run out.
-	over := x.s.Now().Add(20 * time.Millisecond).UnixMilli()
+	over := x.now().Add(20 * time.Millisecond).UnixMilli()
 	if err := x.s.calls().ZAdd(ctxT(t), x.h.key+":consumers", zOf("a", float64(over))).Err(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "time does not pass", func() bool { return x.s.Now().UnixMilli() > over+20 })
+	until(t, "time does not pass", func() bool { return x.now().UnixMilli() > over+20 })
 	x.expect("m", x.fetch("m", 10), "3:2 4:1")
 	x.call(x.h.fns.leave, "z2")
 	x.expect("m", x.fetch("m", 10), "1:1 2:1")

@@ -23,7 +23,12 @@ type script struct {
 // newScript makes a queue in a namespace of its own.
 func newScript(t testing.TB, rq routing.Queue) *script {
 	t.Helper()
-	_, s := dial(t, testbroker.URL(t, "redis")+"&lease=2s")
+	return newScriptAt(t, testbroker.URL(t, "redis")+"&lease=2s", rq)
+}
+
+func newScriptAt(t testing.TB, url string, rq routing.Queue) *script {
+	t.Helper()
+	_, s := dial(t, url)
 	rq.Name = "q"
 	x := &script{t: t, s: s, q: &emulate.Queue{Queue: rq, Incarnation: random(8)}}
 	s.Attach(x.q)
@@ -32,6 +37,16 @@ func newScript(t testing.TB, rq routing.Queue) *script {
 		t.Fatal(err)
 	}
 	return x
+}
+
+// now is the server's time, exactly: Store.Now estimates it.
+func (x *script) now() time.Time {
+	x.t.Helper()
+	now, err := x.s.calls().Time(ctxT(x.t)).Result()
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return now
 }
 
 func (x *script) call(fn string, args ...any) any {

@@ -26,8 +26,8 @@ func TestReadAfterTheLease(t *testing.T) {
 	x.publish("a", "b", "c")
 	x.call(x.h.fns.join, "lame", "50")
 	x.read("lame")
-	begin := x.s.Now()
-	until(t, "time does not pass", func() bool { return x.s.Now().Sub(begin) > 100*time.Millisecond })
+	begin := x.now()
+	until(t, "time does not pass", func() bool { return x.now().Sub(begin) > 100*time.Millisecond })
 	x.read("lame") // its lease is over
 	x.join("one")
 	x.expect("after the blow", x.fetch("one", 2), "a:2 b:1")
@@ -71,12 +71,12 @@ func TestHeartbeatWakesOthers(t *testing.T) {
 		x.publish("a")
 		x.join("one")
 		x.fetch("one", 1)
-		begin := x.s.Now()
+		begin := x.now()
 		x.fetch("one", 0, x.held("one")[0]+" 1 50")
 		if err := x.s.calls().XTrimMaxLen(ctxT(t), x.h.key+":wake", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "time does not pass", func() bool { return x.s.Now().Sub(begin) > 100*time.Millisecond })
+		until(t, "time does not pass", func() bool { return x.now().Sub(begin) > 100*time.Millisecond })
 		x.beat("one")
 		if n := x.s.calls().XLen(ctxT(t), x.h.key+":wake").Val(); n == 0 {
 			t.Errorf("%+v: nobody was woken", rq)

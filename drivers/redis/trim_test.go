@@ -15,7 +15,8 @@ import (
 
 var calls = regexp.MustCompile(`(?m)^cmdstat_(\w+):calls=(\d+)`)
 
-// commands is how many commands the server has executed, those of functions too.
+// commands is how many commands the server has executed, those of functions too,
+// whoever sent them.
 func (x *script) commands() int {
 	x.t.Helper()
 	v, err := x.s.calls().Info(ctxT(x.t), "commandstats").Result()
@@ -33,6 +34,7 @@ func (x *script) commands() int {
 // TestTrimInOnePass: what it takes to bring a queue back to its limits does not
 // grow with what is promised, nor is a level that is empty looked at.
 func TestTrimInOnePass(t *testing.T) {
+	url := with(testbroker.Start(t, "redis").URL(), "lease=2s")
 	for _, c := range []struct {
 		rq       routing.Queue
 		promised int
@@ -44,7 +46,7 @@ func TestTrimInOnePass(t *testing.T) {
 		{routing.Queue{MaxBytes: 40}, 1},
 	} {
 		rq, promised := c.rq, c.promised
-		x := newScript(t, rq)
+		x := newScriptAt(t, url, rq)
 		const held = 3000
 		x.join("one")
 		x.fetch("one", held)
@@ -77,7 +79,7 @@ func TestTrimInOnePass(t *testing.T) {
 		x.expect("what is left", x.fetch("two", held), strings.Join(want, " "))
 
 		// A batch to a full queue.
-		x = newScript(t, rq)
+		x = newScriptAt(t, url, rq)
 		x.join("one")
 		x.fetch("one", promised)
 		var ms []string
@@ -178,7 +180,7 @@ func TestAllThatThereIsRoomFor(t *testing.T) {
 func TestPromiseLapses(t *testing.T) {
 	silent := func(x *script, consumer string, room int) {
 		t.Helper()
-		at := x.s.Now().Add(-4 * time.Second).UnixMilli()
+		at := x.now().Add(-4 * time.Second).UnixMilli()
 		if err := x.s.calls().HSet(ctxT(t), x.h.key+":rooms", consumer, fmt.Sprintf("%d %d", room, at)).Err(); err != nil {
 			t.Fatal(err)
 		}
