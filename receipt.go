@@ -2,6 +2,7 @@ package polymq
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/polymq/polymq/driver"
@@ -20,6 +21,12 @@ type Receipt struct {
 
 	prev, next *Receipt // in p.receipts, guarded by its mutex
 }
+
+// String names the message by its ID.
+func (r *Receipt) String() string { return fmt.Sprintf("polymq.Receipt(message %q)", r.pub.ID) }
+
+// GoString is String.
+func (r *Receipt) GoString() string { return r.String() }
 
 // Done is closed when the outcome is known.
 func (r *Receipt) Done() <-chan struct{} {

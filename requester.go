@@ -107,6 +107,14 @@ func (r *Requester) Call(ctx context.Context, m *Message) (*Message, error) {
 	return reply, nil
 }
 
+// String names the exchange.
+func (r *Requester) String() string {
+	return fmt.Sprintf("polymq.Requester(exchange %q)", r.pub.exchange)
+}
+
+// GoString is String.
+func (r *Requester) GoString() string { return r.String() }
+
 func (r *Requester) call(ctx context.Context, m *Message) (*Message, error) {
 	switch {
 	case m == nil:
@@ -122,12 +130,8 @@ func (r *Requester) call(ctx context.Context, m *Message) (*Message, error) {
 	}
 	defer r.forget(request.CorrelationID)
 	if err := r.pub.Publish(ctx, &request); err != nil {
-		select {
-		case reply, ok := <-replies:
-			if ok { // so it arrived all the same
-				return result(reply)
-			}
-		default:
+		if reply := arrived(replies); reply != nil {
+			return result(reply)
 		}
 		if failed, ok := errors.AsType[*PublishError](err); ok {
 			err = failed.Failures[0].Err
@@ -141,7 +145,20 @@ func (r *Requester) call(ctx context.Context, m *Message) (*Message, error) {
 		}
 		return result(reply)
 	case <-ctx.Done():
+		if reply := arrived(replies); reply != nil {
+			return result(reply)
+		}
 		return nil, fmt.Errorf("%w: %w", ErrNoReply, ended(ctx))
+	}
+}
+
+// arrived is the reply that is here, whatever else has happened; nil: none is.
+func arrived(replies <-chan *Message) *Message {
+	select {
+	case reply := <-replies:
+		return reply
+	default:
+		return nil
 	}
 }
 

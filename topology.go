@@ -27,7 +27,9 @@ type DeleteOptions = driver.DeleteOptions
 //
 // The connection remembers what it has declared and bound, until it deletes or
 // unbinds it: when it was lost and is back, it makes anew what the broker has lost
-// (promise 21).
+// (promise 21). A transient queue ends with the broker, and all bindings to it: those
+// of other connections come back only where the queue is there again when they try.
+// Let the connection that declares such a queue bind it too.
 func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	err := c.usable(ctx)
 	if err == nil {

@@ -63,7 +63,7 @@ func (d *Declared) Add(t routing.Topology) {
 			d.passing[q.Name] = true
 			delete(d.queues, q.Name)
 		} else {
-			if was, ok := d.queues[q.Name]; ok && was.Transient != q.Transient {
+			if was, ok := d.queues[q.Name]; ok && another(was, q) {
 				d.unbindQueue(q.Name)
 			}
 			q.Args = own(q.Args)
@@ -77,6 +77,18 @@ func (d *Declared) Add(t routing.Topology) {
 			d.bindings[identityOf(b)] = b
 		}
 	}
+}
+
+// another is whether q cannot be the queue that was declared before. Brokers do not
+// compare the other fields alike.
+func another(was, q routing.Queue) bool {
+	return slices.ContainsFunc(was.Differences(q), func(d routing.Difference) bool {
+		switch d.Field {
+		case "Transient", "DeadLetterExchange", "DeadLetterKey", "TTL", "MaxLength", "MaxBytes", "Overflow", "MaxPriority":
+			return true
+		}
+		return false
+	})
 }
 
 // Unbind takes out bindings that were removed.

@@ -42,7 +42,10 @@ func (c *conn) alter(ctx context.Context, prepare func(*state) error, plan func(
 		}
 		c.topo.mu.Lock()
 		at := c.topo.now.version
-		elements, err := plan(&c.topo)
+		var elements []Element
+		if err = c.topo.now.err; err == nil {
+			elements, err = plan(&c.topo)
+		}
 		c.topo.mu.Unlock()
 		if err == nil {
 			at, err = c.write(ctx, at, elements)

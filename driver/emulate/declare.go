@@ -243,13 +243,17 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 		out = append(out, e)
 		add.Queues = append(add.Queues, routing.Queue{Name: want.Name})
 	}
-	// The broker lost these queues; their bindings went with them.
-	if len(lost) > 0 {
-		out = append(t.unbinding(func(b routing.Binding) bool { return lost[b.Queue] }), out...)
-	}
-	var err error
-	if add.Bindings, err = t.missing(want, lost); err != nil {
+	missing, wanted, err := t.missing(want)
+	if err != nil {
 		return nil, err
+	}
+	add.Bindings = missing
+	// The broker lost these queues; their bindings went with them. Those that are
+	// wanted stay: whoever publishes while this is being written must not miss one.
+	if len(lost) > 0 {
+		gone := t.unbinding(func(b routing.Binding) bool { return lost[b.Queue] })
+		gone = slices.DeleteFunc(gone, func(e Element) bool { return wanted[e.Name] })
+		out = append(gone, out...)
 	}
 	for _, b := range add.Bindings {
 		e, err := encodeBinding(b)
@@ -265,9 +269,9 @@ func (t *topology) planDeclare(want routing.Topology, s *storages) ([]Element, e
 	return out, nil
 }
 
-// missing is what of want's bindings is missing, those of lost queues among it.
-// Their ends must stand or be declared beside them.
-func (t *topology) missing(want routing.Topology, lost map[string]bool) ([]routing.Binding, error) {
+// missing is what of want's bindings is missing, and the names of them all. Their
+// ends must stand or be declared beside them.
+func (t *topology) missing(want routing.Topology) (out []routing.Binding, all map[string]bool, err error) {
 	exchanges, queues := map[string]bool{}, map[string]bool{}
 	for _, x := range want.Exchanges {
 		exchanges[x.Name] = true
@@ -275,32 +279,32 @@ func (t *topology) missing(want routing.Topology, lost map[string]bool) ([]routi
 	for _, q := range want.Queues {
 		queues[q.Name] = true
 	}
-	var out []routing.Binding
-	seen := map[string]bool{}
+	all = map[string]bool{}
 	for _, b := range want.Bindings {
 		name, _, err := bindingName(b)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if _, there := t.bindings[name]; there && !lost[b.Queue] || seen[name] {
+		again := all[name]
+		all[name] = true
+		if _, there := t.bindings[name]; there || again {
 			continue
 		}
-		seen[name] = true
 		for _, x := range []string{b.Exchange, b.ToExchange} {
 			if x == routing.DefaultExchange || x == "" && b.Exchange == "" {
-				return nil, fmt.Errorf("%w: the default exchange cannot be bound", driver.ErrPermission)
+				return nil, nil, fmt.Errorf("%w: the default exchange cannot be bound", driver.ErrPermission)
 			}
 			if x == "" {
 				continue
 			}
 			if _, ok := t.exchange(x); !ok && !exchanges[x] {
-				return nil, fmt.Errorf("exchange %q: %w", x, driver.ErrNotFound)
+				return nil, nil, fmt.Errorf("exchange %q: %w", x, driver.ErrNotFound)
 			}
 		}
 		if b.Queue != "" && t.queues[b.Queue] == nil && !queues[b.Queue] {
-			return nil, fmt.Errorf("queue %q: %w", b.Queue, driver.ErrNotFound)
+			return nil, nil, fmt.Errorf("queue %q: %w", b.Queue, driver.ErrNotFound)
 		}
 		out = append(out, b)
 	}
-	return out, nil
+	return out, all, nil
 }

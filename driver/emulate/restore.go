@@ -165,14 +165,12 @@ func (r *restorer) parts(all bool, together int) (parts []routing.Topology) {
 	return parts
 }
 
-// make makes what is missing of a part, in a while. What others have declared
-// differently since, or this user may not declare any more, is left as it is.
+// make makes what is missing of a part. What others have declared differently
+// since, or this user may not declare any more, is left as it is.
 func (r *restorer) make(p routing.Topology) error {
-	ctx, cancel := context.WithTimeout(r.ctx, LeaseTime)
-	defer cancel()
-	_, err := r.c.declare(ctx, p)
+	err := r.declare(p)
 	if err != nil && stays(err) && len(p.Queues) <= 1 {
-		err = r.singly(ctx, p)
+		err = r.singly(p)
 	}
 	if err != nil {
 		return err
@@ -188,10 +186,19 @@ func (r *restorer) make(p routing.Topology) error {
 	return nil
 }
 
-// singly makes one element after another, and leaves out what cannot be made.
-func (r *restorer) singly(ctx context.Context, p routing.Topology) error {
+// declare makes what is missing of t, in a while.
+func (r *restorer) declare(t routing.Topology) error {
+	ctx, cancel := context.WithTimeout(r.ctx, LeaseTime)
+	defer cancel()
+	_, err := r.c.declare(ctx, t)
+	return err
+}
+
+// singly makes one exchange or queue after another, and the bindings in ever smaller
+// parts, and leaves out what cannot be made.
+func (r *restorer) singly(p routing.Topology) error {
 	one := func(what string, t routing.Topology) error {
-		_, err := r.c.declare(ctx, t)
+		err := r.declare(t)
 		if err != nil && stays(err) {
 			r.c.cfg.Logger.Warn("cannot make anew what was declared", "what", what, "error", err)
 			return nil
@@ -208,12 +215,27 @@ func (r *restorer) singly(ctx context.Context, p routing.Topology) error {
 			return err
 		}
 	}
-	for _, b := range p.Bindings {
-		if err := one("binding from "+b.Exchange, routing.Topology{Bindings: []routing.Binding{b}}); err != nil {
+	// There may be very many of them, and few that are in the way.
+	var bind func(bs []routing.Binding) error
+	bind = func(bs []routing.Binding) error {
+		t := routing.Topology{Bindings: bs}
+		if len(bs) == 1 {
+			return one("binding from "+bs[0].Exchange, t)
+		}
+		err := r.declare(t)
+		if err == nil || !stays(err) {
 			return err
 		}
+		half := len(bs) / 2
+		if err := bind(bs[:half]); err != nil {
+			return err
+		}
+		return bind(bs[half:])
 	}
-	return nil
+	if len(p.Bindings) == 0 {
+		return nil
+	}
+	return bind(p.Bindings)
 }
 
 // release lets routing go on, unless there is news.

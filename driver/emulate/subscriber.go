@@ -143,22 +143,19 @@ func (s *subscriber) moved(v *move, o driver.Outcome, delay time.Duration) { s.l
 
 // leave settles what nobody waits for.
 func (s *subscriber) leave(d *Delivery, o driver.Outcome, delay time.Duration) {
-	if err := s.end(s.ctx, d, o, delay); err != nil && !errors.Is(err, driver.ErrLost) {
+	if err := s.end(s.ctx, d, o, delay, false); err != nil && !errors.Is(err, driver.ErrLost) {
 		s.c.cfg.Logger.Warn("a message that was given up could not be settled; it comes again", "queue", s.q.Name, "error", err)
 	}
 }
 
 // settle ends a hold. Where the settlement does not take place the hold is as it was.
 func (s *subscriber) settle(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
-	err := s.end(ctx, d, o, delay)
-	if err != nil && !errors.Is(err, driver.ErrLost) && !errors.Is(err, driver.ErrClosed) {
-		s.in.restore(d)
-	}
-	return err
+	return s.end(ctx, d, o, delay, true)
 }
 
 // end ends a hold, and tells the store of the room only when that has the settlement.
-func (s *subscriber) end(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
+// What fails may leave the hold as it was, before there is room.
+func (s *subscriber) end(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration, undo bool) error {
 	returns := o == driver.Nack
 	lasted, worth := s.in.unhold(d, returns)
 	if !lasted {
@@ -168,6 +165,10 @@ func (s *subscriber) end(ctx context.Context, d *Delivery, o driver.Outcome, del
 		return driver.ErrLost
 	}
 	err := s.consumer.Settle(ctx, d, o, delay)
+	if undo && err != nil && !errors.Is(err, driver.ErrLost) && !errors.Is(err, driver.ErrClosed) {
+		s.in.restore(d)
+		worth = false
+	}
 	if returns {
 		s.in.returned()
 	} else if worth {

@@ -1,6 +1,7 @@
 package emulate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,12 @@ func (c *conn) Bind(ctx context.Context, bs []routing.Binding) error {
 	err := c.change(ctx,
 		func(st *state) error {
 			for _, b := range bs {
-				if err := c.probe(ctx, st, b.Queue); err != nil {
+				comes, err := c.probe(ctx, st, b.Queue)
+				if err == nil && comes {
+					// Made anew, it has no binding but those that it had.
+					err = cmp.Or(sleep(ctx, c.ctx, backoff(0)), errAgain)
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -73,17 +79,21 @@ func (c *conn) Bind(ctx context.Context, bs []routing.Binding) error {
 	return err
 }
 
-// probe finds out that a transient queue was lost in a restart of the broker.
-func (c *conn) probe(ctx context.Context, st *state, name string) error {
+// probe finds out that a transient queue was lost in a restart of the broker, and
+// whether this connection is about to make it anew.
+func (c *conn) probe(ctx context.Context, st *state, name string) (comes bool, err error) {
 	q := st.queues[name]
 	if q == nil || !q.Transient {
-		return nil
+		return false, nil
 	}
 	there, err := c.store.QueueExists(ctx, q)
 	if err != nil || there {
-		return err
+		return false, err
 	}
-	return c.forget(ctx, q)
+	if c.restorer.awaits(name) {
+		return true, nil
+	}
+	return false, c.forget(ctx, q)
 }
 
 func (c *conn) Unbind(ctx context.Context, bs []routing.Binding) error {
@@ -249,7 +259,7 @@ func (c *conn) Topology(ctx context.Context) (routing.Topology, error) {
 		return routing.Topology{}, err
 	}
 	for name := range st.queues {
-		if err := c.probe(ctx, st, name); err != nil {
+		if _, err := c.probe(ctx, st, name); err != nil {
 			return routing.Topology{}, err
 		}
 	}

@@ -210,6 +210,31 @@ func TestTransientIsLost(t *testing.T) {
 	})
 }
 
+// TestNewerMeanwhile: a newer version writes what this one cannot read, while a
+// Declare makes a storage.
+func TestNewerMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		c := b.c.(*conn)
+		b.f.trouble = func(ctx context.Context, call string, after bool) error {
+			if call != "create" || !after {
+				return nil
+			}
+			at := c.topo.current().version
+			if _, err := b.f.ApplyTopology(ctx, at, []Element{{"s.1", []byte(`{"v":2,"stream":{"name":"s"}}`)}}); err != nil {
+				t.Error(err)
+			}
+			_, _ = c.refresh(ctx) // as the keeper does, which hears of it
+			return nil
+		}
+		err := b.c.Declare(t.Context(), plain)
+		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "newer") {
+			t.Errorf("Declare: %v", err)
+		}
+	})
+}
+
 // TestNewer: what a newer version wrote is refused, and not rewritten.
 func TestNewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

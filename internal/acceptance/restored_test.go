@@ -33,22 +33,22 @@ func TestDeclaredOtherwise(t *testing.T) {
 			}
 			declare(t, conn, routing.Topology{
 				Exchanges: []routing.Exchange{exchange("x", routing.Direct), exchange("changed", routing.Direct)},
-				Queues:    []routing.Queue{{Name: "passes"}, {Name: "lasts"}, {Name: "stays"}},
-				Bindings:  []routing.Binding{bound("x", "passes", "old"), bound("x", "lasts", "kept"), bound("changed", "lasts", "old"), bound("x", "stays", "kept")},
+				Queues:    []routing.Queue{{Name: "passes"}, {Name: "bounded"}, {Name: "lasts"}, {Name: "stays"}},
+				Bindings:  []routing.Binding{bound("x", "passes", "old"), bound("x", "bounded", "old"), bound("x", "lasts", "kept"), bound("changed", "lasts", "old"), bound("x", "stays", "kept")},
 			})
-			for _, err := range []error{other.DeleteQueue(ctx, "passes", nil), other.DeleteExchange(ctx, "changed", nil)} {
+			for _, err := range []error{other.DeleteQueue(ctx, "passes", nil), other.DeleteQueue(ctx, "bounded", nil), other.DeleteExchange(ctx, "changed", nil)} {
 				if err != nil {
 					t.Fatal(err)
 				}
 			}
 			declare(t, conn, routing.Topology{
 				Exchanges: []routing.Exchange{exchange("changed", routing.Topic)},
-				Queues:    []routing.Queue{{Name: "passes", Expires: time.Hour}},
-				Bindings:  []routing.Binding{bound("x", "passes", "new"), bound("changed", "lasts", "new")},
+				Queues:    []routing.Queue{{Name: "passes", Expires: time.Hour}, {Name: "bounded", MaxLength: 10}},
+				Bindings:  []routing.Binding{bound("x", "passes", "new"), bound("x", "bounded", "other"), bound("changed", "lasts", "new")},
 			})
 			sever()
 			for at, want := range map[[2]string]error{
-				{"x", "old"}: polymq.ErrUnroutable, {"x", "new"}: nil, {"x", "kept"}: nil,
+				{"x", "old"}: polymq.ErrUnroutable, {"x", "new"}: nil, {"x", "other"}: nil, {"x", "kept"}: nil,
 				{"changed", "old"}: polymq.ErrUnroutable, {"changed", "new"}: nil,
 			} {
 				err := publisher(t, conn, at[0]).Publish(ctx, &polymq.Message{Key: at[1]})

@@ -3,6 +3,8 @@ package acceptance_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,4 +93,79 @@ func TestCallRefusedAfterReconnect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// settlements hears of each that a connection makes.
+type settlements chan struct{}
+
+func (s settlements) Observe(polymq.ConnInfo) *polymq.Hooks {
+	return &polymq.Hooks{Settle: func(context.Context, polymq.SettleEvent) { s <- struct{}{} }}
+}
+
+// A reply that is here is the outcome, although the call's ctx has ended meanwhile.
+func TestReplyBesideEnd(t *testing.T) {
+	for _, scheme := range everywhere {
+		t.Run(scheme, func(t *testing.T) {
+			url := testbroker.URL(t, scheme)
+			server, _ := callable(t, url)
+			serve(t, server, polymq.Responder(func(context.Context, *polymq.Delivery) (*polymq.Message, error) {
+				return &polymq.Message{Body: []byte("yes")}, nil
+			}))
+			told := make(settlements, 1)
+			conn, err := polymq.Open(t.Context(), url, &polymq.Options{Observers: []polymq.Observer{told}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close(context.Background()) })
+			for range 10 { // of two that are ready, select takes either
+				ctx, cancel := context.WithCancel(t.Context())
+				r := around(t, conn, func(publish func() error) error {
+					defer cancel()
+					err := publish()
+					<-told
+					return err
+				})
+				reply, err := r.Call(ctx, &polymq.Message{Key: "calls"})
+				if err != nil {
+					t.Errorf("%v, though the reply was here", err)
+				} else if string(reply.Body) != "yes" {
+					t.Errorf("the reply %q", reply.Body)
+				}
+				if err := r.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// A requester, and a receipt, say what they are, also while they are used.
+func TestRequesterPrinted(t *testing.T) {
+	conn := open(t, testbroker.URL(t, "mem"))
+	declare(t, conn, routing.Topology{Queues: []routing.Queue{{Name: "calls"}}})
+	r := requester(t, conn)
+	p := publisher(t, conn, "")
+	var using sync.WaitGroup
+	for range 4 {
+		using.Go(func() {
+			for range 50 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				_, _ = r.Call(ctx, &polymq.Message{Key: "calls"})
+				cancel()
+			}
+		})
+	}
+	for range 100 {
+		receipt, err := p.PublishAsync(t.Context(), &polymq.Message{Key: "calls", ID: "m"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+			want := `polymq.Requester(exchange "") polymq.Receipt(message "m")`
+			if got := fmt.Sprintf(verb+" "+verb, r, receipt); got != want {
+				t.Fatalf("%s: %s, want %s", verb, got, want)
+			}
+		}
+	}
+	using.Wait()
 }
