@@ -1,7 +1,5 @@
 package routing
 
-import "hash/maphash"
-
 // A dictionary numbers the words of keys, from firstWord on.
 type dictionary struct {
 	slots []entry // open addressing, a power of two of them; token 0 is empty
@@ -26,7 +24,7 @@ func (d *dictionary) find(word string, hash uint64) uint32 {
 }
 
 func (d *dictionary) add(word string) uint32 {
-	h := hashOf(word)
+	h := wordHash(word)
 	if token := d.find(word, h); token != tokenNone {
 		return token
 	}
@@ -35,7 +33,7 @@ func (d *dictionary) add(word string) uint32 {
 		d.slots = make([]entry, max(16, 2*len(old)))
 		for _, e := range old {
 			if e.token != tokenNone {
-				d.file(maphash.Bytes(seed, d.text[e.start:e.end]), e)
+				d.file(wordHash(string(d.text[e.start:e.end])), e)
 			}
 		}
 	}

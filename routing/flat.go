@@ -130,7 +130,7 @@ func (f *flat) position(b *binding) int {
 		case "#":
 			token = tokenTail
 		default:
-			if token = f.tokens.find(head, hashOf(head)); token == tokenNone {
+			if token = f.tokens.find(head, wordHash(head)); token == tokenNone {
 				return -1
 			}
 		}
@@ -184,24 +184,17 @@ func (d dead) with(i uint32, of int) dead {
 	return dead{pages, d.count + 1}
 }
 
-// word is the number of a word, if there are so many. A key is looked at only as far
-// as something may match.
-func (w *walk) word(f *flat, i int) (token uint32, ok bool) {
-	if i < len(w.tokens) {
-		return w.tokens[i], true
+// number finds the numbers of a key's words, and ends them with tokenEnd.
+func (w *walk) number(f *flat, key string) {
+	tokens := w.tokens[:0]
+	for more := key != ""; more; {
+		n, hash := scan(key)
+		tokens = append(tokens, f.tokens.find(key[:n], hash))
+		if more = n < len(key); more {
+			key = key[n+1:]
+		}
 	}
-	return w.nextWord(f)
-}
-
-func (w *walk) nextWord(f *flat) (token uint32, ok bool) {
-	if !w.more {
-		return tokenEnd, false
-	}
-	var head string
-	head, w.rest, w.more = strings.Cut(w.rest, ".")
-	token = f.tokens.find(head, hashOf(head))
-	w.tokens = append(w.tokens, token)
-	return token, true
+	w.tokens = append(tokens, tokenEnd)
 }
 
 // flatMatch takes what matches the words from i on below at.
@@ -212,14 +205,14 @@ func (w *walk) flatMatch(f *flat, d *dead, at ref, i int) {
 	case refBig:
 		w.flatBig(f, d, at, i)
 	default:
-		if _, more := w.word(f, i); !more {
+		if w.tokens[i] == tokenEnd {
 			w.takeSpan(f, d, at)
 		}
 	}
 }
 
 func (w *walk) flatSmall(f *flat, d *dead, at ref, i int) {
-	word, _ := w.word(f, i)
+	word := w.tokens[i]
 	for ; ; at++ {
 		b := f.small[at]
 		switch b.token &^ lastBranch {
@@ -247,8 +240,8 @@ func (w *walk) flatBig(f *flat, d *dead, at ref, i int) {
 	if at&hasTail != 0 {
 		w.flatTail(f, d, f.child(node, tokenTail), i)
 	}
-	word, more := w.word(f, i)
-	if !more {
+	word := w.tokens[i]
+	if word == tokenEnd {
 		if at&hasEnd != 0 {
 			w.takeSpan(f, d, f.child(node, tokenEnd))
 		}
@@ -270,9 +263,8 @@ func (w *walk) flatTail(f *flat, d *dead, at ref, i int) {
 		w.takeSpan(f, d, at)
 		return
 	}
-	for more := true; more; i++ {
+	for ; i < len(w.tokens); i++ {
 		w.flatMatch(f, d, at, i)
-		_, more = w.word(f, i)
 	}
 }
 

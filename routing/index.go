@@ -19,7 +19,7 @@ func newIndex(x *Exchange) index {
 	case Fanout:
 		return fanoutIndex{}
 	case Topic:
-		return topicIndex{}
+		return &topicIndex{}
 	case Headers:
 		return headersIndex{}
 	}

@@ -19,46 +19,49 @@ const (
 	changeShare = 16
 )
 
-func (x topicIndex) with(b *binding, _ bool) index {
-	x.raw = append(x.raw, b)
-	return x
+func (x *topicIndex) with(b *binding, _ bool) index {
+	c := *x
+	c.raw = append(c.raw, b)
+	return &c
 }
 
-func (x topicIndex) without(b *binding) index {
-	if x.flat != nil {
-		if i := x.flat.position(b); i >= 0 {
-			x.dead = x.dead.with(uint32(i), len(x.flat.all))
-			return x
+func (x *topicIndex) without(b *binding) index {
+	c := *x
+	if c.flat != nil {
+		if i := c.flat.position(b); i >= 0 {
+			c.dead = c.dead.with(uint32(i), len(c.flat.all))
+			return &c
 		}
 	}
-	x.root = slotDel(x.root, b, 0)
-	x.added--
-	return x
+	c.root = slotDel(c.root, b, 0)
+	c.added--
+	return &c
 }
 
 // sealed compiles all again when the time has come, once whatever the number of
 // changes since it was sealed last.
-func (x topicIndex) sealed() index {
-	raw, whole := x.raw, 0
-	x.raw = nil
+func (x *topicIndex) sealed() index {
+	whole := 0
 	if x.flat != nil {
 		whole = len(x.flat.all)
 	}
-	if x.added+x.dead.count+len(raw) > manyChanges+whole/changeShare {
-		all := make([]*binding, 0, whole-x.dead.count+x.added+len(raw))
+	if x.added+x.dead.count+len(x.raw) > manyChanges+whole/changeShare {
+		all := make([]*binding, 0, whole-x.dead.count+x.added+len(x.raw))
 		x.each(func(b *binding) { all = append(all, b) })
-		if f := newFlat(append(all, raw...)); f != nil {
-			return topicIndex{flat: f}
+		if f := newFlat(all); f != nil {
+			return &topicIndex{flat: f}
 		}
 	}
-	for _, b := range raw {
-		x.root = slotPut(x.root, b, 0, "")
-		x.added++
+	c := *x
+	c.raw = nil
+	for _, b := range x.raw {
+		c.root = slotPut(c.root, b, 0, "")
+		c.added++
 	}
-	return x
+	return &c
 }
 
-func (x topicIndex) each(f func(*binding)) {
+func (x *topicIndex) each(f func(*binding)) {
 	if x.flat != nil {
 		for i, b := range x.flat.all {
 			if x.dead.count == 0 || !x.dead.has(uint32(i)) {
@@ -72,10 +75,10 @@ func (x topicIndex) each(f func(*binding)) {
 	}
 }
 
-func (x topicIndex) match(w *walk) {
+func (x *topicIndex) match(w *walk) {
 	for _, key := range w.keys {
 		if x.flat != nil {
-			w.tokens, w.rest, w.more = w.tokens[:0], key, key != ""
+			w.number(x.flat, key)
 			w.flatMatch(x.flat, &x.dead, x.flat.root, 0)
 		}
 		if x.root != nil {

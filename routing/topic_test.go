@@ -47,7 +47,7 @@ func matchBoth(t testing.TB, patterns []string, key string) map[string][]string 
 		trie.root = slotPut(trie.root, b, 0, "")
 	}
 	got := map[string][]string{}
-	for how, x := range map[string]topicIndex{"trie": trie, "flat": {flat: newFlat(bs)}} {
+	for how, x := range map[string]*topicIndex{"trie": &trie, "flat": {flat: newFlat(bs)}} {
 		w := &walk{keys: []string{key}}
 		x.match(w)
 		var found []string
@@ -147,7 +147,7 @@ func TestTopicGrowth(t *testing.T) {
 		}
 	}
 	compare("grown", table, top)
-	if _, ok := table.exchange("x").out.(topicIndex); !ok || table.exchange("x").out.(topicIndex).flat == nil {
+	if _, ok := table.exchange("x").out.(*topicIndex); !ok || table.exchange("x").out.(*topicIndex).flat == nil {
 		t.Fatal("the bindings were never compiled: the test does not test what it says")
 	}
 	for _, from := range []*Table{whole, table} {

@@ -153,10 +153,10 @@ func flattened(t *Table) *Table {
 	c := &Table{queues: t.queues}
 	t.exchanges.each(func(leaf any) {
 		x := *leaf.(*exchange)
-		if _, ok := x.out.(topicIndex); ok {
+		if _, ok := x.out.(*topicIndex); ok {
 			var all []*binding
 			x.out.each(func(b *binding) { all = append(all, b) })
-			x.out = topicIndex{flat: newFlat(all)}
+			x.out = &topicIndex{flat: newFlat(all)}
 		}
 		c.exchanges = c.exchanges.put(byName{}, x.at.hash, &x, true)
 	})

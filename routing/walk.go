@@ -59,9 +59,7 @@ type walk struct {
 	header  map[string]any
 	keys    []string
 	words   []word   // of the key being matched
-	tokens  []uint32 // the numbers in the flat being matched of its first words
-	rest    string   // what follows them
-	more    bool     // there is something
+	tokens  []uint32 // the numbers of its words in the flat being matched
 	todo    []*place // exchanges seen, in the order of the walk
 	out     []string // names of the queues found, from base on
 	base    int
