@@ -107,7 +107,7 @@ func (d *Delivery) settle(ctx context.Context, op string, o driver.Outcome, dela
 	final := err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrClosed)
 	if final {
 		d.state.Store(settled)
-		err = first(err, d.src.leave(ctx))
+		_ = d.src.leave(ctx) // what comes of the old consumption's end is not the settlement's
 	} else {
 		d.state.Store(open)
 	}

@@ -214,3 +214,42 @@ func TestRunPaused(t *testing.T) {
 		}
 	})
 }
+
+// After Close there is neither a pause nor an end of one, and nothing is consumed.
+func TestPauseAfterClose(t *testing.T) {
+	f := newFake()
+	s := subscriber(t, f, nil)
+	if err := s.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // of two that are ready, select takes either
+		wantIs(t, s.Resume(t.Context()), polymq.ErrClosed)
+		wantIs(t, s.Pause(t.Context()), polymq.ErrClosed)
+	}
+	if n := f.count("subscriber q 32"); n != 1 {
+		t.Errorf("%d began: %q", n, f.calls)
+	}
+}
+
+// A settlement that was accepted is not undone by what the end of the old consumption
+// comes to.
+func TestSettledAfterPause(t *testing.T) {
+	f := newFake()
+	s := subscriber(t, f, nil)
+	f.deliver("1")
+	d, err := s.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.fail(errors.New("not just now"))
+	defer f.fail(nil)
+	if err := d.Ack(t.Context()); err != nil {
+		t.Errorf("Ack: %v", err)
+	}
+}

@@ -26,6 +26,9 @@ type RedriveOptions struct {
 	Idle time.Duration
 }
 
+// headerFirstID is middleware.HeaderFirstID.
+const headerFirstID = "x-first-id"
+
 const (
 	defaultRedriveIdle = time.Second
 	redriveWindow      = 256    // moved at once
@@ -134,6 +137,10 @@ func (r *redrive) move(ctx context.Context, ds []*Delivery) error {
 	for i, d := range ds {
 		if w, m := r.plan(d); m != nil {
 			pubs[i] = &driver.Publishing{Message: m, ID: m.ID, Dedup: dedupOf(d, w), Owner: &sent}
+			if m.ID == "" { // another client's: it gets one, by which it is known if it dies again
+				pubs[i].ID, pubs[i].Dedup = newID(), ""
+				r.done[back{w.queue, pubs[i].ID}] = struct{}{}
+			}
 			groups[w] = append(groups[w], pubs[i])
 			sent.Add(1)
 		} else {
@@ -209,10 +216,15 @@ func (r *redrive) plan(d *Delivery) (way, *driver.Message) {
 	}
 	last := deaths[0]
 	went := back{last.Queue, d.ID}
+	if first, ok := d.Header.String(headerFirstID); ok { // a dead letter of middleware.DeadLetter has another ID each time
+		went.id = first
+	}
 	if _, again := r.done[went]; again || r.opts.Filter != nil && !r.opts.Filter(d) {
 		return way{}, nil
 	}
-	r.done[went] = struct{}{}
+	if went.id != "" {
+		r.done[went] = struct{}{}
+	}
 	m := *d.Message
 	if len(last.Keys) > 0 {
 		m.Key = last.Keys[0]

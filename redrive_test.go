@@ -139,3 +139,28 @@ func TestRedriveBrokenOff(t *testing.T) {
 		}
 	})
 }
+
+// What other clients publish to a RabbitMQ may have no ID: each of them is moved, and
+// has one from then on, by which it is known when it dies once more.
+func TestRedriveWithoutIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		sent := map[string]int{}
+		f.publish = func(_ context.Context, batch []*driver.Publishing, _ bool) {
+			for _, p := range batch {
+				if sent[p.ID]++; p.ID == "" || p.Dedup != "" {
+					t.Errorf("published with the ID %q and %q to deduplicate by", p.ID, p.Dedup)
+				}
+				f.dead(p.ID, "work", "k")
+				p.Resolve(nil)
+			}
+		}
+		for range 5 {
+			f.dead("", "work", "k")
+		}
+		n, err := connect(t, f).Redrive(t.Context(), "dlq", &polymq.RedriveOptions{Max: 20})
+		if n != 5 || err != nil || len(sent) != 5 {
+			t.Errorf("moved %d of 5 under %d IDs: %v", n, len(sent), err)
+		}
+	})
+}

@@ -156,6 +156,9 @@ func (x *sources) change(ctx context.Context, f func(ctx context.Context) error)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if x.life.Err() != nil { // both were ready: what is changed now nobody would close
+		return ErrClosed
+	}
 	bound, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(x.life, cancel)()

@@ -58,7 +58,9 @@ const (
 // acknowledged and not handled again, however often and by whomever it was
 // published, delivered or redelivered, for as long as Keep, by all processes that
 // share the store. One that another process is handling just now is nacked until
-// that one's claim ends, to be settled by what came of it.
+// that one's claim ends, to be settled by what came of it. To wait so counts as an
+// attempt, and may be needed once more where a process died: leave room for it in the
+// queue's MaxAttempts and in DeadLetter's.
 //
 // The record is made when the handler has returned nil, and not when it settled
 // the delivery itself. A handler that fails leaves nothing, and the next attempt

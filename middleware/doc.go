@@ -7,8 +7,10 @@
 //
 //	Log          sees what came of it all
 //	Correlate    before whatever publishes or logs with the ctx
-//	DeadLetter   outside Recover, to write the stack of a panic, and outside
-//	             Decompress, so that a dead letter is the message as it came
+//	DeadLetter   outside Recover, to write the stack of a panic, outside
+//	             Decompress, so that a dead letter is the message as it came, and
+//	             outside Deduplicate, for which it would be handled, and dropped
+//	             when it is redriven
 //	Recover      a panic of all that follows is an error to all before
 //	Deduplicate  outside Retry, so that a message is claimed once
 //	Throttle     here a message counts once; behind Retry each try does

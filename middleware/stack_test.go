@@ -203,6 +203,11 @@ func TestThrottle(t *testing.T) {
 		if delay, ok := polymq.RetryDelay(h(ctx, delivery())); !ok || delay != 0 || calls != 11 {
 			t.Errorf("with an ended ctx: %v %v", delay, ok)
 		}
+		short, end := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer end()
+		if delay, ok := polymq.RetryDelay(h(short, delivery())); !ok || delay != 100*time.Millisecond || calls != 11 {
+			t.Errorf("with a ctx that ends before there is a place: %v %v", delay, ok)
+		}
 
 		var sent []*polymq.Message
 		p := middleware.ThrottlePublish(rate.NewLimiter(10, 2))(collect(&sent, nil))

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -10,7 +11,9 @@ import (
 
 // Throttle lets handlers begin at the rate of l, which several subscribers may
 // share. A message that waits is held, and takes a place in the prefetch and one of
-// Concurrency. When ctx ends first, it is nacked to come again at once, unhandled.
+// Concurrency. When ctx ends first, it is nacked to come again at once, unhandled;
+// when ctx would, by its deadline, to come again when there is a place. That counts
+// as an attempt: let Throttle stand before Timeout.
 // l must allow a burst of 1 or more.
 //
 // Where it stands in the list decides what is counted: before Retry a message
@@ -19,11 +22,21 @@ func Throttle(l *rate.Limiter) polymq.Middleware {
 	return func(next polymq.Handler) polymq.Handler {
 		return func(ctx context.Context, d *polymq.Delivery) error {
 			if err := l.Wait(ctx); err != nil {
-				return polymq.RetryAfter(0, err)
+				return polymq.RetryAfter(later(ctx, l), err)
 			}
 			return next(ctx, d)
 		}
 	}
+}
+
+// later is when to try again after ctx has ended a wait, or would have.
+func later(ctx context.Context, l *rate.Limiter) time.Duration {
+	if ctx.Err() != nil {
+		return 0
+	}
+	r := l.Reserve()
+	defer r.Cancel()
+	return r.Delay()
 }
 
 // ThrottlePublish lets messages be published at the rate of l. A batch waits for

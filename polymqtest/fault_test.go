@@ -148,3 +148,29 @@ func TestDisconnect(t *testing.T) {
 		}
 	})
 }
+
+// Where the receiver of a delivery that is delayed gives up, one that waits gets it.
+func TestDelayedForAnother(t *testing.T) {
+	inMemory(t, func(t *testing.T, b *polymqtest.Broker) {
+		conn := b.Open(nil)
+		b.Declare(conn, orders)
+		sub, err := conn.Subscriber(t.Context(), "billing", nil)
+		ok(t, err)
+		b.Inject(first(polymqtest.Deliver, polymqtest.Fault{Delay: 5 * time.Second}))
+		receive := func(d time.Duration) <-chan error {
+			got := make(chan error, 1)
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), d)
+				defer cancel()
+				_, err := sub.Receive(ctx)
+				got <- err
+			}()
+			b.Advance(time.Millisecond) // it waits
+			return got
+		}
+		short, long := receive(2*time.Second), receive(time.Hour)
+		ok(t, publisher(t, conn, "orders").Publish(t.Context(), &polymq.Message{Key: "order.paid"}))
+		is(t, <-short, context.DeadlineExceeded)
+		ok(t, <-long)
+	})
+}

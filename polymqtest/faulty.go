@@ -61,7 +61,7 @@ func (c *conn) Subscriber(ctx context.Context, cfg driver.SubscriberConfig) (dri
 	if err != nil {
 		return nil, err
 	}
-	return &subscriber{Subscriber: inner, queue: cfg.Queue, faults: c.faults, copies: map[*driver.Delivery]struct{}{}}, nil
+	return &subscriber{Subscriber: inner, queue: cfg.Queue, faults: c.faults, copies: map[*driver.Delivery]struct{}{}, asleep: map[*context.CancelFunc]struct{}{}}, nil
 }
 
 type publisher struct {
@@ -113,15 +113,22 @@ type subscriber struct {
 	mu     sync.Mutex
 	next   []*driver.Delivery // to be handed out without a further look
 	copies map[*driver.Delivery]struct{}
+	asleep map[*context.CancelFunc]struct{} // who waits for the broker, and looks again when next gets something
 }
 
 func (s *subscriber) Receive(ctx context.Context, buf []*driver.Delivery) (int, error) {
 	for {
-		if n := s.take(buf); n > 0 {
+		wait, wake := context.WithCancel(ctx)
+		if n := s.take(buf, &wake); n > 0 {
+			wake()
 			return n, nil
 		}
-		n, err := s.Subscriber.Receive(ctx, buf)
+		n, err := s.Subscriber.Receive(wait, buf)
+		s.awake(&wake)
 		if err != nil {
+			if ctx.Err() == nil && wait.Err() != nil && errors.Is(err, context.Canceled) {
+				continue
+			}
 			return 0, err
 		}
 		for _, d := range buf[:n] {
@@ -151,14 +158,27 @@ func (s *subscriber) put(d *driver.Delivery, twice bool) {
 		s.copies[&c] = struct{}{}
 		s.next = append(s.next, &c)
 	}
+	for wake := range s.asleep {
+		(*wake)()
+	}
 }
 
-func (s *subscriber) take(buf []*driver.Delivery) int {
+// take is what is next; where there is nothing, wake is called when there is.
+func (s *subscriber) take(buf []*driver.Delivery, wake *context.CancelFunc) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := copy(buf, s.next)
-	s.next = s.next[n:]
+	if s.next = s.next[n:]; n == 0 {
+		s.asleep[wake] = struct{}{}
+	}
 	return n
+}
+
+func (s *subscriber) awake(wake *context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.asleep, wake)
+	(*wake)()
 }
 
 func (s *subscriber) step(op Op, d *driver.Delivery) Step {

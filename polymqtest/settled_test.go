@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/internal/testbroker"
 	"github.com/polymq/polymq/polymqtest"
 	"github.com/polymq/polymq/routing"
 )
@@ -124,4 +125,25 @@ func TestDeclareSparesWhatStands(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What Declare made goes with the test, also where that has closed its connection.
+func TestDeclareEnds(t *testing.T) {
+	for _, scheme := range []string{"mem", "amqp", "nats", "redis"} {
+		t.Run(scheme, func(t *testing.T) {
+			url := testbroker.URL(t, scheme)
+			t.Setenv(polymqtest.Env, url)
+			t.Run("it closes", func(t *testing.T) {
+				polymqtest.Run(t, func(t *testing.T, b *polymqtest.Broker) {
+					conn := b.Open(nil)
+					b.Declare(conn, orders)
+					ok(t, conn.Close(t.Context()))
+				})
+			})
+			conn, err := polymq.Open(t.Context(), url, nil)
+			ok(t, err)
+			defer conn.Close(context.Background())
+			ok(t, polymqtest.Standing(t.Context(), conn, orders))
+		})
+	}
 }

@@ -219,3 +219,45 @@ func TestDeadLettersShareAQueue(t *testing.T) {
 		})
 	}
 }
+
+// A message whose handler still cannot do with it goes back once: its next dead letter,
+// which has another ID, stays.
+func TestRedriveOfWhatDiesAgain(t *testing.T) {
+	for _, scheme := range everywhere {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			conn := open(t, testbroker.URL(t, scheme))
+			declare(t, conn, routing.Topology{Queues: []routing.Queue{{Name: "work"}, {Name: "graveyard"}}})
+			pub := publisher(t, conn, "")
+			sub, err := conn.Subscriber(t.Context(), "work", &polymq.SubscriberOptions{Middleware: []polymq.Middleware{
+				middleware.DeadLetter(pub.Publish, &middleware.DeadLetterOptions{Key: "graveyard"}),
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(within(t, time.Minute))
+			handled, ended := make(chan struct{}, 100), make(chan error, 1)
+			go func() {
+				ended <- sub.Run(ctx, func(context.Context, *polymq.Delivery) error {
+					handled <- struct{}{}
+					return polymq.Permanent(io.EOF)
+				})
+			}()
+			if err := pub.Publish(ctx, &polymq.Message{Key: "work"}); err != nil {
+				t.Fatal(err)
+			}
+			<-handled
+			// It waits until the dead letter is there, and for the second one.
+			moved, err := conn.Redrive(ctx, "graveyard", &polymq.RedriveOptions{Max: 20, Idle: 2 * time.Second})
+			if err != nil || moved != 1 {
+				t.Errorf("moved %d, %v", moved, err)
+			}
+			if stop(); len(handled) != 1 {
+				t.Errorf("handled %d times more", len(handled))
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
