@@ -92,11 +92,10 @@ func (r *redrive) usable(ctx context.Context, queue string) error {
 }
 
 func (r *redrive) run(ctx context.Context, queue string) (err error) {
-	s, err := r.c.subscriber(ctx, queue, SubscriberOptions{Prefetch: redriveAside + redriveWindow})
+	s, err := r.c.subscriber(ctx, queue, SubscriberOptions{Prefetch: redriveAside + redriveWindow}, nil) // a move is not told
 	if err != nil {
 		return err
 	}
-	s.hooks = nil // a move is not told
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()

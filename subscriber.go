@@ -87,14 +87,14 @@ func (s *Subscriber) GoString() string { return s.String() }
 // Subscriber begins to consume a queue. A missing one is ErrNotFound. ctx
 // bounds the beginning only.
 func (c *Conn) Subscriber(ctx context.Context, queue string, opts *SubscriberOptions) (*Subscriber, error) {
-	s, err := c.subscriber(ctx, queue, orZero(opts))
+	s, err := c.subscriber(ctx, queue, orZero(opts), c.hooks)
 	if err != nil {
 		return nil, c.wrap("subscriber", queue, err)
 	}
 	return s, nil
 }
 
-func (c *Conn) subscriber(ctx context.Context, queue string, opts SubscriberOptions) (*Subscriber, error) {
+func (c *Conn) subscriber(ctx context.Context, queue string, opts SubscriberOptions, hooks *Hooks) (*Subscriber, error) {
 	if err := c.usable(ctx); err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (c *Conn) subscriber(ctx context.Context, queue string, opts SubscriberOpti
 	if err := opts.settle(c.features); err != nil {
 		return nil, err
 	}
-	s := &Subscriber{conn: c, queue: queue, opts: opts, ending: newEnding(), hooks: c.hooks}
+	s := &Subscriber{conn: c, queue: queue, opts: opts, ending: newEnding(), hooks: hooks}
 	s.sources.waits = func() bool { return opts.WaitForQueue || c.owns(queue) || c.restores(queue) }
 	s.sources.open = func(ctx context.Context) (driver.Subscriber, error) {
 		return c.dc.Subscriber(ctx, driver.SubscriberConfig{Queue: queue, Prefetch: opts.Prefetch})

@@ -45,7 +45,7 @@ func (c *Conn) subscribeTemporary(ctx context.Context, name string, opts Subscri
 	err := c.Declare(ctx, routing.Topology{Queues: []routing.Queue{{Name: name, Transient: true, Exclusive: true}}, Bindings: bindings})
 	var s *Subscriber
 	if err == nil {
-		s, err = c.subscriber(ctx, name, opts)
+		s, err = c.subscriber(ctx, name, opts, c.hooks)
 	}
 	if err != nil {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
