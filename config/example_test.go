@@ -40,7 +40,7 @@ bindings:
 	check(err)
 	conn, err := polymq.Open(ctx, url, nil)
 	check(err)
-	defer conn.Close(ctx)
+	defer conn.Close(context.WithoutCancel(ctx))
 	plan, err := conn.Plan(ctx, topology)
 	check(err)
 	fmt.Println(plan)

@@ -14,7 +14,7 @@ func firstMessage(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer conn.Close(context.WithoutCancel(ctx))
 
 	err = conn.Declare(ctx, routing.Topology{Queues: []routing.Queue{{Name: "letters"}}})
 	if err != nil {

@@ -72,7 +72,7 @@ func after091(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer conn.Close(context.WithoutCancel(ctx))
 	err = conn.Declare(ctx, routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "orders", Kind: routing.Topic}},
 		Queues:    []routing.Queue{{Name: "billing"}},

@@ -53,7 +53,7 @@ func afterNATS(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer conn.Close(context.WithoutCancel(ctx))
 	err = conn.Declare(ctx, routing.Topology{
 		Exchanges: []routing.Exchange{{Name: "orders", Kind: routing.Topic}},
 		Queues: []routing.Queue{
