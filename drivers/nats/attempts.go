@@ -96,6 +96,7 @@ func (c *consumer) look(ctx context.Context) {
 				break
 			}
 			a.h.Attempt = max(1, int(a.h.Gen)-a.h.uncounted)
+			c.looking = c.looking[1:] // place counts what is still to come
 			late = c.place(a.l, []*hold{a.h}, now) || late
 			n++
 		}

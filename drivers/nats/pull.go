@@ -44,6 +44,9 @@ type link struct {
 	fresh  time.Time
 	probes map[uint64]time.Time // without an echo yet, by their number
 	probed uint64
+	passed bool // one without an echo is no longer among probes
+
+	fence *fence // nil: the link is in use
 
 	came []*hold // the callback's: not yet put, since more is there to be put
 }
@@ -118,10 +121,17 @@ func (c *consumer) room() int {
 	return min(c.in.Room(), c.in.Prefetch()-len(c.holds)-len(c.naks))
 }
 
-// promised is how many messages are asked for. The caller holds the mutex.
+// promised is how many messages are asked for and not placed. The caller holds the mutex.
 func (c *consumer) promised() (n int) {
 	for l := range c.links {
 		n += l.promised
+	}
+	for _, as := range [][]arrival{c.looking, c.uncounted} {
+		for i := range as {
+			if _, ok := c.links[as[i].l]; !ok { // it came, and no link counts it
+				n++
+			}
+		}
 	}
 	return n
 }
@@ -165,18 +175,13 @@ func (c *consumer) newLink() (*link, error) {
 	return l, nil
 }
 
-// retire drains the current link if dead says so: what is on its way still
-// arrives, and the server forgets its requests.
+// retire leaves the current link if dead says so: run ends it.
 func (c *consumer) retire(dead func(*link) bool) {
 	c.mu.Lock()
-	l := c.link
-	if l == nil || !dead(l) {
-		c.mu.Unlock()
-		return
+	defer c.mu.Unlock()
+	if l := c.link; l != nil && dead(l) {
+		l.leave(fenceLimit)
 	}
-	c.link = nil
-	c.mu.Unlock()
-	l.sub.Drain()
 }
 
 func (c *consumer) drained(l *link) {
@@ -194,10 +199,11 @@ func (l *link) receive(m *natsgo.Msg) {
 	if !strings.HasPrefix(m.Reply, "$JS.ACK.") {
 		l.arrive() // what was sent before
 		number, err := strconv.ParseUint(m.Subject[len(l.inbox)+1:], 10, 64)
-		if err != nil || m.Header.Get("Status") != "" {
-			l.status(m)
-		} else {
+		switch {
+		case err == nil && m.Header.Get("Status") == "":
 			l.echo(number)
+		case err != nil || !l.refused(number):
+			l.status(m)
 		}
 		return
 	}
@@ -272,12 +278,15 @@ func (c *consumer) place(l *link, hs []*hold, now time.Time) (late bool) {
 	if c.quiet && c.promised() <= len(hs) {
 		c.hush(false) // before they can be settled: these are the last on their way
 	}
-	l.promised -= len(hs)
+	l.promised = max(0, l.promised-len(hs)) // two leaders may answer one request
 	c.placing = c.placing[:0]
 	for _, h := range hs {
 		if !now.Before(h.until) {
 			late = true
 			continue
+		}
+		if held := c.holds[h.Seq]; held != nil && now.Before(held.until) {
+			continue // a copy, as of a new leader: it is settled by who holds it
 		}
 		c.holds[h.Seq] = h
 		c.placing = append(c.placing, &h.Delivery)
@@ -298,7 +307,7 @@ func (c *consumer) place(l *link, hs []*hold, now time.Time) (late bool) {
 
 // status handles what the server says about a request. One that is over says
 // how many messages it has not brought. Where that is not said, the requests
-// are given up together: the link is drained, and another one made.
+// are given up together: the link is left, and another one made.
 func (l *link) status(m *natsgo.Msg) {
 	c := l.c
 	status, text := m.Header.Get("Status"), m.Header.Get("Description")
@@ -320,14 +329,22 @@ func (l *link) status(m *natsgo.Msg) {
 	c.mu.Unlock()
 	c.retire(func(cur *link) bool { return cur == l })
 	if status == "503" || strings.Contains(text, "Deleted") {
-		c.examine(fmt.Errorf("nats: %s %s", status, text))
+		c.suspect(fmt.Errorf("nats: %s %s", status, text))
 	}
 	signal(c.drop)
 }
 
+// suspect has present look whether the queue is gone.
+func (c *consumer) suspect(cause error) {
+	select {
+	case c.doubt <- cause:
+	default:
+	}
+}
+
 // examine ends the inbox if the queue or its consumer are gone.
 func (c *consumer) examine(cause error) {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, attemptTimeout)
 	defer cancel()
 	err := c.s.once(ctx, func(ctx context.Context) error {
 		_, err := c.s.js.Consumer(ctx, c.h.stream, consumerName)
@@ -335,7 +352,7 @@ func (c *consumer) examine(cause error) {
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
 		c.end(err)
-	} else if err != nil {
+	} else if err != nil && c.ctx.Err() == nil {
 		c.s.cfg.Logger.Warn("nats: the queue's consumer does not answer", "queue", c.q.Name, "cause", cause, "error", err)
 	}
 }

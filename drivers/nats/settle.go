@@ -38,6 +38,9 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 	if !lost && o == driver.Nack && delay <= 0 {
 		c.naks[d.Seq] = time.Now()
 	}
+	if c.holds[d.Seq] == h { // it can be back before it is known that it was sent
+		delete(c.holds, d.Seq)
+	}
 	c.mu.Unlock()
 	switch {
 	case lost:
@@ -52,9 +55,6 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 		err = c.s.nc.Publish(h.ack, fmt.Appendf(nil, `-NAK {"delay": %d}`, delay.Nanoseconds()))
 	}
 	c.mu.Lock()
-	if c.holds[d.Seq] == h {
-		delete(c.holds, d.Seq)
-	}
 	if err != nil {
 		delete(c.naks, d.Seq)
 	}

@@ -40,6 +40,7 @@ type consumer struct {
 	count  chan struct{}   // cap 1: uncounted has grown
 	stop   chan drainCall  // asks run to drain
 	saying chan struct{}   // cap 1: one announcement at a time
+	doubt  chan error      // cap 1: why the queue may be gone
 	ctx    context.Context // ends when Close begins
 	quit   context.CancelFunc
 	done   sync.WaitGroup
@@ -49,7 +50,7 @@ type consumer struct {
 
 	mu      sync.Mutex
 	link    *link
-	links   map[*link]struct{} // the current one and those that are draining
+	links   map[*link]struct{} // the current one and those that were left
 	holds   map[uint64]*hold
 	placing []*emulate.Delivery  // place's, for a moment
 	naks    map[uint64]time.Time // given back, and not known to be back yet
@@ -99,6 +100,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 		s: s, q: q, h: h, id: rand.Text(), in: in, prefetch: in.Prefetch(),
 		relink: make(chan struct{}, 1), drop: make(chan struct{}, 1),
 		count: make(chan struct{}, 1), stop: make(chan drainCall), saying: make(chan struct{}, 1),
+		doubt: make(chan error, 1),
 		links: map[*link]struct{}{}, holds: map[uint64]*hold{}, naks: map[uint64]time.Time{},
 		inbox: s.nc.NewInbox() + ".",
 	}
@@ -134,14 +136,18 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 
 // run asks for messages while there is room, until the consumer is closed.
 func (c *consumer) run() {
-	beat := time.NewTicker(c.s.opt.lease / 10)
+	beat := time.NewTicker(min(c.s.opt.lease/10, longestBeat))
 	defer beat.Stop()
 	tick := time.NewTicker(min(pullHeartbeat, c.s.presence()))
 	defer tick.Stop()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
 	for {
-		if wait := c.ask(); wait > 0 {
+		wait := c.ask()
+		if soon := c.part(); soon > 0 && (wait == 0 || soon < wait) {
+			wait = soon
+		}
+		if wait > 0 {
 			again.Reset(wait)
 		}
 		select {
@@ -169,8 +175,9 @@ func (c *consumer) run() {
 	}
 }
 
-// present says at intervals that the consumer is there. That may take its time: while
-// the queue's stream has no leader nobody hears it.
+// present says at intervals that the consumer is there, and looks whether the queue is
+// where that is in doubt. Either may take its time: while the queue's stream has no
+// leader nobody answers.
 func (c *consumer) present() {
 	tick := time.NewTicker(c.s.presence())
 	defer tick.Stop()
@@ -178,6 +185,9 @@ func (c *consumer) present() {
 		select {
 		case <-c.ctx.Done():
 			return
+		case cause := <-c.doubt:
+			c.examine(cause)
+			continue
 		case <-tick.C:
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, attemptTimeout)
@@ -221,7 +231,7 @@ func (c *consumer) unsubscribe() {
 // closeTimeout bounds how long Close waits for a connection to come back.
 const closeTimeout = 10 * time.Second
 
-// Close drains the links, so that whatever the server has sent is here, and
+// Close leaves the links, so that what the server has sent is here, and
 // gives back all that the inbox then holds. Without a connection it waits for
 // one; what cannot be given back comes again when its lease is over.
 func (c *consumer) Close(ctx context.Context) error {
@@ -238,6 +248,9 @@ func (c *consumer) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	err := c.drain(ctx)
+	if err != nil {
+		c.cut()
+	}
 	c.look(ctx)
 	prefetched, handed := c.in.Drain()
 	c.mu.Lock()
@@ -257,37 +270,6 @@ func (c *consumer) Close(ctx context.Context) error {
 		return fmt.Errorf("giving back what the subscriber held, which comes again after its lease of %v: %w", c.s.opt.lease, wrap(err))
 	}
 	return nil
-}
-
-// drain waits until nothing can arrive any more.
-func (c *consumer) drain(ctx context.Context) error {
-	_, err := c.s.session(ctx)
-	c.mu.Lock()
-	links := make([]*link, 0, len(c.links))
-	for l := range c.links {
-		links = append(links, l)
-	}
-	c.link = nil
-	c.mu.Unlock()
-	for _, l := range links {
-		if err != nil || l.sub.Drain() != nil {
-			l.sub.Unsubscribe()
-			c.drained(l)
-		}
-	}
-	for {
-		c.mu.Lock()
-		left := len(c.links)
-		c.mu.Unlock()
-		if left == 0 {
-			return err
-		}
-		select {
-		case <-c.drop:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // drainedMark ends the names of consumers that only hold.
@@ -365,7 +347,7 @@ type heldAnswer struct {
 // subject says that the queue may be gone.
 func (c *consumer) tellHeld(m *natsgo.Msg) {
 	if m.Reply == "" {
-		c.examine(errors.New("nats: the queue was deleted"))
+		c.suspect(errors.New("nats: the queue was deleted"))
 		return
 	}
 	now := time.Now()

@@ -150,3 +150,46 @@ func TestRefill(t *testing.T) {
 		})
 	}
 }
+
+// TestMoreThanAsked: where two leaders answer one request, what is held stays held, and
+// nothing more is asked for.
+func TestMoreThanAsked(t *testing.T) {
+	raw := openRaw(t, testbroker.URL(t, "nats"))
+	conn := emulated(t, raw)
+	declare(t, conn, routing.Queue{Name: "q"})
+	mustPublish(t, publisherOf(t, conn), "q", "m")
+	s := subscribe(t, conn, "q", 1)
+	d := receive(t, s, 1)[0]
+	c := consumerOf(t, raw)
+	c.mu.Lock()
+	for seq, held := range c.holds {
+		again := &hold{ack: held.ack, until: held.until}
+		again.Seq, again.Ref = seq, again
+		c.place(c.link, []*hold{again}, time.Now())
+		if c.holds[seq] != held || c.promised() != 0 {
+			t.Errorf("held: %v; asked for: %d", c.holds[seq] == held, c.promised())
+		}
+	}
+	c.mu.Unlock()
+	settle(t, s, d, driver.Ack, 0)
+	if err := s.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if info := inspect(t, conn, "q"); info != (driver.QueueInfo{}) {
+		t.Fatalf("%+v", info)
+	}
+}
+
+// TestUncountedOfGoneLink: what waits to be placed takes of the room, also when the link
+// that it came on is no more.
+func TestUncountedOfGoneLink(t *testing.T) {
+	l := &link{promised: 3}
+	c := &consumer{
+		links:     map[*link]struct{}{l: {}},
+		uncounted: []arrival{{l: l}, {l: &link{}}},
+		looking:   []arrival{{l: &link{}}},
+	}
+	if n := c.promised(); n != 5 {
+		t.Errorf("%d are asked for and not placed", n)
+	}
+}
