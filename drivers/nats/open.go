@@ -180,21 +180,28 @@ func (s *store) begin(ctx context.Context) error {
 	return s.publisher.start(s)
 }
 
-// account asks for JetStream. A cluster may be electing who answers for it.
-func (s *store) account(ctx context.Context) (*jetstream.AccountInfo, error) {
-	limit := attemptTimeout
-	if s.nc.ConnectedClusterName() != "" {
+// account asks for JetStream. A cluster may be electing who answers for it, and the node
+// that is asked may go meanwhile: nats.go then finds another.
+func (s *store) account(opening context.Context) (*jetstream.AccountInfo, error) {
+	limit, cluster := attemptTimeout, s.nc.ConnectedClusterName() != ""
+	if cluster {
 		limit = electionTime
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(opening, limit)
 	defer cancel()
 	ctx, done := s.asks.begin(ctx)
 	defer done()
 	for {
 		info, err := hedged(ctx, s, s.js.AccountInfo)
-		if !hasCode(err, codeNotAvailable) || wait(ctx, askAgain) != nil {
-			return info, denial(ctx, err)
+		again := hasCode(err, codeNotAvailable) || cluster && err != nil && passing(err)
+		if again && wait(ctx, askAgain) == nil {
+			continue
 		}
+		err = denial(ctx, err)
+		if over := opening.Err(); err != nil && over != nil && !errors.Is(err, over) {
+			err = fmt.Errorf("%w: %w", over, err)
+		}
+		return info, err
 	}
 }
 
