@@ -42,6 +42,7 @@ type topology struct {
 	known   emulate.Version // the last that was seen to be the current one
 	stamp   time.Time       // when its message was stored; zero: unknown
 	recheck bool            // the connection was lost since known was seen
+	back    time.Time       // when there was one again
 	// seen is when versions were current, since the connection was last lost.
 	seen map[emulate.Version]time.Time
 
@@ -56,20 +57,22 @@ type topology struct {
 func (t *topology) confirmed(v emulate.Version, at, stamp time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.known != v {
+	if t.known != v || !stamp.IsZero() {
 		t.stamp = stamp
-	} else if !stamp.IsZero() {
-		t.stamp = stamp
+	}
+	t.known = v
+	if t.recheck && !at.After(t.back) {
+		return // it may have been lost with the connection
 	}
 	if t.seen == nil || t.recheck || len(t.seen) >= maxSeen {
 		t.seen = map[emulate.Version]time.Time{}
 	}
-	t.known, t.seen[v], t.recheck = v, at, false
+	t.seen[v], t.recheck = at, false
 }
 
 func (t *topology) reconnected() {
 	t.mu.Lock()
-	t.recheck, t.grounded = true, time.Time{}
+	t.recheck, t.back, t.grounded = true, time.Now(), time.Time{}
 	t.mu.Unlock()
 }
 

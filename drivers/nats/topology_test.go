@@ -246,3 +246,19 @@ func TestLargeTopology(t *testing.T) {
 		t.Fatalf("%d elements at %v, want %d at %v", len(c.Elements), c.Version, n, v)
 	}
 }
+
+// TestReadBeforeReconnect: what was read before the connection was lost does not tell
+// that the server still has it.
+func TestReadBeforeReconnect(t *testing.T) {
+	var top topology
+	v, stamp := emulate.Version{Epoch: "e", N: 1}, time.Now()
+	top.reconnected()
+	top.confirmed(v, top.back.Add(-time.Second), stamp)
+	if !top.recheck || top.delta(v) || top.known != v {
+		t.Errorf("an old answer: %+v", &top)
+	}
+	top.confirmed(v, top.back.Add(time.Second), stamp)
+	if top.recheck || !top.delta(v) {
+		t.Errorf("a new answer: %+v", &top)
+	}
+}

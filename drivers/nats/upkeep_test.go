@@ -371,7 +371,7 @@ func TestDeletedByHand(t *testing.T) {
 		}
 	}
 	expect(t, subscribe(t, late, "q", 1), "m0", "m2")
-	for _, c := range []driver.Conn{c, late} {
+	for _, c := range []driver.Conn{late, c} { // who has settled says so first
 		if info := inspect(t, c, "q"); info != (driver.QueueInfo{Consumers: 1}) {
 			t.Errorf("%+v", info)
 		}
