@@ -13,9 +13,9 @@ import (
 // subscribed until what was asked for on it is here, or nothing of it seems to be on its
 // way. What is published at just that moment can still be lost.
 const (
-	// fenceCalm is how long nothing has come by then. An echo alone is not enough: a
-	// consumer that is replicated sends messages only when a majority knows of them,
-	// and echoes at once.
+	// fenceCalm is how long nothing has come by then in a cluster. An echo alone is not
+	// enough there: a consumer that is replicated sends messages only when a majority
+	// knows of them, and echoes at once.
 	fenceCalm = 100 * time.Millisecond
 	// fenceLimit is how long that is waited for. After it the echo alone is enough, or
 	// where not even that comes, as long a silence.
@@ -27,9 +27,10 @@ const (
 type fence struct {
 	began  time.Time
 	limit  time.Duration
-	sent   time.Time // the last probe; zero: none yet
-	echoed bool      // and its echo is here
-	over   bool      // the link is being unsubscribed
+	calm   time.Duration // fenceCalm, or 0 where one server does everything in turn
+	sent   time.Time     // the last probe; zero: none yet
+	echoed bool          // and its echo is here
+	over   bool          // the link is being unsubscribed
 }
 
 // leave makes of a link one that only brings what it was asked for; part ends it. The
@@ -40,6 +41,9 @@ func (l *link) leave(limit time.Duration) {
 	}
 	if l.fence == nil {
 		l.fence = &fence{began: time.Now(), limit: limit}
+		if l.c.s.nc.ConnectedClusterName() != "" {
+			l.fence.calm = fenceCalm
+		}
 	}
 	l.fence.limit = min(l.fence.limit, limit)
 }
@@ -50,7 +54,7 @@ func (l *link) over(now time.Time) bool {
 	switch {
 	case l.promised == 0 || l.c.gone:
 		return true
-	case f.echoed && f.sent.After(l.heard) && quiet >= fenceCalm:
+	case f.echoed && f.sent.After(l.heard) && quiet >= f.calm:
 		return true
 	case now.Sub(f.began) < f.limit:
 		return false
