@@ -95,15 +95,15 @@ func (e *apiError) Error() string {
 	return fmt.Sprintf("nats: %s (%d)", e.Description, e.ErrCode)
 }
 
-// again tries for some seconds to create what another client may be creating
-// at the same moment, which a busy server can take its time for.
-func again(ctx context.Context, create func() error) error {
-	err := create()
-	for pause := 20 * time.Millisecond; hasCode(err, codeCreateFailed) && pause < 2*time.Second; pause *= 2 {
+// again tries for some seconds to create, or to see, what another client may be
+// creating at the same moment, which a busy server, or a cluster, can take its time for.
+func again(ctx context.Context, try func() error) error {
+	err := try()
+	for pause := 20 * time.Millisecond; hasCode(err, codeCreateFailed, codeStreamNotFound) && pause < 2*time.Second; pause *= 2 {
 		if wait(ctx, pause) != nil {
 			break
 		}
-		err = create()
+		err = try()
 	}
 	return err
 }

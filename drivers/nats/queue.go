@@ -110,7 +110,10 @@ func (s *store) CreateQueue(ctx context.Context, q *emulate.Queue) error {
 		if h.kept {
 			return nil
 		}
-		_, err = s.js.CreateConsumer(ctx, h.stream, s.consumerConfig(h))
+		err = again(ctx, func() error {
+			_, err := s.js.CreateConsumer(ctx, h.stream, s.consumerConfig(h))
+			return err
+		})
 		if errors.Is(err, jetstream.ErrConsumerExists) {
 			return nil // with another lease: Consume sees to it
 		}

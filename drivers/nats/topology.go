@@ -164,7 +164,10 @@ func (s *store) makeGround(ctx context.Context) (jetstream.Stream, error) {
 		return err
 	})
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || hasCode(err, codeStreamExists) {
-		return s.js.Stream(ctx, s.names.topologyStream()) // another client was faster
+		err = again(ctx, func() (err error) { // another client was faster
+			stream, err = s.js.Stream(ctx, cfg.Name)
+			return err
+		})
 	}
 	return stream, err
 }
