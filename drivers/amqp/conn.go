@@ -36,6 +36,7 @@ type Conn struct {
 	delays  delays
 
 	declared   driver.Declared
+	restoring  restoring
 	exclusives exclusives
 	refusals   refusals
 	scheduled  schedule
@@ -59,6 +60,8 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 		subscribers: map[*subscriber]struct{}{},
 	}
 	c.delays.turn = make(chan struct{}, 1)
+	c.restoring.turn = make(chan struct{}, 1)
+	c.restoring.age = settledTime + 2*s.heartbeat // a loss is noticed late
 	c.exclusives.queues = map[string]*exclusive{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.consume = newLink(c, "consume")

@@ -43,7 +43,10 @@
 // comes again, with an attempt more.
 //
 // What the Conn has declared as transient is made anew on a connection that came back,
-// before it is used, and what is durable where the broker has nothing of it any more.
+// before it is used, and what is durable where the broker has nothing of it any more:
+// none of the queues, and where no queue was older than a minute or so when the
+// connection was lost, none of the exchanges. A binding from an exchange that another
+// program declares, and has not made anew yet, is tried for a minute, with a Warn log.
 //
 // # Publishing
 //

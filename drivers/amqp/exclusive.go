@@ -186,10 +186,11 @@ func (c *Conn) ensureExclusive(ctx context.Context, conn *amqp091.Connection, na
 	}
 	pause := minPause
 	for end := time.Now().Add(c.remakeTime()); ; pause = longer(pause) {
-		err := x.make(e, conn)
+		unbound, err := x.make(e, conn)
 		told := wrap(err)
 		switch {
 		case err == nil:
+			c.rebind(unbound, func() []routing.Binding { return x.bindings(e, conn) })
 			return nil
 		case lost(err):
 			return err
@@ -257,11 +258,23 @@ func (x *exclusives) stands(e *exclusive, conn *amqp091.Connection) bool {
 	return x.queues[e.name] != e || e.conn == conn
 }
 
-// make declares and binds the queue; what its bindings led from may be gone.
-func (x *exclusives) make(e *exclusive, conn *amqp091.Connection) error {
+// bindings are those that a queue is to have; none where conn is not the one that it
+// stands on.
+func (x *exclusives) bindings(e *exclusive, conn *amqp091.Connection) []routing.Binding {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.queues[e.name] != e || e.conn != conn {
+		return nil
+	}
+	return slices.Clone(e.bindings)
+}
+
+// make declares and binds the queue. What some of its bindings lead from may be gone, or
+// not be there yet: these it returns.
+func (x *exclusives) make(e *exclusive, conn *amqp091.Connection) (unbound []routing.Binding, err error) {
 	ch := &channel{conn: conn}
 	if err := ch.reopen(); err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
 		if ch.Channel != nil {
@@ -269,7 +282,7 @@ func (x *exclusives) make(e *exclusive, conn *amqp091.Connection) error {
 		}
 	}()
 	if err := e.form.declare(ch, e.name); err != nil {
-		return err
+		return nil, err
 	}
 	x.mu.Lock()
 	bindings := slices.Clone(e.bindings)
@@ -277,15 +290,15 @@ func (x *exclusives) make(e *exclusive, conn *amqp091.Connection) error {
 	for _, b := range bindings {
 		err := bind(ch, b)
 		if missing(err) {
-			x.unbound(func(o routing.Binding) bool { return sameBinding(o, b) })
+			unbound = append(unbound, b)
 			err = ch.reopen()
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 	x.mu.Lock()
 	e.conn = conn
 	x.mu.Unlock()
-	return nil
+	return unbound, nil
 }

@@ -21,42 +21,58 @@ func (c *Conn) restore(conn *amqp091.Connection, w *wire) {
 		return
 	}
 	defer context.AfterFunc(c.ctx, func() { w.Conn.Close() })()
+	if !c.restoring.lock(conn) {
+		return
+	}
+	defer c.restoring.unlock()
 	t := c.declared.Topology()
 	ch := &channel{conn: conn}
 	if ch.reopen() != nil {
 		return
 	}
-	empty, err := wiped(ch, t)
+	empty, err := wiped(ch, t, c.restoring.settled(t.Queues))
 	if err != nil {
 		return // this connection is lost again
 	}
-	if !empty {
+	if c.restoring.all = c.restoring.all || empty; !c.restoring.all {
 		t = passing(t)
 	}
-	steps := c.restoring(t)
+	steps := c.steps(t)
 	// Almost always all of it stands: one answer to all is enough to know, and a
 	// queue that has no leader yet holds up nothing.
 	done := !slices.ContainsFunc(steps, func(s step) bool { return s.do(ch, true) != nil })
-	if done && ch.ExchangeDeclarePassive("amq.direct", "direct", true, false, false, false, nil) == nil {
+	answered := func() bool {
+		return ch.ExchangeDeclarePassive("amq.direct", "direct", true, false, false, false, nil) == nil
+	}
+	if done && answered() {
+		c.restoring.all = false
 		ch.Close()
 		return
 	}
+	var unbound []routing.Binding
 	for _, step := range steps {
 		if ch.reopen() != nil {
 			return // this connection is lost again
 		}
 		err := step.do(ch, false)
-		if err != nil && !lost(err) {
+		if step.binding != nil && missing(err) {
+			unbound = append(unbound, *step.binding)
+		} else if err != nil && !lost(err) {
 			c.cfg.Logger.Warn("polymq: cannot make anew what was declared", "scheme", "amqp", "what", step.what, "error", wrap(err))
 		}
 	}
-	if ch.Channel != nil {
-		ch.Close()
+	if ch.reopen() != nil || !answered() {
+		return // this connection is lost again
 	}
+	c.restoring.all = false
+	ch.Close()
+	c.rebind(unbound, func() []routing.Binding { return c.declared.Topology().Bindings })
 }
 
-// wiped is whether the broker has nothing of what was durable.
-func wiped(ch *channel, t routing.Topology) (bool, error) {
+// wiped is whether the broker has nothing of what was durable. Settled says that queues
+// alone tell: that an exchange stands says nothing, since whoever shares it may have been
+// back before.
+func wiped(ch *channel, t routing.Topology, settled bool) (bool, error) {
 	there := func(err error) (bool, error) {
 		if err == nil || !missing(err) && !lost(err) {
 			return true, ch.reopen()
@@ -68,7 +84,7 @@ func wiped(ch *channel, t routing.Topology) (bool, error) {
 	}
 	durable := false
 	for _, x := range t.Exchanges {
-		if x.Transient {
+		if x.Transient || settled {
 			continue
 		}
 		durable = true
@@ -116,14 +132,15 @@ func passing(t routing.Topology) (p routing.Topology) {
 
 // A step makes one element; with quick it does not wait for the answer.
 type step struct {
-	what string
-	do   func(ch *channel, quick bool) error
+	what    string
+	binding *routing.Binding // nil where it is none
+	do      func(ch *channel, quick bool) error
 }
 
-func (c *Conn) restoring(t routing.Topology) (steps []step) {
+func (c *Conn) steps(t routing.Topology) (steps []step) {
 	for _, x := range t.Exchanges {
 		if args, err := exchangeArgs(x); err == nil {
-			steps = append(steps, step{"exchange " + x.Name, func(ch *channel, quick bool) error {
+			steps = append(steps, step{"exchange " + x.Name, nil, func(ch *channel, quick bool) error {
 				if x.Kind.Custom() {
 					return c.declareCustom(c.ctx, x, args)
 				}
@@ -133,7 +150,7 @@ func (c *Conn) restoring(t routing.Topology) (steps []step) {
 	}
 	for _, q := range t.Queues {
 		if form, err := formOf(q, c.version); err == nil {
-			steps = append(steps, step{"queue " + q.Name, func(ch *channel, quick bool) error {
+			steps = append(steps, step{"queue " + q.Name, nil, func(ch *channel, quick bool) error {
 				if !quick {
 					return c.declareQueue(c.ctx, ch, q.Name, form)
 				}
@@ -143,7 +160,7 @@ func (c *Conn) restoring(t routing.Topology) (steps []step) {
 		}
 	}
 	for _, b := range t.Bindings {
-		steps = append(steps, step{"binding " + bindingText(b), func(ch *channel, quick bool) error {
+		steps = append(steps, step{"binding " + bindingText(b), &b, func(ch *channel, quick bool) error {
 			if b.ToExchange != "" {
 				return ch.ExchangeBind(b.ToExchange, b.Key, b.Exchange, quick, bindingArgs(b))
 			}

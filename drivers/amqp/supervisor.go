@@ -125,6 +125,7 @@ func (l *link) run(p *patient, closed chan *amqp091.Error, blocked chan amqp091.
 		return
 	}
 	l.c.delays.forget()
+	l.c.restoring.lose()
 	l.c.cfg.Logger.Warn("polymq: connection lost", "scheme", "amqp", "role", l.role, "error", cause)
 	l.c.report(wrap(cause))
 	l.pause.lost(time.Since(began))

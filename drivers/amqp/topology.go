@@ -51,6 +51,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	exchanges, queues := forms.exchanges, forms.queues
 	names := make([]string, len(t.Queues))
 	for i, q := range t.Queues {
@@ -91,6 +92,7 @@ func (c *Conn) Declare(ctx context.Context, t routing.Topology) error {
 	})
 	if err == nil {
 		c.declared.Add(t)
+		c.restoring.declared(t.Queues, began)
 	}
 	return err
 }
@@ -130,6 +132,13 @@ func bind(ch *channel, b routing.Binding) error {
 	return ch.QueueBind(b.Queue, b.Key, b.Exchange, false, bindingArgs(b))
 }
 
+func unbind(ch *channel, b routing.Binding) error {
+	if b.ToExchange != "" {
+		return ch.ExchangeUnbind(b.ToExchange, b.Key, b.Exchange, false, bindingArgs(b))
+	}
+	return ch.QueueUnbind(b.Queue, b.Key, b.Exchange, bindingArgs(b))
+}
+
 func (c *Conn) bindAll(ch *channel, bs []routing.Binding) error {
 	for _, b := range bs {
 		if err := bind(ch, b); err != nil {
@@ -165,12 +174,7 @@ func (c *Conn) Unbind(ctx context.Context, bs []routing.Binding) error {
 	return c.doWith(ctx, boundQueues(bs), func(ch *channel) error {
 		for _, b := range bs {
 			c.exclusives.unbound(func(o routing.Binding) bool { return sameBinding(o, b) })
-			var err error
-			if b.ToExchange != "" {
-				err = ch.ExchangeUnbind(b.ToExchange, b.Key, b.Exchange, false, bindingArgs(b))
-			} else {
-				err = ch.QueueUnbind(b.Queue, b.Key, b.Exchange, bindingArgs(b))
-			}
+			err := unbind(ch, b)
 			if missing(err) {
 				err = ch.reopen()
 			}
@@ -226,6 +230,7 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 	release(err == nil)
 	if !errors.Is(err, driver.ErrInUse) { // else it may be gone, whatever the error
 		c.declared.DeleteQueue(name)
+		c.restoring.deleted(name)
 	}
 	c.refusals.declared(name, false)
 	if err == nil {
