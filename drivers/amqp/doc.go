@@ -135,8 +135,9 @@
 // at first and after a lost connection, it asks the management API, or else (also
 // where that has not answered within 250 ms) provokes the broker's complaint about a declaration that differs (which
 // leaves some lines in the broker's log and changes nothing). The second needs
-// the configure permission for the queue: a user who has neither is told so in
-// the log, sees Attempt 0 on what comes for the first time, and attempts that
+// the configure permission for the queue, and where its name is longer than some 90
+// bytes a Conn that has declared it, since RabbitMQ cuts its answers: who has neither is
+// told so in the log, sees Attempt 0 on what comes for the first time, and attempts that
 // ended in a delay do not count towards MaxAttempts.
 //
 // Attempts that end in Nack with a delay are counted by the library, since the

@@ -78,7 +78,8 @@ func wrapPrecondition(e *amqp091.Error, err error) error {
 	switch text := e.Reason; {
 	case strings.Contains(text, "inequivalent arg"):
 		return fmt.Errorf("%w: %s: %w", driver.ErrConflict, conflictField(text), err)
-	case strings.Contains(text, "' in use"), strings.Contains(text, "' not empty"):
+	case strings.Contains(text, "' in use"), strings.Contains(text, "' not empty"),
+		cutAfter(e, "PRECONDITION_FAILED - queue '"), cutAfter(e, "PRECONDITION_FAILED - exchange '"): // which begin no other text
 		return fmt.Errorf("%w: %w", driver.ErrInUse, err)
 	case strings.Contains(text, "message size"):
 		return fmt.Errorf("%w: %w", driver.ErrTooLarge, err)
@@ -153,4 +154,14 @@ func lost(err error) bool {
 }
 
 // nodeDown: the queue exists, but the cluster's node that has it is away.
-func nodeDown(e *amqp091.Error) bool { return strings.Contains(e.Reason, "is down or inaccessible") }
+func nodeDown(e *amqp091.Error) bool {
+	return strings.Contains(e.Reason, "is down or inaccessible") || cutAfter(e, "NOT_FOUND - home node '")
+}
+
+// cut reports a text without its end: RabbitMQ sends 255 bytes of it, and a name has as
+// many.
+func cut(e *amqp091.Error) bool { return len(e.Reason) >= 255 && strings.HasSuffix(e.Reason, "...") }
+
+func cutAfter(e *amqp091.Error, beginning string) bool {
+	return cut(e) && strings.HasPrefix(e.Reason, beginning)
+}

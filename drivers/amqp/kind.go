@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/polymq/polymq/driver"
+	"github.com/polymq/polymq/routing"
 )
 
 // queueKind is what a subscriber must know of its queue and AMQP does not say.
@@ -104,18 +106,45 @@ func (c *Conn) kindFrom(ctx context.Context, queue string, patience time.Duratio
 	}
 }
 
-// kindOfBroker learns a queue's kind from the broker's complaints.
+// kindOfBroker learns a queue's kind from the broker's complaints, or, where these are
+// cut short, from what was declared.
 func (c *Conn) kindOfBroker(ctx context.Context, queue string) (queueKind, error) {
 	var k queueKind
 	err := c.doWith(ctx, []string{queue}, func(ch *channel) error {
 		var err error
-		k, err = learnKind(ch, queue)
+		if k, err = learnKind(ch, queue); errors.Is(err, errUntold) {
+			k, err = c.kindDeclared(ch, queue)
+		}
 		return err
 	})
 	if err != nil {
 		return queueKind{}, err // f may still be writing k
 	}
 	return k, nil
+}
+
+// errUntold is an ErrPermission since it means the same: nobody tells.
+var errUntold = fmt.Errorf("%w: the queue's name is too long for RabbitMQ to tell its type and limits (Delivery.Attempt can be 0, MaxAttempts does not see those that ended in a delay): give the URL the management option", driver.ErrPermission)
+
+// kindDeclared is the kind of a queue that stands and that the broker agrees to be what
+// this connection has declared; else errUntold.
+func (c *Conn) kindDeclared(ch *channel, queue string) (queueKind, error) {
+	declared := c.declared.Topology().Queues
+	i := slices.IndexFunc(declared, func(q routing.Queue) bool { return q.Name == queue })
+	if i < 0 {
+		return queueKind{}, errUntold
+	}
+	form, err := formOf(declared[i], c.version)
+	if err == nil {
+		err = ch.reopen()
+	}
+	if err == nil {
+		err = form.declare(ch, queue)
+	}
+	if err != nil && !lost(err) {
+		err = errUntold
+	}
+	return queueKind{kind: form.kind, limit: declared[i].MaxAttempts, refuses: refusesBy(form.args, nil)}, err
 }
 
 // nonsense is neither a delivery limit nor a queue type, so that a declaration with it makes nothing:
@@ -153,6 +182,9 @@ func learnKind(ch *channel, queue string) (queueKind, error) {
 			return queueKind{kind: typeClassic, temporary: true}, nil
 		}
 		arg := between(e.Reason, "inequivalent arg '", "' for queue")
+		if arg != "durable" && arg != "auto_delete" && cut(e) {
+			return queueKind{}, errUntold
+		}
 		value, set := currentValue(e.Reason)
 		switch arg {
 		case "durable":

@@ -201,7 +201,7 @@ func (c *Conn) DeleteQueue(ctx context.Context, name string, o driver.DeleteOpti
 		if errors.Is(err, driver.ErrNotFound) {
 			return nil
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errUntold) {
 			return err
 		}
 		if kind.kind != typeClassic {
