@@ -76,14 +76,14 @@ func (c *Conn) moverLink() (*link, *outbox) {
 	l, out := newLink(c, "delays"), newOutbox(c)
 	out.prompt = true
 	l.prepare = out.prepare
-	l.onUp = func(conn *amqp091.Connection, w *wire) {
+	l.onUp = out.connected
+	l.restore = func(*amqp091.Connection, *wire) { // before anything comes by the new one
 		x.mu.Lock()
 		m := x.now
 		x.mu.Unlock()
 		if m != nil {
 			m.lost()
 		}
-		out.connected(conn, w)
 	}
 	x.link, x.out = l, out
 	c.tasks.Go(out.run)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
 	"github.com/polymq/polymq/routing"
@@ -199,6 +201,40 @@ func TestDelayedWhileAway(t *testing.T) {
 		d := receive(t, s)
 		seen[d.Message.ID] = true
 		settle(t, s, d, driver.Ack)
+	}
+}
+
+// TestMoverComesBack: what comes by a new connection, as soon as that is there, is not taken
+// for what came by the old one.
+func TestMoverComesBack(t *testing.T) {
+	c := open(t)
+	declare(t, c, routing.Queue{Name: "q"})
+	s, p := subscribe(t, c, "q", 1), publisherOf(t, c, "")
+	check(t, publish(t, p, driver.Message{Key: "q", ID: "before", Delay: 10 * time.Millisecond}))
+	settle(t, s, receive(t, s), driver.Ack)
+	m, l := moverOf(c), c.movers.link
+	l.mu.Lock() // the link's goroutine takes it before it looks at onUp again
+	up := l.onUp
+	l.onUp = func(conn *amqp091.Connection, w *wire) {
+		until(t, "the mover has taken the next", func() bool {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for x := range m.open {
+				if x.d.Message.ID == "after" {
+					return true
+				}
+			}
+			return false
+		})
+		up(conn, w)
+	}
+	l.wire.Conn.Close()
+	l.mu.Unlock()
+	check(t, publish(t, p, driver.Message{Key: "q", ID: "after", Delay: 10 * time.Millisecond}))
+	for id := ""; id != "after"; { // the first can come again
+		d := receive(t, s)
+		settle(t, s, d, driver.Ack)
+		id = d.Message.ID
 	}
 }
 

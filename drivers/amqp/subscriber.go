@@ -14,6 +14,10 @@ import (
 // ackDelay is how long an acknowledgement may wait for others.
 const ackDelay = 2 * time.Millisecond
 
+// maxPrefetch is the most that AMQP can ask for; beyond, the client would ask for what
+// is left of the number, where 0 is no limit.
+const maxPrefetch = 1<<16 - 1
+
 // subscriber implements driver.Subscriber on one channel with one goroutine,
 // which takes deliveries in, flushes acknowledgements that nothing else has
 // flushed, and consumes again after the connection was lost.
@@ -62,7 +66,7 @@ func (c *Conn) subscriber(ctx context.Context, l *link, cfg driver.SubscriberCon
 		c:        c,
 		link:     l,
 		queue:    cfg.Queue,
-		prefetch: max(cfg.Prefetch, 1),
+		prefetch: min(max(cfg.Prefetch, 1), maxPrefetch),
 		ready:    make(chan struct{}, 1),
 		drain:    make(chan struct{}),
 		drained:  make(chan struct{}),

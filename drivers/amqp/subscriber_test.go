@@ -174,3 +174,19 @@ func TestDeletionIsHeard(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 }
+
+// TestPrefetchBeyondAMQP: AMQP has 16 bits for it, of which 65537 would leave 1, and 65536
+// no limit at all.
+func TestPrefetchBeyondAMQP(t *testing.T) {
+	c := open(t)
+	declare(t, c, routing.Queue{Name: "q"})
+	s := subscribe(t, c, "q", 1<<16+1)
+	p := publisherOf(t, c, "")
+	for range 2 {
+		check(t, publish(t, p, driver.Message{Key: "q"}))
+	}
+	held := []*driver.Delivery{receive(t, s), receive(t, s)}
+	for _, d := range held {
+		settle(t, s, d, driver.Ack)
+	}
+}
