@@ -28,7 +28,7 @@ func reply(err error) string {
 // transient reports answers that mean: nothing was done, or not all of it, try
 // again soon, at whichever server it is then.
 func transient(answer string) bool {
-	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED ", "ASK ", demoted, "NOREPLICAS", noWait, "BUSY ", "ERR max number of clients"} {
+	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED ", "ASK ", unblocked, "NOREPLICAS", noWait, "BUSY ", "ERR max number of clients"} {
 		if strings.HasPrefix(answer, p) {
 			return true
 		}
@@ -36,8 +36,10 @@ func transient(answer string) bool {
 	return noFunction(answer) || partly(answer) || full(answer)
 }
 
-// demoted is the answer to who waited at a server that is no master any more.
-const demoted = "UNBLOCKED force unblock"
+// unblocked begins the answer to who waited at a server that is no master any more, or
+// in a stream that is not there any more: it may be at another server. Whether the
+// queue is gone the next call tells.
+const unblocked = "UNBLOCKED "
 
 // noWait begins the answer to who would wait at a server that is no master any more, or
 // has no append-only file any more: WAIT and WAITAOF.
@@ -95,7 +97,7 @@ func mapped(err error) error {
 		return fmt.Errorf("%w: Redis takes no writes: %w", driver.ErrRejected, err)
 	case "POLYMQWIRE":
 		return fmt.Errorf("%w: a newer version of polymq uses this namespace: update this program: %w", errors.ErrUnsupported, err)
-	case "NOGROUP", "UNBLOCKED", "WRONGTYPE":
+	case "NOGROUP", "WRONGTYPE":
 		return fmt.Errorf("%w: the queue's storage is not as it was made: %w", driver.ErrNotFound, err)
 	}
 	if strings.HasPrefix(answer, "ERR invalid password") || strings.HasPrefix(answer, "ERR AUTH") {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
+	"github.com/polymq/polymq/routing"
 )
 
 // drainAll receives until the sentinel and returns the bodies.
@@ -270,6 +271,29 @@ func TestGroupDestroyed(t *testing.T) {
 		t.Fatalf("Receive: %v", err)
 	}
 	_ = sub.Close(ctxT(t))
+}
+
+// TestDeletedUnderReader: a subscriber that waits in a queue hears that it is gone, though
+// the server says to who waits but that the stream is.
+func TestDeletedUnderReader(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	for _, q := range []routing.Queue{{}, {MaxPriority: 1}, {SingleActiveConsumer: true}} {
+		conn, s := dial(t, with(b.URL(), "vhost="+random(4)))
+		q.Name = "q"
+		declareQueues(t, conn, q)
+		sub := subscribe(t, conn, "q", 10)
+		c := onlyConsumer(t, s)
+		waiting(t, s.calls())
+		if _, err := s.fcall(ctxT(t), c.fns.delete, c.key, "0", "0"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sub.Receive(ctxT(t), make([]*driver.Delivery, 1)); !errors.Is(err, driver.ErrNotFound) {
+			t.Errorf("%+v: Receive: %v", q, err)
+		}
+		if err := sub.Close(ctxT(t)); err != nil {
+			t.Errorf("%+v: Close: %v", q, err)
+		}
+	}
 }
 
 // TestNothingUnaccounted: publishing, consuming, giving back and purging at

@@ -51,7 +51,7 @@ func (x *script) now() time.Time {
 
 func (x *script) call(fn string, args ...any) any {
 	x.t.Helper()
-	v, err := x.s.calls().Do(ctxT(x.t), append([]any{"FCALL", fn, "1", x.h.key}, args...)...).Result()
+	v, err := x.s.fcall(ctxT(x.t), fn, x.h.key, args...)
 	if err != nil {
 		x.t.Fatalf("%s: %v", fn, err)
 	}
@@ -151,12 +151,12 @@ func body(entry any) string {
 // held is the IDs that a member of the group holds.
 func (x *script) held(consumer string) []string {
 	x.t.Helper()
-	v, err := x.s.calls().Do(ctxT(x.t), "XPENDING", x.h.key, group, "-", "+", 100000, consumer).Slice()
+	v, err := x.s.call(ctxT(x.t), x.h.key, "XPENDING", x.h.key, group, "-", "+", 100000, consumer)
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	var ids []string
-	for _, e := range v {
+	for _, e := range v.([]any) {
 		ids = append(ids, e.([]any)[0].(string))
 	}
 	return ids

@@ -52,12 +52,17 @@ local function strike(p, consumer)
     if #ids > 0 then back(p, ids) end
     any = true
   end
+  -- It is one of the living until all else is done: a call can end in between where keys
+  -- are just being moved, and the next one is to begin anew.
+  if rules then retire(p, consumer) end
   redis.call('XGROUP', 'DELCONSUMER', p, GROUP, consumer)
   redis.call('XGROUP', 'DELCONSUMER', p .. ':wake', GROUP, consumer)
-  if redis.call('ZREM', p .. ':consumers', consumer) == 1 and redis.call('ZCARD', p .. ':consumers') == 0 then
-    redis.call('HSET', p .. ':usage', 'since', ms(t))
+  if redis.call('ZSCORE', p .. ':consumers', consumer) then
+    if redis.call('ZCARD', p .. ':consumers') == 1 then
+      redis.call('HSET', p .. ':usage', 'since', ms(t))
+    end
+    redis.call('ZREM', p .. ':consumers', consumer)
   end
-  if rules then retire(p, consumer) end
   return any
 end
 
@@ -117,8 +122,10 @@ local function settle(p, consumer, args, i, t)
       if delay < 0 then
         uncounted(p, {e})
       elseif delay > 0 then
-        redis.call('XCLAIM', p, GROUP, DELAYED, 0, id, 'JUSTID')
+        -- In a slot that is just being moved a key that is not there yet cannot be made:
+        -- what would be lost without it comes after it.
         redis.call('ZADD', p .. ':delayed', ms(t + delay), id)
+        redis.call('XCLAIM', p, GROUP, DELAYED, 0, id, 'JUSTID')
       else
         back(p, {id})
       end
@@ -208,9 +215,12 @@ local function rename(keys, args)
   local p = keys[1]
   if gone(p) then return 0 end
   local t = now()
-  if alive(p, args[2], args[3], t) then return 1 end
-  if not alive(p, args[1], args[3], t) then return -1 end
-  redis.call('ZADD', p .. ':consumers', ms(t + args[3]), args[2])
+  if not alive(p, args[2], args[3], t) then
+    if not alive(p, args[1], args[3], t) then return -1 end
+    redis.call('ZADD', p .. ':consumers', ms(t + args[3]), args[2])
+  elseif not redis.call('ZSCORE', p .. ':consumers', args[1]) then
+    return 1 -- else a call before this one ended half way, as strike says
+  end
   if rules and rules.single then
     local turn = redis.call('ZSCORE', p .. ':turns', args[1])
     if turn then redis.call('ZADD', p .. ':turns', turn, args[2]) end
