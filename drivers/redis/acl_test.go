@@ -138,6 +138,49 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// TestSettlementsRefusedForAWhile: what the server refused to settle is settled once it
+// may be, and Close does not wait for that.
+func TestSettlementsRefusedForAWhile(t *testing.T) {
+	b := testbroker.Start(t, "redis")
+	adminURL, appURL := documented(t, b.URL())
+	admin, _ := dial(t, adminURL)
+	declare(t, admin, "q")
+	app, _ := dial(t, appURL)
+	u, err := driver.ParseURL(appURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := raw(t, b.URL())
+	may := func(sign string) {
+		t.Helper()
+		if err := root.Do(ctxT(t), "ACL", "SETUSER", u.User, sign+"xack", sign+"xdel", sign+"fcall").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func() string { return field(root.Info(ctxT(t), "commandstats").Val(), "cmdstat_xdel") }
+	if err := publish(t, app, "q", text("a"), text("b"), text("c")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, app, "q", 10)
+	ds := expect(t, sub, "a", "b", "c")
+	if err := sub.(driver.Drainer).Drain(ctxT(t)); err != nil { // no fetch takes them along
+		t.Fatal(err)
+	}
+	before := refused()
+	may("-")
+	settle(t, sub, driver.Nack, ds[0])
+	settle(t, sub, driver.Ack, ds[1])
+	until(t, "nothing was refused", func() bool { return refused() != before })
+	may("+")
+	info(t, app, "q", driver.QueueInfo{Ready: 1, Unsettled: 1, Consumers: 1})
+	may("-")
+	settle(t, sub, driver.Ack, ds[2])
+	if err := sub.Close(ctxT(t)); !errors.Is(err, driver.ErrPermission) {
+		t.Errorf("Close: %v, want ErrPermission", err)
+	}
+	may("+")
+}
+
 // TestPermissionsOfTheFirst: who may not make what everything needs is told so.
 func TestPermissionsOfTheFirst(t *testing.T) {
 	b := testbroker.Start(t, "redis")

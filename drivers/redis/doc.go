@@ -112,6 +112,9 @@
 // admin's have done it. Where an app is the only one connected, queues that end by
 // themselves stay until an admin is there.
 //
+// Settlements that the server refuses, since a right was taken away say, are kept, and
+// sent again each second.
+//
 // Only a cluster needs cluster|slots. A sentinel's user needs
 // +sentinel|get-master-addr-by-name and +sentinel|master.
 //

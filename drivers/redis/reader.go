@@ -85,6 +85,7 @@ func (c *consumer) read() {
 		default:
 			// What this is may pass, as permissions do; the queue is not gone.
 			c.s.log.Warn("a Redis queue cannot be read", "queue", c.q.Name, "error", err)
+			c.wake() // what was to be settled along with it goes by itself
 		}
 		r.more, r.full, r.due = false, false, time.Time{}
 		select {

@@ -20,6 +20,9 @@ type settlement struct {
 
 const unseen = -1
 
+// settleAgain is how soon what the server refused is sent again.
+const settleAgain = time.Second
+
 func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Outcome, delay time.Duration) error {
 	h := d.Ref.(*hold)
 	c.mu.Lock()
@@ -171,6 +174,7 @@ func (c *consumer) flush() {
 		defer c.mu.Unlock()
 		return c.taken
 	}
+	refused := false
 	for {
 		select {
 		case <-c.kick:
@@ -187,8 +191,21 @@ func (c *consumer) flush() {
 		if taken() != before {
 			continue // for what came after that it is kicked again
 		}
-		if err := c.sendSettled(c.ctx); err != nil && c.ctx.Err() == nil {
-			c.s.log.Warn("settlements of a Redis queue were not accepted", "queue", c.q.Name, "error", err)
+		err := c.sendSettled(c.ctx)
+		if err == nil || c.ctx.Err() != nil {
+			refused = false
+			continue
+		}
+		if !refused {
+			c.s.log.Warn("settlements of a Redis queue are not accepted; trying again", "queue", c.q.Name, "error", err)
+		}
+		refused = true
+		timer.Reset(settleAgain)
+		select {
+		case <-timer.C:
+			c.wake()
+		case <-c.ctx.Done():
+			return
 		}
 	}
 }
@@ -245,6 +262,7 @@ func (c *consumer) sendSettled(ctx context.Context) error {
 		case lost(err) || transient(reply(err)):
 			c.unsettled(life, batch)
 		default:
+			c.unsettled(life, batch) // what this is may pass, as permissions do
 			c.call.unlock()
 			return mapped(err)
 		}

@@ -220,8 +220,12 @@ func (c *consumer) Drain(ctx context.Context) error {
 		}
 	}
 	c.mu.Unlock()
-	if err := c.sendSettled(ctx); err != nil || !c.rules() {
+	if err := c.sendSettled(ctx); err != nil {
+		c.wake() // it goes on
 		return err
+	}
+	if !c.rules() {
+		return nil
 	}
 	return c.withdraw(ctx)
 }
