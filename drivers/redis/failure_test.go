@@ -86,6 +86,63 @@ func TestLostSettlementsHappenOnce(t *testing.T) {
 	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
 }
 
+// cut ends the reader's connection.
+func (c *consumer) cut() {
+	c.socketMu.Lock()
+	defer c.socketMu.Unlock()
+	c.socket.interrupt()
+}
+
+// TestCloseWithoutAnswer: a reader that is to end does not wait behind who asks under
+// which name the server knows it.
+func TestCloseWithoutAnswer(t *testing.T) {
+	p := newLossy(t, testbroker.URL(t, "redis"))
+	conn, s := dial(t, p.url)
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 10)
+	held := expect(t, sub, "a")
+	c := onlyConsumer(t, s)
+	p.lose(plainFunctions.rename, 1)
+	c.cut()
+	p.loses(t, 1)
+	settle(t, sub, driver.Nack, held...)
+	p.loses(t, 4)
+	if err := c.halt(ctxT(t)); err != nil {
+		t.Errorf("the reader has not ended: %v", err)
+	}
+	p.lose("", 0)
+	if err := sub.Close(ctxT(t)); err != nil {
+		t.Error(err)
+	}
+	info(t, conn, "q", driver.QueueInfo{Ready: 1})
+}
+
+// TestRenameWithoutAnswer: what is held outlives the loss of the answer to the change of
+// the name, whatever is settled before the next try.
+func TestRenameWithoutAnswer(t *testing.T) {
+	p := newLossy(t, testbroker.URL(t, "redis"))
+	conn, s := dial(t, p.url)
+	declare(t, conn, "q")
+	if err := publish(t, conn, "q", text("a"), text("b")); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, conn, "q", 10)
+	ds := expect(t, sub, "a", "b")
+	c := onlyConsumer(t, s)
+	p.lose(plainFunctions.rename, 1)
+	c.cut()
+	p.loses(t, 1)
+	settle(t, sub, driver.Nack, ds[1])
+	p.loses(t, 4)
+	p.lose("", 0)
+	settle(t, sub, driver.Ack, ds[0])
+	settle(t, sub, driver.Ack, expect(t, sub, "b")...)
+	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+}
+
 // TestLease: a subscriber whose network is gone loses its holds to another
 // within the lease, counted, and can then neither settle them nor what the
 // other holds.

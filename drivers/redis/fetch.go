@@ -17,7 +17,6 @@ type fetch struct {
 	size    int  // of an entry, as of late; 0: unknown
 	swept   time.Time
 	due     time.Time // the next fetch, whatever comes meanwhile
-	until   time.Time // the lease of the consumer
 	standby string    // another is the one active consumer: where to hear of a change
 	holds   []*hold
 	ds      []*emulate.Delivery
@@ -153,7 +152,8 @@ func (c *consumer) answered(r *fetch, q *request) error {
 		}
 		return c.rejoin(q.name)
 	}
-	r.alive, r.until = true, q.sent.Add(c.s.cfg.lease)
+	r.alive = true
+	c.renewed(q.name, q.sent)
 	a.array()
 	wait := time.Duration(a.integer()) * time.Millisecond
 	r.due = q.sent.Add(min(wait, maxBlock, c.s.cfg.lease/3))
@@ -182,6 +182,10 @@ func (c *consumer) answered(r *fetch, q *request) error {
 	n := len(r.holds)
 	if r.again && q.native {
 		// The next fetch returns these, and takes them in their place again.
+		c.unread(r, q.life)
+		r.more, r.full = true, false
+	} else if n > 0 && c.late() {
+		// It may have been struck: these may be somebody else's by now.
 		c.unread(r, q.life)
 		r.more, r.full = true, false
 	} else {

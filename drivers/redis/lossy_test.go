@@ -69,6 +69,14 @@ func (p *lossy) lose(word string, n int) int {
 	return p.lost
 }
 
+// loses waits until so many answers more are lost.
+func (p *lossy) loses(t testing.TB, n int) {
+	t.Helper()
+	count := func() int { p.mu.Lock(); defer p.mu.Unlock(); return p.lost }
+	before := count()
+	until(t, "no answer is lost", func() bool { return count() >= before+n })
+}
+
 // hold passes requests with the word on only after a while; 0 ends it.
 func (p *lossy) hold(word string, late time.Duration) {
 	n := 1

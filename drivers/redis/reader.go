@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -150,7 +151,7 @@ func (c *consumer) block(r *fetch) error {
 		}
 		return c.rejoin(name)
 	}
-	if !time.Now().Before(r.until) {
+	if c.late() {
 		// It may have been struck, and what was read then does not count.
 		r.due = time.Time{}
 		c.unread(r, life)
@@ -273,12 +274,16 @@ func (c *consumer) isGone() bool {
 // rejoin begins a life under the present name. A read under the old one may have
 // come after that was struck.
 func (c *consumer) rejoin(old string) error {
+	sent := time.Now()
 	a, err := c.do([]string{"FCALL", c.fns.join, "1", c.key, c.name, c.lease(), old})
 	if err == nil && a.integer() == 0 && a.err == nil {
 		return driver.ErrNotFound
 	}
 	if err == nil {
 		err = a.err
+	}
+	if err == nil {
+		c.renewed(c.name, sent)
 	}
 	return err
 }
@@ -289,21 +294,17 @@ func (c *consumer) recover() error {
 	if err := c.connect(); err != nil {
 		return err
 	}
-	if err := c.call.lock(c.ctx); err != nil {
-		return err
+	select {
+	case c.call <- struct{}{}:
+	case <-c.stopped: // and whoever has call may wait for the server, as named does
+		return driver.ErrClosed
+	case <-c.ctx.Done():
+		return c.ctx.Err()
 	}
 	defer c.call.unlock()
 	old := c.name
-	args := []string{"FCALL", c.fns.rename, "1", c.key, old, c.base + "-" + strconv.Itoa(c.tail+1), c.lease()}
-	c.mu.Lock()
-	for h := c.holds.next; h != &c.holds; h = h.next {
-		args = append(args, h.id)
-	}
-	for _, st := range c.todo {
-		args = append(args, st.id)
-	}
-	c.mu.Unlock()
-	a, err := c.do(args)
+	c.unsure = true
+	a, err := c.do(append([]string{"FCALL", c.fns.rename, "1", c.key}, c.renaming()...))
 	if err != nil {
 		return err
 	}
@@ -311,15 +312,61 @@ func (c *consumer) recover() error {
 	if a.err != nil {
 		return a.err
 	}
-	if n == 1 {
-		c.rename()
+	if c.renamed(n) {
 		return nil
 	}
-	c.verdict(n)
 	if c.isGone() {
 		return driver.ErrNotFound
 	}
 	return c.rejoin(old)
+}
+
+// renaming is the arguments of the function rename, for the next name; the caller holds
+// call.
+func (c *consumer) renaming() []string {
+	args := []string{c.name, c.base + "-" + strconv.Itoa(c.tail+1), c.lease()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for h := c.holds.next; h != &c.holds; h = h.next {
+		args = append(args, h.id)
+	}
+	for _, st := range c.todo {
+		args = append(args, st.id)
+	}
+	return args
+}
+
+// renamed heeds the answer of the function rename.
+func (c *consumer) renamed(v any) (ok bool) {
+	c.unsure = false
+	if ok = c.verdict(v); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.rename()
+	}
+	return ok
+}
+
+// named locks call and makes sure of the name: where the answer to its change was
+// lost, the server says by the old one that the consumer was struck.
+func (c *consumer) named(ctx context.Context) error {
+	if err := c.call.lock(ctx); err != nil {
+		return err
+	}
+	if !c.unsure || c.isGone() {
+		return nil
+	}
+	var args []any
+	for _, arg := range c.renaming() {
+		args = append(args, arg)
+	}
+	v, err := c.s.fcall(ctx, c.fns.rename, c.key, args...)
+	if err != nil {
+		c.call.unlock()
+		return err
+	}
+	c.renamed(v)
+	return nil
 }
 
 // str is b as a string without a copy; b must not change.

@@ -235,7 +235,7 @@ func (c *consumer) settling(ctx context.Context, pipe goredis.Pipeliner, batch [
 // sendSettled sends what has been settled, and returns when the server has it.
 func (c *consumer) sendSettled(ctx context.Context) error {
 	for try := 0; ; {
-		if err := c.call.lock(ctx); err != nil {
+		if err := c.named(ctx); err != nil {
 			return unconfirmed(err)
 		}
 		c.mu.Lock()

@@ -19,6 +19,7 @@ type socket struct {
 	node   *node
 	id     int64         // by which the server knows it
 	rest   time.Duration // in which what is left of a long answer must go on coming
+	came   func()        // is told of each piece of one; nil: nobody is
 
 	cut atomic.Bool // interrupt
 
@@ -85,6 +86,9 @@ func (k *socket) Read(p []byte) (int, error) {
 	n, err := k.Conn.Read(p)
 	if n >= minBuffer {
 		k.wait(k.rest)
+		if k.came != nil {
+			k.came()
+		}
 	}
 	return n, err
 }
@@ -194,6 +198,7 @@ func (c *consumer) connect() error {
 	if err != nil {
 		return err
 	}
+	k.came = c.stay
 	c.socketMu.Lock()
 	c.socket = k
 	c.socketMu.Unlock()

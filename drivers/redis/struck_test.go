@@ -63,6 +63,35 @@ func TestLateReadIsNotSeen(t *testing.T) {
 	}
 }
 
+// TestStruckOnce: who is struck, and is about to join again, is not taken for struck once
+// more, since the server does not know the next name yet.
+func TestStruckOnce(t *testing.T) {
+	url := testbroker.URL(t, "redis")
+	p := newLossy(t, url)
+	conn, s := dial(t, p.url)
+	declare(t, conn, "q")
+	sub := subscribe(t, conn, "q", 10)
+	c := onlyConsumer(t, s)
+	life := c.current()
+	p.hold(plainFunctions.join, 200*time.Millisecond)
+	if _, err := s.fcall(ctxT(t), c.fns.leave, c.key, c.base+"-1"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is not struck", func() bool { return c.current() > life })
+	if _, err := c.Extend(ctxT(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	p.hold("", 0)
+	if err := publish(t, conn, "q", text("a")); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, sub, driver.Ack, expect(t, sub, "a")...)
+	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+	if c.current() != life+1 {
+		t.Errorf("it was struck %d times", c.current()-life)
+	}
+}
+
 // TestHeartbeatWakesOthers: what comes back while a consumer without room looks
 // after it is for others.
 func TestHeartbeatWakesOthers(t *testing.T) {

@@ -70,18 +70,21 @@ type consumer struct {
 	socket   *socket    // the reader's
 	ahead    *request   // the reader's: sent while the answer to the one before was being read
 
-	// call is held around every call that names the consumer, blocking reads
-	// excepted, so that a new name is not taken under one.
-	call turn
-	name string
-	tail int // names used
+	// call is held around every call that names the consumer, blocking reads and
+	// extend excepted, so that a new name is not taken under one.
+	call   turn
+	name   string // mu is held to change it, too
+	tail   int    // names used
+	unsure bool   // the server may know it by the next name already
 
-	mu    sync.Mutex
-	life  uint64
-	todo  []settlement
-	taken uint64 // how often some of todo was taken
-	holds hold   // ring, oldest first
-	gone  bool   // the queue
+	mu       sync.Mutex
+	life     uint64
+	until    time.Time // the lease is not over before; zero: it has not joined under the name
+	renewing bool      // by stay
+	todo     []settlement
+	taken    uint64 // how often some of todo was taken
+	holds    hold   // ring, oldest first
+	gone     bool   // the queue
 }
 
 func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox) (emulate.Consumer, error) {
@@ -96,6 +99,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	}
 	c.holds.prev, c.holds.next = &c.holds, &c.holds
 	c.rename()
+	sent := time.Now()
 	v, err := s.fcall(ctx, c.fns.join, c.key, c.name, c.lease())
 	if err != nil {
 		return nil, err
@@ -103,6 +107,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	if v != int64(1) {
 		return nil, emulate.ErrGone
 	}
+	c.renewed(c.name, sent)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +126,7 @@ func (c *consumer) rules() bool { return c.fns == rulesFunctions }
 
 func (c *consumer) lease() string { return strconv.FormatInt(c.s.cfg.lease.Milliseconds(), 10) }
 
-// rename takes another name; the caller holds call.
+// rename takes another name; the caller holds call and mu, or is alone.
 func (c *consumer) rename() {
 	c.tail++
 	c.name = c.base + "-" + strconv.Itoa(c.tail)
@@ -144,9 +149,10 @@ func (c *consumer) verdict(v any) (ok bool) {
 // die ends a life: all holds are lost.
 func (c *consumer) die() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.lose()
-	c.mu.Unlock()
 	c.rename()
+	c.until = time.Time{}
 }
 
 // current is the life; who deletes the queue ends it at any time.
@@ -172,37 +178,6 @@ func (c *consumer) queueGone() {
 	c.lose()
 	c.mu.Unlock()
 	c.in.Fail(driver.ErrNotFound)
-}
-
-func (c *consumer) Extend(ctx context.Context, ds []*emulate.Delivery) ([]*emulate.Delivery, error) {
-	until := time.Now().Add(c.s.cfg.lease)
-	if err := c.call.lock(ctx); err != nil {
-		return nil, err
-	}
-	name := c.name
-	c.call.unlock()
-	v, err := c.s.fcall(ctx, c.fns.extend, c.key, name, c.lease())
-	if err != nil {
-		return nil, err
-	}
-	if err := c.call.lock(ctx); err != nil {
-		return nil, err
-	}
-	if name == c.name {
-		c.verdict(v)
-	}
-	c.call.unlock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var lost []*emulate.Delivery
-	for _, d := range ds {
-		h := d.Ref.(*hold)
-		if h.life != c.life {
-			lost = append(lost, d)
-		}
-		h.until = until
-	}
-	return lost, nil
 }
 
 // Drain stops the reader and gives back what the application has not seen.
@@ -232,7 +207,7 @@ func (c *consumer) Drain(ctx context.Context) error {
 
 // withdraw lets go of what the queue's rules give to those who take messages.
 func (c *consumer) withdraw(ctx context.Context) error {
-	if err := c.call.lock(ctx); err != nil {
+	if err := c.named(ctx); err != nil {
 		return err
 	}
 	defer c.call.unlock()
@@ -272,7 +247,7 @@ func (c *consumer) Close(ctx context.Context) error {
 	defer c.cancel()
 	err := c.sendSettled(ctx)
 	_, handed := c.in.Drain()
-	if e := c.call.lock(ctx); e != nil {
+	if e := c.named(ctx); e != nil {
 		return errors.Join(err, e)
 	}
 	defer c.call.unlock()
