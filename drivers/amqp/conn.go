@@ -59,7 +59,7 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 		cfg:         cfg,
 		subscribers: map[*subscriber]struct{}{},
 	}
-	c.delays.turn = make(chan struct{}, 1)
+	c.delays.turn, c.delays.age = make(chan struct{}, 1), delaysAge
 	c.restoring.turn = make(chan struct{}, 1)
 	c.restoring.age = settledTime + 2*s.heartbeat // a loss is noticed late
 	c.exclusives.queues = map[string]*exclusive{}

@@ -52,6 +52,9 @@ func levelExchange(k int) string {
 
 func levelQueue(k int) string { return delayPrefix + "q" + strconv.Itoa(k) }
 
+// delaysAge is how long what was declared is taken to stand.
+const delaysAge = time.Minute
+
 // delays is what a connection knows to stand of it. What leads back to a queue
 // is known by each life of a subscriber, since it goes with the queue.
 type delays struct {
@@ -59,7 +62,9 @@ type delays struct {
 	// with a broker that was killed and has forgotten it, or somebody's deletion.
 	epoch atomic.Int64
 	turn  chan struct{} // cap 1: held while declaring
+	age   time.Duration // of an epoch at most, since other programs delete as well
 	// The rest is as it was in one epoch, and of whoever has the turn.
+	since     time.Time
 	known     int64
 	levels    uint64 // bit k: queue k
 	exchanges int    // exchanges 0 to exchanges-1
@@ -74,6 +79,10 @@ func (d *delays) forget() { d.epoch.Add(1) }
 func (d *delays) lock(ctx context.Context) (unlock func(), err error) {
 	select {
 	case d.turn <- struct{}{}:
+		if time.Since(d.since) >= d.age {
+			d.forget()
+			d.since = time.Now()
+		}
 		if epoch := d.epoch.Load(); epoch != d.known {
 			d.known, d.levels, d.exchanges, d.ends, d.due = epoch, 0, 0, false, false
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/bits"
 	"net/http"
 	"net/url"
 	"strings"
@@ -166,4 +167,36 @@ func TestSubscribeWhileDeclaring(t *testing.T) {
 	s, err := c.Subscriber(ctx, driver.SubscriberConfig{Queue: "q", Prefetch: 1})
 	check(t, err)
 	check(t, s.Close(ctx))
+}
+
+// TestDelayPartsDeleted: somebody tidies up and deletes queues that delays need, empty as
+// they are. In the next epoch they are there again.
+func TestDelayPartsDeleted(t *testing.T) {
+	const delay = 640 * time.Millisecond // one level's
+	for what, queue := range map[string]string{
+		"level": levelQueue(bits.Len64(unitsOf(delay)) - 1),
+		"relay": relayQueue("q"),
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := open(t)
+			check(t, c.Declare(ctxOf(t), plainQ))
+			s, p := subscribe(t, c, "q", 1), publisherOf(t, c, "")
+			check(t, publish(t, p, driver.Message{Key: "q", ID: "m"}))
+			check(t, s.Settle(ctxOf(t), receive(t, s), driver.Nack, delay))
+			d := receive(t, s)
+			check(t, c.do(ctxOf(t), func(ch *channel) error {
+				_, err := ch.QueueDelete(queue, false, false, false)
+				return err
+			}))
+			unlock, err := c.delays.lock(ctxOf(t))
+			check(t, err)
+			c.delays.age = 0 // the epoch is over
+			unlock()
+			began := time.Now()
+			check(t, s.Settle(ctxOf(t), d, driver.Nack, delay))
+			if receive(t, s); time.Since(began) < delay {
+				t.Errorf("came after %v in place of %v", time.Since(began), delay)
+			}
+		})
+	}
 }

@@ -170,8 +170,9 @@
 // power of two of 10 ms, so that delays are exact to 10 ms and the steps
 // between them. The user needs the permissions configure, write and read on
 // them: the broker refuses the delay otherwise (ErrPermission). What somebody
-// deletes of it is made anew, without what was in it, while a Conn is open that
-// has used it.
+// deletes of it is made anew, without what was in it, by whoever delays something a
+// minute after it was declared last; until then delays can be too short, and what is
+// nacked with a delay can end in the queue polymq.delay.gone.
 //
 // A message with a Delay is confirmed when the first of them has it. Due, it
 // comes to the queue polymq.delay.due; on the way priorities count for nothing.

@@ -23,10 +23,8 @@ type life struct {
 	// with its queue: it is of the queue that this life consumes, which
 	// another process may have made anew since the last one.
 	kind queueKind
-	// relayed is when the way of a delayed copy back to that queue was
-	// declared, and relayedIn the epoch; both are of whoever has the turn of
-	// Conn.delays.
-	relayed   time.Time
+	// relayedIn is the epoch in which the way of a delayed copy back to that
+	// queue was declared; of whoever has the turn of Conn.delays.
 	relayedIn int64
 }
 

@@ -15,11 +15,8 @@ import (
 
 // temporaryRelay is how long the relay of a queue that ends by itself stands
 // after it was last declared: longer than any delay, and it is declared again
-// each relayTime.
-const (
-	temporaryRelay = maxDelay + 24*time.Hour
-	relayTime      = 12 * time.Hour
-)
+// in each epoch.
+const temporaryRelay = maxDelay + 24*time.Hour
 
 func relayQueue(queue string) string {
 	name := delayPrefix + "to." + queue
@@ -39,7 +36,7 @@ func (c *Conn) ensureRelay(ctx context.Context, queue string, l *life) error {
 	}
 	defer unlock()
 	epoch := c.delays.known
-	if l.relayedIn == epoch && time.Since(l.relayed) < relayTime {
+	if l.relayedIn == epoch {
 		return nil
 	}
 	temporary := l.kind.temporary
@@ -47,7 +44,7 @@ func (c *Conn) ensureRelay(ctx context.Context, queue string, l *life) error {
 	if err != nil {
 		return delayError(err)
 	}
-	l.relayed, l.relayedIn = time.Now(), epoch
+	l.relayedIn = epoch
 	return nil
 }
 
