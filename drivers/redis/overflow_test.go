@@ -16,7 +16,7 @@ import (
 // TestOverflowUnaccounted: amid publishers, consumers that give back, and one that
 // dies, each message is settled or dead-lettered, once.
 func TestOverflowUnaccounted(t *testing.T) {
-	url := testbroker.URL(t, "redis") + "&lease=1s&timeout=300ms"
+	url := testbroker.URL(t, "redis") + "&lease=1s&timeout=1s"
 	conn, _ := dial(t, url)
 	other, _ := dial(t, url)
 	link := testbroker.Proxy(t, url)
