@@ -281,6 +281,13 @@ func (r *restorer) awaits(queue string) bool {
 	return r.awaited[queue]
 }
 
+// remakes reports that this connection is about to make the queue anew.
+func (r *restorer) remakes(queue string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.awaited[queue] || r.pending.Load() && r.declared.Restores(queue)
+}
+
 // has reports whether the topology names all of what was declared, whether or not
 // the broker has it.
 func (t *topology) has(want routing.Topology) bool {

@@ -90,7 +90,7 @@ func (c *conn) probe(ctx context.Context, st *state, name string) (comes bool, e
 	if err != nil || there {
 		return false, err
 	}
-	if c.restorer.awaits(name) {
+	if c.restorer.remakes(name) {
 		return true, nil
 	}
 	return false, c.forget(ctx, q)
