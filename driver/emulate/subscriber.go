@@ -121,14 +121,14 @@ func (s *subscriber) Settle(ctx context.Context, dd *driver.Delivery, o driver.O
 	if reason != "" {
 		return s.bury(ctx, d, reason)
 	}
-	return s.settle(ctx, d, o, delay)
+	return s.settle(ctx, d, o, delay, true)
 }
 
 // bury begins to move a message to the dead-letter exchange; without one it is
 // dropped.
 func (s *subscriber) bury(ctx context.Context, d *Delivery, reason Reason) error {
 	if s.q.DeadLetterExchange == "" {
-		return s.settle(ctx, d, driver.Ack, 0)
+		return s.settle(ctx, d, driver.Ack, 0, true)
 	}
 	if !s.in.holds(d) {
 		return driver.ErrLost
@@ -143,19 +143,14 @@ func (s *subscriber) moved(v *move, o driver.Outcome, delay time.Duration) { s.l
 
 // leave settles what nobody waits for.
 func (s *subscriber) leave(d *Delivery, o driver.Outcome, delay time.Duration) {
-	if err := s.end(s.ctx, d, o, delay, false); err != nil && !errors.Is(err, driver.ErrLost) {
+	if err := s.settle(s.ctx, d, o, delay, false); err != nil && !errors.Is(err, driver.ErrLost) {
 		s.c.cfg.Logger.Warn("a message that was given up could not be settled; it comes again", "queue", s.q.Name, "error", err)
 	}
 }
 
-// settle ends a hold. Where the settlement does not take place the hold is as it was.
-func (s *subscriber) settle(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration) error {
-	return s.end(ctx, d, o, delay, true)
-}
-
-// end ends a hold, and tells the store of the room only when that has the settlement.
-// What fails may leave the hold as it was, before there is room.
-func (s *subscriber) end(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration, undo bool) error {
+// settle ends a hold, and tells the store of the room only when that has the settlement.
+// Where it does not take place, undo leaves the hold as it was, before there is room.
+func (s *subscriber) settle(ctx context.Context, d *Delivery, o driver.Outcome, delay time.Duration, undo bool) error {
 	returns := o == driver.Nack
 	lasted, worth := s.in.unhold(d, returns)
 	if !lasted {
