@@ -1,7 +1,9 @@
 package nats
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/polymq/polymq/driver"
 	"github.com/polymq/polymq/internal/testbroker"
@@ -28,10 +30,14 @@ func TestConsumerLeaderHangs(t *testing.T) {
 	defer c.Nodes[leader].Resume()
 	settle(t, sub, held, driver.Ack, 0) // and so it asks for another
 	mustPublish(t, pub, "q", "after")
-	for {
-		d := receive(t, sub, 1)[0] // "before" again where its acknowledgement was lost, too
-		settle(t, sub, d, driver.Ack, 0)
-		if d.Message.ID == "after" {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // an election has no limit
+	defer cancel()
+	for buf := make([]*driver.Delivery, 1); ; {
+		if _, err := sub.Receive(ctx, buf); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, sub, buf[0], driver.Ack, 0)
+		if buf[0].Message.ID == "after" { // and not "before", whose acknowledgement was lost, too
 			return
 		}
 	}
