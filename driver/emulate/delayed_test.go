@@ -252,6 +252,7 @@ func TestDelayedReserved(t *testing.T) {
 		if err := publish(ctx, b.publisher(""), driver.Message{Key: delayedQueue}); !errors.Is(err, driver.ErrUnroutable) {
 			t.Errorf("published to it: %v", err)
 		}
+		synctest.Wait() // who moves what is due has looked at it, and put it back
 		if n, err := b.c.Purge(ctx, delayedQueue); n != 1 || err != nil {
 			t.Errorf("purged %d, %v", n, err)
 		}
