@@ -219,7 +219,10 @@ func (r *restorer) singly(p routing.Topology) error {
 	var bind func(bs []routing.Binding) error
 	bind = func(bs []routing.Binding) error {
 		t := routing.Topology{Bindings: bs}
-		if len(bs) == 1 {
+		switch len(bs) {
+		case 0:
+			return nil
+		case 1:
 			return one("binding from "+bs[0].Exchange, t)
 		}
 		err := r.declare(t)
@@ -231,9 +234,6 @@ func (r *restorer) singly(p routing.Topology) error {
 			return err
 		}
 		return bind(bs[half:])
-	}
-	if len(p.Bindings) == 0 {
-		return nil
 	}
 	return bind(p.Bindings)
 }
