@@ -38,10 +38,10 @@ const (
 // Redrive moves messages from a dead-letter queue back to the queues where
 // they died last (see Delivery.Deaths), with the exchange, key and CC that they
 // had there, and says how many were moved. Their history goes with them, and
-// their attempts are counted anew. Messages that have not died stay, as do
-// those that the filter refuses, those that were moved by this call and died
-// once more, and those whose queue is gone or refuses them, about which the
-// error tells: ErrUnroutable, ErrRejected.
+// their attempts are counted anew; one without an ID gets one. Messages that
+// have not died stay, as do those that the filter refuses, those that were moved
+// by this call and died once more, and those whose queue is gone or refuses
+// them, about which the error tells: ErrUnroutable, ErrRejected.
 //
 // A message is moved at least once: it is taken away when its queue has it, and
 // a call that was broken off can be made again. What stays is held while

@@ -75,6 +75,14 @@ func (c *Conn) requester(ctx context.Context, exchange string, opts RequesterOpt
 	return r, nil
 }
 
+// String names the exchange.
+func (r *Requester) String() string {
+	return fmt.Sprintf("polymq.Requester(exchange %q)", r.pub.exchange)
+}
+
+// GoString is String.
+func (r *Requester) GoString() string { return r.String() }
+
 // Call publishes a request and waits for its reply. The end of ctx is the
 // timeout. Without a deadline Call waits for as long as it takes. Set TTL on a
 // request that nobody is to handle once nobody waits for it.
@@ -106,14 +114,6 @@ func (r *Requester) Call(ctx context.Context, m *Message) (*Message, error) {
 	}
 	return reply, nil
 }
-
-// String names the exchange.
-func (r *Requester) String() string {
-	return fmt.Sprintf("polymq.Requester(exchange %q)", r.pub.exchange)
-}
-
-// GoString is String.
-func (r *Requester) GoString() string { return r.String() }
 
 func (r *Requester) call(ctx context.Context, m *Message) (*Message, error) {
 	switch {
