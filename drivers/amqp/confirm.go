@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"errors"
 	"fmt"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -84,6 +85,19 @@ func (o *outbox) outcome(it *item, s *session, acked bool) (known bool, err erro
 		return true, refused(*it, err)
 	}
 	return true, nil
+}
+
+// refused is err, unless an earlier try of the item may have succeeded: then
+// the error is no refusal, and matches none, but tells of the broker's answer.
+func refused(it item, err error) error {
+	if !it.tried {
+		return err
+	}
+	var answer *amqp091.Error
+	if errors.As(err, &answer) {
+		return fmt.Errorf("%w; another try was refused: %w", driver.ErrUnconfirmed, answer)
+	}
+	return fmt.Errorf("%w; another try was refused: %v", driver.ErrUnconfirmed, err)
 }
 
 // land takes an item out of flight.

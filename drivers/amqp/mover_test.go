@@ -228,7 +228,7 @@ func TestMoverComesBack(t *testing.T) {
 		})
 		up(conn, w)
 	}
-	l.wire.Conn.Close()
+	l.wire.cut()
 	l.mu.Unlock()
 	check(t, publish(t, p, driver.Message{Key: "q", ID: "after", Delay: 10 * time.Millisecond}))
 	for id := ""; id != "after"; { // the first can come again

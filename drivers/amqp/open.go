@@ -88,7 +88,7 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 	// The handshake below knows no ctx; it ends when its socket does.
 	stop := context.AfterFunc(ctx, func() { tcp.Close() })
 	defer stop()
-	p := &patient{Conn: tcp, timeout: max(2*s.heartbeat, 5*time.Second)}
+	p := newPatient(tcp, max(2*s.heartbeat, 5*time.Second))
 	var nc net.Conn = p
 	if s.tls != nil {
 		cfg := s.tls.Clone()
@@ -124,6 +124,7 @@ func (s *settings) dial(ctx context.Context, addr, role string, prepare func(*wi
 	if err == nil {
 		if err = checkBroker(conn.Properties); err == nil {
 			if stop() {
+				p.heartbeats(conn.Config.Heartbeat)
 				return conn, p, nil
 			}
 			err = ctx.Err()

@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -95,9 +94,10 @@ func newOutbox(c *Conn) *outbox {
 	return &outbox{c: c, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
 }
 
-// publish takes a batch over; it does not block.
-func (o *outbox) publish(from *publisher, batch []*driver.Publishing) {
-	queued := false
+// publish takes a batch over; it does not block. Where its caller waits, and is
+// alone, its message leaves at once.
+func (o *outbox) publish(from *publisher, batch []*driver.Publishing, wait bool) {
+	queued, lone := false, wait && len(batch) == 1
 	for len(batch) > 0 {
 		// Not the whole batch under one lock: confirmations want it too.
 		part := batch[:min(len(batch), 64)]
@@ -119,7 +119,13 @@ func (o *outbox) publish(from *publisher, batch []*driver.Publishing) {
 				queued = true
 				continue
 			}
+			if lone && len(o.flight) == 0 {
+				o.session.wire.urgent.Store(true)
+			}
 			sent, err := o.send(&it)
+			if lone {
+				o.session.wire.urgent.Store(false)
+			}
 			switch {
 			case err != nil:
 				failed = append(failed, failure{p, err})
@@ -345,19 +351,6 @@ func (o *outbox) lookUp(s *session, exchange string) bool {
 		it.p.Resolve(refused(it, wrap(lacking(writing, err)))) // RabbitMQ 4.3 shows no exchange to who may do nothing with it
 	}
 	return true
-}
-
-// refused is err, unless an earlier try of the item may have succeeded: then
-// the error is no refusal, and matches none, but tells of the broker's answer.
-func refused(it item, err error) error {
-	if !it.tried {
-		return err
-	}
-	var answer *amqp091.Error
-	if errors.As(err, &answer) {
-		return fmt.Errorf("%w; another try was refused: %w", driver.ErrUnconfirmed, answer)
-	}
-	return fmt.Errorf("%w; another try was refused: %v", driver.ErrUnconfirmed, err)
 }
 
 // fail resolves everything, and whatever comes later.

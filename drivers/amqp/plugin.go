@@ -51,7 +51,7 @@ func (c *Conn) apart(ctx context.Context, f func(*amqp091.Channel) error) error 
 			continue
 		}
 		// The socket's, for amqp091's own would wait for the broker's answer.
-		defer context.AfterFunc(ctx, func() { w.Conn.Close() })()
+		defer context.AfterFunc(ctx, w.cut)()
 		defer conn.Close()
 		ch, err := conn.Channel()
 		if err == nil {

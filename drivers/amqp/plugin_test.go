@@ -57,7 +57,7 @@ func TestRestoreWithoutPlugin(t *testing.T) {
 	c.publish.mu.Lock()
 	w := c.publish.wire
 	c.publish.mu.Unlock()
-	w.Conn.Close()
+	w.cut()
 	if err := publish(t, p, driver.Message{}); !errors.Is(err, driver.ErrUnroutable) {
 		t.Errorf("a publish to an exchange without bindings that was made anew: %v", err)
 	}

@@ -40,16 +40,16 @@ func (p *publisher) Publish(ctx context.Context, batch []*driver.Publishing, wai
 	fit := 0
 	for i, m := range batch {
 		if err := unfit(m.Message, m.ID, frame, p.own); err != nil {
-			p.out.publish(p, batch[fit:i]) // in order
+			p.out.publish(p, batch[fit:i], false) // in order
 			fit = i + 1
 			m.Resolve(err)
 		} else if m.Message.Delay > 0 || p.queue != "" {
-			p.out.publish(p, batch[fit:i])
+			p.out.publish(p, batch[fit:i], false)
 			fit = i + 1
 			p.schedule(m, p.exchange)
 		}
 	}
-	p.out.publish(p, batch[fit:])
+	p.out.publish(p, batch[fit:], wait)
 }
 
 // Close implements driver.Publisher.

@@ -20,7 +20,7 @@ func (c *Conn) restore(conn *amqp091.Connection, w *wire) {
 	if c.declared.Empty() {
 		return
 	}
-	defer context.AfterFunc(c.ctx, func() { w.Conn.Close() })()
+	defer context.AfterFunc(c.ctx, w.cut)()
 	if !c.restoring.lock(conn) {
 		return
 	}

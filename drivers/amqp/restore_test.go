@@ -36,7 +36,7 @@ func lose(l *link, hook func(*amqp091.Connection, *wire)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.restore = hook
-	l.wire.Conn.Close()
+	l.wire.cut()
 }
 
 // halfway calls c.restore, on the goroutine that dials, and f as soon as it has made what
@@ -127,7 +127,7 @@ func TestRestoreInterrupted(t *testing.T) {
 	lose(c.consume, func(conn *amqp091.Connection, w *wire) {
 		halfway(t, c, conn, w, func() {
 			until(t, "a is made anew", standing(t, admin, routing.Topology{Exchanges: top.Exchanges}))
-			w.Conn.Close()
+			w.cut()
 		})
 		c.consume.restore = func(conn *amqp091.Connection, w *wire) { c.restore(conn, w); close(back) }
 	})

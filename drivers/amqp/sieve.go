@@ -18,7 +18,11 @@ type sieve struct {
 	err error
 }
 
-func newSieve(r io.Reader) *sieve { return &sieve{in: bufio.NewReader(r)} }
+// readAhead is how much is read at once, where it is there: what came in small
+// packets shares a system call.
+const readAhead = 64 << 10
+
+func newSieve(r io.Reader) *sieve { return &sieve{in: bufio.NewReaderSize(r, readAhead)} }
 
 const (
 	frameHead   = 7 // type, channel, size

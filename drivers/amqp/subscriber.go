@@ -11,8 +11,10 @@ import (
 	"github.com/polymq/polymq/driver"
 )
 
-// ackDelay is how long an acknowledgement may wait for others.
-const ackDelay = 2 * time.Millisecond
+// ackDelay is how long an acknowledgement may wait for others. One that comes
+// after a pause waits for none: there it is what the broker has to do beside the
+// next message that costs time.
+const ackDelay, ackPause = 2 * time.Millisecond, time.Millisecond
 
 // maxPrefetch is the most that AMQP can ask for; beyond, the client would ask for what
 // is left of the number, where 0 is no limit.
@@ -45,6 +47,7 @@ type subscriber struct {
 	life   *life               // nil while there is no channel
 	local  []*delivery         // taken in, not yet handed out
 	armed  bool                // the timer is set
+	acked  time.Time           // acknowledgements were sent, by the timer or after a pause
 	closed bool                // by Drain or Close
 	late   *time.Timer         // set by Close
 	err    error               // why Receive ends once local is empty
@@ -117,9 +120,9 @@ func (s *subscriber) serve(l *life) bool {
 				return true
 			}
 			s.put(l, &d)
-		case <-s.timer.C:
+		case now := <-s.timer.C:
 			s.mu.Lock()
-			s.armed = false
+			s.armed, s.acked = false, now
 			l.acks.flush()
 			s.mu.Unlock()
 		case <-drain:
@@ -238,8 +241,7 @@ func (s *subscriber) settle(in *delivery, o driver.Outcome) error {
 		if 2*l.acks.pending >= s.prefetch {
 			err = l.acks.flush()
 		} else if !s.armed {
-			s.armed = true
-			s.timer.Reset(ackDelay)
+			err = s.ackSoon(l)
 		}
 	case driver.Nack:
 		// Not basic.nack, which newer brokers do not count.
@@ -252,6 +254,17 @@ func (s *subscriber) settle(in *delivery, o driver.Outcome) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrLost, err)
 	}
+	return nil
+}
+
+// ackSoon sees to the first acknowledgement after others were sent.
+func (s *subscriber) ackSoon(l *life) error {
+	if now := time.Now(); now.Sub(s.acked) >= ackPause {
+		s.acked = now
+		return l.acks.flush()
+	}
+	s.armed = true
+	s.timer.Reset(ackDelay)
 	return nil
 }
 

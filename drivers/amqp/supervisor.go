@@ -47,7 +47,7 @@ func (l *link) open(ctx context.Context) error {
 		conn, p, err := l.c.settings.dial(ctx, addr, l.role, func(made *wire) {
 			w = made
 			if l.sifts {
-				made.sieve = newSieve(made.Conn)
+				made.sieve = newSieve(made.conn)
 			}
 			if l.prepare != nil {
 				l.prepare(made)
@@ -75,7 +75,7 @@ func (l *link) start(conn *amqp091.Connection, w *wire, p *patient) error {
 	l.mu.Lock()
 	if l.c.ctx.Err() != nil { // Close has not seen this one
 		l.mu.Unlock()
-		w.Conn.Close()
+		w.cut()
 		conn.Close()
 		return driver.ErrClosed
 	}
@@ -199,13 +199,10 @@ func (l *link) close(ctx context.Context) {
 	if conn == nil {
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { w.Conn.Close() })
-	defer stop()
-	deadline, ok := ctx.Deadline()
-	if limit := time.Now().Add(5 * time.Second); !ok || deadline.After(limit) {
-		deadline = limit
-	}
-	conn.CloseDeadline(deadline)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	defer context.AfterFunc(ctx, w.cut)()
+	conn.Close()
 }
 
 // breakOff closes the socket of conn, if that is still the link's: what waits
@@ -218,7 +215,7 @@ func (l *link) breakOff(conn *amqp091.Connection) {
 	}
 	l.mu.Unlock()
 	if w != nil {
-		w.Conn.Close()
+		w.cut()
 	}
 }
 

@@ -33,12 +33,12 @@ func TestDoomedConnectionsPause(t *testing.T) {
 	dials := make(chan time.Time, 1000)
 	c.consume.onUp = func(conn *amqp091.Connection, w *wire) { // the link's goroutine has not read it yet
 		dials <- time.Now()
-		w.Conn.Close()
+		w.cut()
 	}
 	c.consume.mu.Lock()
 	w := c.consume.wire
 	c.consume.mu.Unlock()
-	w.Conn.Close()
+	w.cut()
 	var last time.Time
 	for n := range 5 {
 		at := <-dials

@@ -1,9 +1,7 @@
 package amqp
 
 import (
-	"errors"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,13 +10,17 @@ import (
 // highWater is how many unsent bytes of a wire hold publishers back.
 const highWater = 1 << 20
 
-// wire is the net.Conn under one amqp091 connection. Write only appends to a
-// buffer; one goroutine, the wire's own, sends what has gathered, so that
-// concurrent publishes share system calls while a lone one leaves at once, and
-// no caller ever blocks in TCP. A failed send closes the socket, by which
-// amqp091 learns of it.
+// wire is what one amqp091 connection reads from and writes to. Write only
+// appends to a buffer; one goroutine, the wire's own, sends what has gathered, so
+// that concurrent publishes share system calls, and no caller ever blocks in TCP.
+// What is urgent, a lone publish, does not wait for that goroutine where TCP takes
+// it at once. A failed send closes the socket, by which amqp091 learns of it. The
+// wire has no deadlines, which amqp091 would have a goroutine move for each frame
+// that comes: patient keeps them.
 type wire struct {
-	net.Conn
+	conn net.Conn
+	// urgent says that nothing more is to be gathered with what is written now.
+	urgent atomic.Bool
 	// onRead, when set before the first Read, runs before each Read: all
 	// frames of earlier reads have been dispatched by then.
 	onRead func()
@@ -39,7 +41,7 @@ type wire struct {
 }
 
 func newWire(c net.Conn) *wire {
-	w := &wire{Conn: c, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	w := &wire{conn: c, kick: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.send()
 	return w
 }
@@ -51,7 +53,7 @@ func (w *wire) Read(b []byte) (int, error) {
 	if w.sieve != nil {
 		return w.sieve.Read(b)
 	}
-	return w.Conn.Read(b)
+	return w.conn.Read(b)
 }
 
 func (w *wire) Write(b []byte) (int, error) {
@@ -64,11 +66,17 @@ func (w *wire) Write(b []byte) (int, error) {
 		}
 		return 0, err
 	}
+	sent := 0
+	if w.unsent == 0 && w.urgent.Load() {
+		if p, ok := w.conn.(*patient); ok { // else what TLS makes of it must be sent whole
+			sent = p.offer(b)
+		}
+	}
 	idle := len(w.buf) == 0
-	w.buf = append(w.buf, b...)
-	w.unsent += len(b)
+	w.buf = append(w.buf, b[sent:]...)
+	w.unsent += len(b) - sent
 	w.mu.Unlock()
-	if idle {
+	if idle && sent < len(b) {
 		signal(w.kick)
 	}
 	return len(b), nil
@@ -100,7 +108,7 @@ func (w *wire) send() {
 			<-w.kick
 			continue
 		}
-		_, err := w.Conn.Write(out)
+		_, err := w.conn.Write(out)
 		w.mu.Lock()
 		w.unsent -= len(out)
 		room := w.full && w.unsent <= highWater/2
@@ -112,7 +120,7 @@ func (w *wire) send() {
 		}
 		w.mu.Unlock()
 		if err != nil {
-			w.Conn.Close()
+			w.cut()
 			return
 		}
 		if room && w.onRoom != nil {
@@ -126,6 +134,9 @@ func (w *wire) send() {
 	}
 }
 
+// cut closes the socket at once.
+func (w *wire) cut() { w.conn.Close() }
+
 // Close sends what is buffered, for at most a second, and closes the socket.
 func (w *wire) Close() error {
 	w.mu.Lock()
@@ -136,32 +147,9 @@ func (w *wire) Close() error {
 	case <-w.done:
 	case <-time.After(time.Second):
 	}
-	err := w.Conn.Close()
+	err := w.conn.Close()
 	<-w.done
 	return err
-}
-
-// patient is a TCP connection whose Write fails only when nothing at all could
-// be sent for the timeout, and not while the broker has said that it reads
-// nothing (connection.blocked). It lies below TLS, which a failed write breaks.
-type patient struct {
-	net.Conn
-	timeout time.Duration
-	blocked atomic.Bool
-}
-
-func (p *patient) Write(b []byte) (int, error) {
-	sent := 0
-	for {
-		if err := p.SetWriteDeadline(time.Now().Add(p.timeout)); err != nil {
-			return sent, err
-		}
-		n, err := p.Conn.Write(b[sent:])
-		sent += n
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 && !p.blocked.Load() {
-			return sent, err
-		}
-	}
 }
 
 func signal(c chan struct{}) {

@@ -1,8 +1,11 @@
 package amqp
 
 import (
+	"bytes"
+	"io"
 	"net"
 	"testing"
+	"time"
 )
 
 // gate is a connection that takes a write when the test lets it.
@@ -60,5 +63,49 @@ func TestFullWireKeepsItsBuffers(t *testing.T) {
 	}()
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestUrgentBesideTheRest: what is urgent and what is not, more of it than TCP takes
+// at once, arrives in the order in which it was written; and what TCP takes at once
+// has left when Write returns.
+func TestUrgentBesideTheRest(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	w := newWire(newPatient(c, time.Minute))
+	defer w.Close()
+	w.urgent.Store(true)
+	if _, err := w.Write([]byte{0}); err != nil || w.unsent > 0 {
+		t.Errorf("%v, and %d bytes of a lone byte are left to the wire's goroutine", err, w.unsent)
+	}
+	const pieces, size = 200, 100 << 10
+	go func() {
+		for i := range pieces {
+			w.urgent.Store(i%3 > 0)
+			if _, err := w.Write(bytes.Repeat([]byte{byte(i)}, size)); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	got := make([]byte, 1+pieces*size)
+	if _, err := io.ReadFull(peer, got); err != nil {
+		t.Fatal(err)
+	}
+	for i := range pieces {
+		if piece := got[1+i*size:][:size]; bytes.Count(piece, []byte{byte(i)}) != size {
+			t.Fatalf("piece %d is not what was written", i)
+		}
 	}
 }
