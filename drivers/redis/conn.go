@@ -25,7 +25,7 @@ import (
 const (
 	dedupWindow     = 20 * time.Second
 	maxMessageBytes = 16 << 20
-	maxBlock        = time.Second // the longest that a read blocks
+	maxBlock        = time.Second // of config.block
 	endTime         = time.Second // for telling the server of the end
 	delayPrecision  = 50 * time.Millisecond
 )
@@ -49,7 +49,8 @@ type config struct {
 	lease   time.Duration
 	timeout time.Duration
 	pool    int
-	memory  bool // durability=memory
+	memory  bool          // durability=memory
+	block   time.Duration // the longest that a read blocks
 }
 
 // store implements emulate.Store.

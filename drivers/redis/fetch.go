@@ -156,7 +156,7 @@ func (c *consumer) answered(r *fetch, q *request) error {
 	c.renewed(q.name, q.sent)
 	a.array()
 	wait := time.Duration(a.integer()) * time.Millisecond
-	r.due = q.sent.Add(min(wait, maxBlock, c.s.cfg.lease/3))
+	r.due = q.sent.Add(min(wait, c.s.cfg.block, c.s.cfg.lease/3))
 	r.again = a.integer() > 0
 	r.clear()
 	if q.whole {

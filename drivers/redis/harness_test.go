@@ -48,6 +48,19 @@ func dial(t testing.TB, url string) (driver.Conn, *store) {
 
 func dialStates(t testing.TB, url string) (driver.Conn, *store, *states) {
 	t.Helper()
+	return dialWith(t, url, func(*config) {})
+}
+
+// dialBlocking is of a connection whose reads block for so long that what comes soon
+// was not found by looking again.
+func dialBlocking(t testing.TB, url string) (driver.Conn, *store) {
+	t.Helper()
+	conn, s, _ := dialWith(t, url, func(c *config) { c.block = time.Minute })
+	return conn, s
+}
+
+func dialWith(t testing.TB, url string, change func(*config)) (driver.Conn, *store, *states) {
+	t.Helper()
 	u, err := driver.ParseURL(url)
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +69,7 @@ func dialStates(t testing.TB, url string) (driver.Conn, *store, *states) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(&cfg)
 	st := &states{c: make(chan driver.State, 100)}
 	ctx := ctxT(t)
 	s, err := open(ctx, cfg, nopLogger, st.on)

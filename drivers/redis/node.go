@@ -26,7 +26,7 @@ func newNode(c config, addr string) *node {
 	blocks.PoolSize = 1 << 14
 	// There may be many, which mostly wait: the client's own are 32 KiB.
 	blocks.ReadBufferSize, blocks.WriteBufferSize = 16<<10, 8<<10
-	blocks.ReadTimeout += max(maxBlock, c.safe.wait())
+	blocks.ReadTimeout += max(c.block, c.safe.wait())
 	return &node{
 		addr: addr, client: goredis.NewClient(c.options(addr)), blocks: goredis.NewClient(blocks),
 		owned: map[*goredis.Client]struct{}{},

@@ -58,6 +58,7 @@ func parse(u *driver.URL) (config, error) {
 		timeout:  u.Duration("timeout", 3*time.Second, 100*time.Millisecond, time.Minute),
 		pool:     u.Int("pool", 10, 1, 1000),
 		memory:   durability == "memory",
+		block:    maxBlock,
 		safe:     safety{replicas: u.Int("replicas", 0, 0, 100), fsync: durability == "fsync"},
 		user:     u.User,
 		password: driver.NewSecret(u.Password),

@@ -21,7 +21,7 @@ func (c *consumer) read() {
 	beat := c.s.cfg.lease / 3
 	rest := beat // the longest without a call
 	if c.q.MaxLength > 0 || c.q.MaxBytes > 0 {
-		rest = min(beat, maxBlock) // the limits count what it has room for and is silent about
+		rest = min(beat, c.s.cfg.block) // the limits count what it has room for and is silent about
 	}
 	timer := time.NewTimer(beat)
 	defer timer.Stop()

@@ -23,9 +23,9 @@ func level(body string, priority uint8) *driver.Message {
 	return &driver.Message{Body: []byte(body), Priority: priority}
 }
 
-// soon is far less than the longest that a read blocks, so that what comes so
-// soon was not found by looking again.
-const soon = maxBlock / 2
+// soon is far more than a woken reader needs, and half of what one that is not takes to
+// look again, with dialBlocking and the default lease.
+const soon = 5 * time.Second
 
 // within fails where f takes so long that nobody was woken.
 func within(t testing.TB, what string, f func()) {
@@ -41,8 +41,8 @@ func within(t testing.TB, what string, f func()) {
 // what others give back.
 func TestRulesWake(t *testing.T) {
 	url := testbroker.URL(t, "redis")
-	conn, _ := dial(t, url)
-	other, _ := dial(t, url)
+	conn, _ := dialBlocking(t, url)
+	other, _ := dialBlocking(t, url)
 	declareQueues(t, conn, routing.Queue{Name: "q", MaxPriority: 3})
 	one, two := subscribe(t, conn, "q", 3), subscribe(t, other, "q", 3)
 	both := make(chan *driver.Delivery, 10)
@@ -221,7 +221,7 @@ func TestRulesAmidLostAnswers(t *testing.T) {
 // TestRulesDelayedNack: one given back with a delay comes when that is over, in
 // its place.
 func TestRulesDelayedNack(t *testing.T) {
-	conn, _ := dial(t, testbroker.URL(t, "redis"))
+	conn, _ := dialBlocking(t, testbroker.URL(t, "redis"))
 	declareQueues(t, conn, routing.Queue{Name: "q", MaxPriority: 2, MaxLength: 10})
 	if err := publish(t, conn, "q", level("a", 2), level("b", 1)); err != nil {
 		t.Fatal(err)
