@@ -18,7 +18,7 @@ type runner struct {
 	only     *regexp.Regexp // on the contenders' names; raw takes part always
 	rounds   int
 	span     time.Duration // of a contender's round; peers have half
-	patience time.Duration // with a row, after its third round
+	patience time.Duration // with a row and its peers, after its third round
 	profile  string        // write a CPU profile of polymq's rounds to this file
 	results  *Results
 }
@@ -27,9 +27,14 @@ type runner struct {
 type operation struct {
 	name  string
 	round func(ctx context.Context, c contender, n int, body []byte) (sample, error)
-	least int // messages a round
+	least int // messages a round, of peers at most brief
 	fixed int // of latency: so many, as the rate says
+	// whole says that peers have as many messages: how many are in a queue makes a
+	// difference to brokers.
+	whole bool
 }
+
+const brief = 512
 
 func publishOp(name string, l load) operation {
 	return operation{name: name, least: max(64, 4*l.callers, 2*l.window), round: func(ctx context.Context, c contender, n int, body []byte) (sample, error) {
@@ -44,7 +49,7 @@ var operations = []operation{
 	publishOp("pipeline-256", load{1, 256}),
 	publishOp("pipeline-1024", load{1, maxWindow}),
 	publishOp("callers-64", load{callers, 1}),
-	{name: "consume", round: consuming, least: 8192},
+	{name: "consume", round: consuming, least: 4096, whole: true},
 	{name: "latency", round: latency, fixed: latencyRound},
 }
 
@@ -171,12 +176,14 @@ func (r *runner) cell(ctx context.Context, op operation, backend string, size in
 		round := func(ctx context.Context, n int) (sample, error) { return op.round(ctx, cs[i], n, body) }
 		var t trial
 		if op.fixed > 0 {
-			t = trial{v.name, func(ctx context.Context) (sample, error) { return round(ctx, op.fixed) }}
+			t = trial{name: v.name, run: func(ctx context.Context) (sample, error) { return round(ctx, op.fixed) }}
 		} else {
 			span, least := r.span, op.least
 			if v.peer {
 				span = r.span / 2
-				least = min(least, 512)
+				if !op.whole {
+					least = min(least, brief)
+				}
 			}
 			var err error
 			if t, err = sized(ctx, v.name, span, least, round); err != nil {
@@ -189,6 +196,7 @@ func (r *runner) cell(ctx context.Context, op operation, backend string, size in
 				return fail(err)
 			}
 		}
+		t.peer = v.peer
 		trials = append(trials, t)
 	}
 	rounds, err := interleave(ctx, trials, r.rounds, r.patience)

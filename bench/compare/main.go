@@ -35,7 +35,7 @@ func run() error {
 	only := flag.String("only", "", "of the contenders, the first and those that match this regular `expression`")
 	rounds := flag.Int("rounds", 9, "rounds")
 	span := flag.Duration("time", 80*time.Millisecond, "length of a round of one contender")
-	patience := flag.Duration("patience", 15*time.Second, "do fewer rounds of a row, but three, where they would take longer")
+	patience := flag.Duration("patience", 15*time.Second, "spend so long with a row and its peers, and twice as long without them, but three rounds")
 	root := flag.String("root", "..", "the repository's `folder`")
 	dry := flag.Bool("n", false, "only print: leave results.json and the pages as they are")
 	page := flag.Bool("page", false, "measure nothing, write the pages again")

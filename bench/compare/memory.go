@@ -47,6 +47,7 @@ var memoryRivals = []rival{
 	{"polymq", false, openPolymqMemory},
 	{"gocdk", true, openCDKMemory},
 	{"channel", true, openChannel},
+	{"copies", true, openCopies},
 }
 
 func openPolymqMemory(ctx context.Context, _ setup) (contender, error) {
@@ -99,6 +100,20 @@ func openWatermillMemory(buffer int64) opener {
 		return f, nil
 	}
 }
+
+func openCopies(context.Context, setup) (contender, error) {
+	ch := make(chan *polymq.Message, prefetch)
+	return &flowing{
+		send: func(body []byte) error {
+			ch <- &polymq.Message{Key: "bench", Body: append([]byte(nil), body...)}
+			return nil
+		},
+		take: func() error { kept = <-ch; return nil },
+	}, nil
+}
+
+// kept is what an application has of the last message.
+var kept *polymq.Message
 
 func openChannel(context.Context, setup) (contender, error) {
 	ch := make(chan []byte, prefetch)

@@ -65,8 +65,8 @@ func newCell(op, backend string, size int, trials []trial, rounds [][]sample) Ce
 	}
 	ratio := func(i, to int) Spread {
 		var xs []float64
-		for k, s := range rounds[i] {
-			xs = append(xs, s.value/rounds[to][k].value)
+		for k := range min(len(rounds[i]), len(rounds[to])) { // peers have the first ones
+			xs = append(xs, rounds[i][k].value/rounds[to][k].value)
 		}
 		return spread(xs)
 	}

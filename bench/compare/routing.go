@@ -67,7 +67,7 @@ func (r *runner) table(ctx context.Context, n int) error {
 	}
 	matching := func(name string, match func() int) trial {
 		allocs := testing.AllocsPerRun(1, func() { match() }) / float64(len(subjects))
-		return trial{name, func(context.Context) (sample, error) {
+		return trial{name: name, run: func(context.Context) (sample, error) {
 			cpu, start := processCPU(), time.Now()
 			match()
 			per := float64(len(subjects))
