@@ -139,7 +139,7 @@ func featuresOf(backend string, v version, management bool) driver.Features {
 func (c *Conn) Features() driver.Features { return c.features }
 
 // Native is the *amqp091.Connection that consumes and declares; nil while it
-// is lost.
+// is lost. It is the driver's to close: its CloseDeadline fails.
 func (c *Conn) Native() any {
 	c.consume.mu.Lock()
 	defer c.consume.mu.Unlock()

@@ -28,7 +28,7 @@ func newPatient(c net.Conn, timeout time.Duration) *patient {
 // offer sends what TCP takes at once, and says how much that was. An error is
 // Write's to find. It must not be called beside Write.
 func (p *patient) offer(b []byte) int {
-	if p.SetWriteDeadline(time.Now().Add(p.timeout)) != nil {
+	if p.offered == nil || p.SetWriteDeadline(time.Now().Add(p.timeout)) != nil {
 		return 0
 	}
 	return p.offered.write(b)

@@ -18,11 +18,7 @@ type sieve struct {
 	err error
 }
 
-// readAhead is how much is read at once, where it is there: what came in small
-// packets shares a system call.
-const readAhead = 64 << 10
-
-func newSieve(r io.Reader) *sieve { return &sieve{in: bufio.NewReaderSize(r, readAhead)} }
+func newSieve(r io.Reader) *sieve { return &sieve{in: bufio.NewReader(r)} }
 
 const (
 	frameHead   = 7 // type, channel, size

@@ -47,7 +47,7 @@ type subscriber struct {
 	life   *life               // nil while there is no channel
 	local  []*delivery         // taken in, not yet handed out
 	armed  bool                // the timer is set
-	acked  time.Time           // acknowledgements were sent, by the timer or after a pause
+	acked  time.Time           // acknowledgements were sent
 	closed bool                // by Drain or Close
 	late   *time.Timer         // set by Close
 	err    error               // why Receive ends once local is empty
@@ -120,10 +120,10 @@ func (s *subscriber) serve(l *life) bool {
 				return true
 			}
 			s.put(l, &d)
-		case now := <-s.timer.C:
+		case <-s.timer.C:
 			s.mu.Lock()
-			s.armed, s.acked = false, now
-			l.acks.flush()
+			s.armed = false
+			s.flush(l)
 			s.mu.Unlock()
 		case <-drain:
 			s.endConsumer(l)
@@ -239,7 +239,7 @@ func (s *subscriber) settle(in *delivery, o driver.Outcome) error {
 	case driver.Ack:
 		l.acks.ack(in.tag)
 		if 2*l.acks.pending >= s.prefetch {
-			err = l.acks.flush()
+			err = s.flush(l)
 		} else if !s.armed {
 			err = s.ackSoon(l)
 		}
@@ -257,15 +257,23 @@ func (s *subscriber) settle(in *delivery, o driver.Outcome) error {
 	return nil
 }
 
-// ackSoon sees to the first acknowledgement after others were sent.
+// ackSoon sees to the first acknowledgement after others were sent. The caller holds
+// the mutex.
 func (s *subscriber) ackSoon(l *life) error {
-	if now := time.Now(); now.Sub(s.acked) >= ackPause {
-		s.acked = now
-		return l.acks.flush()
+	if time.Since(s.acked) >= ackPause {
+		return s.flush(l)
 	}
 	s.armed = true
 	s.timer.Reset(ackDelay)
 	return nil
+}
+
+// flush sends the acknowledgements that there are. The caller holds the mutex.
+func (s *subscriber) flush(l *life) error {
+	if l.acks.pending > 0 {
+		s.acked = time.Now()
+	}
+	return l.acks.flush()
 }
 
 // Extend implements driver.Subscriber: the broker holds for as long as the

@@ -47,7 +47,7 @@ func (l *link) open(ctx context.Context) error {
 		conn, p, err := l.c.settings.dial(ctx, addr, l.role, func(made *wire) {
 			w = made
 			if l.sifts {
-				made.sieve = newSieve(made.conn)
+				made.from = newSieve(made.conn)
 			}
 			if l.prepare != nil {
 				l.prepare(made)

@@ -1,14 +1,20 @@
 package amqp
 
 import (
+	"crypto/tls"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// highWater is how many unsent bytes of a wire hold publishers back.
-const highWater = 1 << 20
+const (
+	// highWater is how many unsent bytes of a wire hold publishers back.
+	highWater = 1 << 20
+	// maxOffer is how many bytes a caller sends itself: other publishers wait for it.
+	maxOffer = 16 << 10
+)
 
 // wire is what one amqp091 connection reads from and writes to. Write only
 // appends to a buffer; one goroutine, the wire's own, sends what has gathered, so
@@ -26,8 +32,8 @@ type wire struct {
 	onRead func()
 	// onRoom runs when a full buffer has drained.
 	onRoom func()
-	// sieve, when set before the first Read, is what Read reads from.
-	sieve *sieve
+	// from is what Read reads from: conn, unless set before the first Read.
+	from io.Reader
 
 	kick chan struct{} // cap 1
 	done chan struct{} // closed when the sender has ended
@@ -41,7 +47,7 @@ type wire struct {
 }
 
 func newWire(c net.Conn) *wire {
-	w := &wire{conn: c, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	w := &wire{conn: c, from: c, kick: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.send()
 	return w
 }
@@ -50,10 +56,7 @@ func (w *wire) Read(b []byte) (int, error) {
 	if w.onRead != nil {
 		w.onRead()
 	}
-	if w.sieve != nil {
-		return w.sieve.Read(b)
-	}
-	return w.conn.Read(b)
+	return w.from.Read(b)
 }
 
 func (w *wire) Write(b []byte) (int, error) {
@@ -67,7 +70,7 @@ func (w *wire) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	sent := 0
-	if w.unsent == 0 && w.urgent.Load() {
+	if w.unsent == 0 && len(b) <= maxOffer && w.urgent.Load() {
 		if p, ok := w.conn.(*patient); ok { // else what TLS makes of it must be sent whole
 			sent = p.offer(b)
 		}
@@ -135,7 +138,17 @@ func (w *wire) send() {
 }
 
 // cut closes the socket at once.
-func (w *wire) cut() { w.conn.Close() }
+func (w *wire) cut() {
+	if t, ok := w.conn.(*tls.Conn); ok {
+		t.NetConn().Close() // its own Close would tell the broker first, and wait for TCP to take that
+		return
+	}
+	w.conn.Close()
+}
+
+// LocalAddr and RemoteAddr are for who asks the native connection.
+func (w *wire) LocalAddr() net.Addr  { return w.conn.LocalAddr() }
+func (w *wire) RemoteAddr() net.Addr { return w.conn.RemoteAddr() }
 
 // Close sends what is buffered, for at most a second, and closes the socket.
 func (w *wire) Close() error {
@@ -143,13 +156,9 @@ func (w *wire) Close() error {
 	w.closed = true
 	w.mu.Unlock()
 	signal(w.kick)
-	select {
-	case <-w.done:
-	case <-time.After(time.Second):
-	}
-	err := w.conn.Close()
+	defer time.AfterFunc(time.Second, w.cut).Stop()
 	<-w.done
-	return err
+	return w.conn.Close()
 }
 
 func signal(c chan struct{}) {

@@ -2,9 +2,13 @@ package amqp
 
 import (
 	"bytes"
+	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -87,15 +91,21 @@ func TestUrgentBesideTheRest(t *testing.T) {
 	w := newWire(newPatient(c, time.Minute))
 	defer w.Close()
 	w.urgent.Store(true)
-	if _, err := w.Write([]byte{0}); err != nil || w.unsent > 0 {
-		t.Errorf("%v, and %d bytes of a lone byte are left to the wire's goroutine", err, w.unsent)
+	if _, err := w.Write([]byte{0}); err != nil {
+		t.Fatal(err)
 	}
-	const pieces, size = 200, 100 << 10
+	w.mu.Lock()
+	if w.unsent > 0 && newOffered(c) != nil {
+		t.Errorf("%d bytes of a lone byte are left to the wire's goroutine", w.unsent)
+	}
+	w.mu.Unlock()
+	const pieces, size = 2000, maxOffer
 	go func() {
 		for i := range pieces {
 			w.urgent.Store(i%3 > 0)
 			if _, err := w.Write(bytes.Repeat([]byte{byte(i)}, size)); err != nil {
 				t.Error(err)
+				c.Close() // nobody need wait for the rest
 			}
 		}
 	}()
@@ -108,4 +118,28 @@ func TestUrgentBesideTheRest(t *testing.T) {
 			t.Fatalf("piece %d is not what was written", i)
 		}
 	}
+}
+
+// TestCutUnderTLS: a connection that is cut does not wait for TCP to take TLS's last
+// word.
+func TestCutUnderTLS(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	server.Close()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		c := tls.Client(newPatient(near, time.Minute), &tls.Config{InsecureSkipVerify: true})
+		shaken := make(chan error, 1)
+		go func() { shaken <- tls.Server(far, server.TLS).Handshake() }()
+		if err := errors.Join(c.Handshake(), <-shaken); err != nil {
+			t.Fatal(err)
+		}
+		w := newWire(c)
+		begun := time.Now()
+		w.cut()
+		if took := time.Since(begun); took > 0 {
+			t.Errorf("it took %v", took)
+		}
+		w.Close()
+	})
 }
