@@ -225,8 +225,7 @@ func TestRefusedConnection(t *testing.T) {
 	conn, _ := dial(t, b.URL())
 	queues := []string{"q0", "q1", "q2", "q3", "q4"}
 	declare(t, conn, queues...)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
+	ctx := ctxT(t)
 	p, err := conn.Publisher(ctx, driver.PublisherConfig{})
 	if err != nil {
 		t.Fatal(err)
@@ -243,6 +242,8 @@ func TestRefusedConnection(t *testing.T) {
 	for _, q := range queues {
 		batch = append(batch, &driver.Publishing{Message: &driver.Message{Key: q}, ID: q, Owner: w})
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
 	p.Publish(ctx, batch, true)
 	for range queues {
 		select {

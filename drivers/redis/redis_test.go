@@ -9,7 +9,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Backend{
-		Namespace: func(t testing.TB) string { return testbroker.URL(t, "redis") + "&lease=2s" },
+		Namespace: func(t testing.TB) string { return testbroker.URL(t, "redis") + "&lease=5s" },
 		Sever: func(t testing.TB, url string) (string, func()) {
 			link := testbroker.Proxy(t, url)
 			return link.URL(), link.Cut
@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 		Restart: func(t testing.TB) (string, func()) {
 			b := testbroker.Start(t, "redis")
 			safe(t, b)
-			return b.URL() + "?lease=2s", b.Restart
+			return b.URL() + "?lease=5s", b.Restart
 		},
 		Newer: newer,
 	})
@@ -47,7 +47,7 @@ func TestConformanceOfClusters(t *testing.T) {
 			c := testbroker.StartClusterWith(t, scheme, testbroker.Setup{Patient: true})
 			conformance.Run(t, conformance.Backend{
 				Open:      openLinked,
-				Namespace: func(testing.TB) string { return with(c.Namespace(), "lease=2s") },
+				Namespace: func(testing.TB) string { return with(c.Namespace(), "lease=5s") },
 				Sever: func(t testing.TB, url string) (string, func()) {
 					l, through := newLinks(t, url)
 					return through, func() { l.each((*testbroker.Link).Cut, false) }
