@@ -47,7 +47,7 @@ func TestConformanceOfClusters(t *testing.T) {
 			c := testbroker.StartClusterWith(t, scheme, testbroker.Setup{Patient: true})
 			conformance.Run(t, conformance.Backend{
 				Open:      openLinked,
-				Namespace: func(testing.TB) string { return with(c.Namespace(), "lease=5s") },
+				Namespace: func(testing.TB) string { return with(c.Namespace(), "lease=2s") },
 				Sever: func(t testing.TB, url string) (string, func()) {
 					l, through := newLinks(t, url)
 					return through, func() { l.each((*testbroker.Link).Cut, false) }
