@@ -25,24 +25,38 @@ var consumeRows = []row{
 	{promise: 13, name: "killed", hooks: hookKill, run: killedWhileHolding},
 }
 
+// subscriberClosed wants what a subscriber held at once, and not when its lease is over,
+// which began before Close. A machine that stands still may take as long, but hardly
+// each time.
 func subscriberClosed(e *env) {
 	c := e.open()
 	e.declare(c, "q")
-	ms := numbered(10, "q", "")
-	e.publish(c, "", ms...)
+	l := c.Features().Lease
+	var took time.Duration
+	for range 3 {
+		if took = closeHolding(e, c); l == 0 || took <= l/2 {
+			return
+		}
+	}
+	e.Errorf("what the subscriber held came again only after %v, the lease being %v: it must come at once", took, l)
+}
+
+// closeHolding returns how long it takes to close a subscriber and to receive elsewhere
+// what it held.
+func closeHolding(e *env, c *polymq.Conn) time.Duration {
+	e.publish(c, "", numbered(10, "q", "")...)
 	s := e.subscriber(c, "q", 10)
 	ds := e.receiveN(s, 6)
 	e.ack(ds[1], ds[3])
 	start := time.Now()
 	e.close(s)
 	again := e.subscriber(e.open(), "q", 10)
+	ds = e.receiveN(again, 8)
+	took := time.Since(start)
+	e.ack(ds...)
 	var got []string
-	for _, d := range e.receiveN(again, 8) {
+	for _, d := range ds {
 		got = append(got, string(d.Body))
-		e.ack(d)
-	}
-	if l := c.Features().Lease; l > 0 && time.Since(start) > l {
-		e.Errorf("what the subscriber held came again only after %v, the lease being %v: it must come at once", time.Since(start), l)
 	}
 	slices.Sort(got)
 	if want := []string{"0", "2", "4", "5", "6", "7", "8", "9"}; !slices.Equal(got, want) {
@@ -50,6 +64,7 @@ func subscriberClosed(e *env) {
 	}
 	e.close(again)
 	e.has(c, "q")
+	return took
 }
 
 func connectionClosed(e *env) {

@@ -19,6 +19,7 @@ type store struct {
 	cfg   driver.Config
 	opt   options
 	names names
+	calm  time.Duration // fenceCalm; a test may wait for longer
 
 	nc         *natsgo.Conn
 	js         jetstream.JetStream
@@ -50,6 +51,7 @@ func newStore(cfg driver.Config, opt options) *store {
 	return &store{
 		cfg:       cfg,
 		opt:       opt,
+		calm:      fenceCalm,
 		names:     names{ns: token(opt.vhost)},
 		ended:     make(chan struct{}),
 		back:      make(chan struct{}),

@@ -27,7 +27,7 @@ const (
 type fence struct {
 	began  time.Time
 	limit  time.Duration
-	calm   time.Duration // fenceCalm, or 0 where one server does everything in turn
+	calm   time.Duration // the store's, or 0 where one server does everything in turn
 	sent   time.Time     // the last probe; zero: none yet
 	echoed bool          // and its echo is here
 	over   bool          // the link is being unsubscribed
@@ -42,7 +42,7 @@ func (l *link) leave(limit time.Duration) {
 	if l.fence == nil {
 		l.fence = &fence{began: time.Now(), limit: limit}
 		if l.c.s.nc.ConnectedClusterName() != "" {
-			l.fence.calm = fenceCalm
+			l.fence.calm = l.c.s.calm
 		}
 	}
 	l.fence.limit = min(l.fence.limit, limit)

@@ -117,12 +117,15 @@ func TestPriority(t *testing.T) {
 
 // TestSingleActive: the first that came gets everything, then the next, whether
 // the one before closed, or died with its connection.
-func TestSingleActive(t *testing.T) {
-	url := testbroker.URL(t, "nats") + "&lease=1s"
+func TestSingleActive(t *testing.T) { withLeases(t, singleActive) }
+
+func singleActive(t testing.TB, lease time.Duration) {
+	url := testbroker.URL(t, "nats")
 	c := open(t, url)
 	declare(t, c, routing.Queue{Name: "q", SingleActiveConsumer: true})
 	p := publisherOf(t, c)
-	link := testbroker.Proxy(t, url)
+	link := testbroker.Proxy(t, url+fmt.Sprint("&lease=", lease))
+	defer link.Refuse(false)
 	first, second, third := subscribe(t, c, "q", 2), subscribe(t, open(t, link.URL()), "q", 10), subscribe(t, open(t, url), "q", 10)
 	mustPublish(t, p, "q", numbered("m", 0, 6)...)
 	ds := receive(t, first, 2)
@@ -155,7 +158,6 @@ func TestSingleActive(t *testing.T) {
 	if info := inspect(t, c, "q"); info != (driver.QueueInfo{}) {
 		t.Fatalf("%+v", info)
 	}
-	link.Refuse(false)
 }
 
 // TestKeptAfterRestart: a book survives the server, and who read it goes on.

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +17,10 @@ import (
 // than a lease, so that another one gets the message. The first must not take
 // it for its own when it arrives, since what it then settled would be the
 // delivery of the second: the server does not tell them apart.
-func TestLateDelivery(t *testing.T) {
-	url := testbroker.URL(t, "nats") + "&lease=1s"
+func TestLateDelivery(t *testing.T) { withLeases(t, lateDelivery) }
+
+func lateDelivery(t testing.TB, lease time.Duration) {
+	url := testbroker.URL(t, "nats") + fmt.Sprint("&lease=", lease)
 	link := testbroker.Proxy(t, url)
 	direct := open(t, url)
 	declare(t, direct, routing.Queue{Name: "q"})
@@ -26,6 +29,7 @@ func TestLateDelivery(t *testing.T) {
 	a := subscribe(t, open(t, link.URL()), "q", 2)
 	receive(t, a, 1) // and the request is there for another one
 	link.Stall(true)
+	defer link.Stall(false)
 	mustPublish(t, p, "q", "m")
 	b := subscribe(t, direct, "q", 2)
 	d := receive(t, b, 1)[0]
@@ -36,7 +40,7 @@ func TestLateDelivery(t *testing.T) {
 		t.Fatalf("attempt %d: the message did not go to the stalled subscriber first", d.Attempt)
 	}
 	link.Stall(false)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*lease)
 	defer cancel()
 	buf := make([]*driver.Delivery, 1)
 	if n, err := a.Receive(ctx, buf); err == nil {

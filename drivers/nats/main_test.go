@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,3 +160,39 @@ func settle(t testing.TB, s driver.Subscriber, d *driver.Delivery, o driver.Outc
 		t.Fatal(err)
 	}
 }
+
+// withLeases runs a test that needs a short lease with longer and longer ones, until it
+// passes: a process that stands still for longer than a lease loses what it holds. What
+// fails with each of them has another reason.
+func withLeases(t *testing.T, test func(t testing.TB, lease time.Duration)) {
+	t.Helper()
+	for lease := time.Second; lease <= 8*time.Second; lease *= 2 {
+		try := &trial{TB: t}
+		done := make(chan struct{})
+		go func() { // which FailNow ends
+			defer close(done)
+			test(try, lease)
+		}()
+		<-done
+		if !try.failed.Load() {
+			return
+		}
+		t.Logf("it failed with a lease of %v", lease)
+	}
+	t.Error("it failed with each lease")
+}
+
+// trial is a testing.TB whose failures are noted, not reported. Its clean up is the real
+// test's.
+type trial struct {
+	testing.TB
+	failed atomic.Bool
+}
+
+func (t *trial) Fail()                             { t.failed.Store(true) }
+func (t *trial) Failed() bool                      { return t.failed.Load() }
+func (t *trial) FailNow()                          { t.Fail(); runtime.Goexit() }
+func (t *trial) Error(args ...any)                 { t.Log(args...); t.Fail() }
+func (t *trial) Errorf(format string, args ...any) { t.Logf(format, args...); t.Fail() }
+func (t *trial) Fatal(args ...any)                 { t.Log(args...); t.FailNow() }
+func (t *trial) Fatalf(format string, args ...any) { t.Logf(format, args...); t.FailNow() }

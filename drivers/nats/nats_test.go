@@ -29,7 +29,7 @@ func with(t testing.TB, raw, name, value string) string {
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Backend{
 		Namespace: func(t testing.TB) string {
-			return with(t, testbroker.URL(t, "nats"), "lease", "2s")
+			return with(t, testbroker.URL(t, "nats"), "lease", "5s")
 		},
 		Sever: func(t testing.TB, at string) (string, func()) {
 			link := testbroker.Proxy(t, at)
@@ -48,7 +48,7 @@ func TestConformance(t *testing.T) {
 		},
 		Restart: func(t testing.TB) (string, func()) {
 			b := testbroker.Start(t, "nats")
-			return with(t, b.URL(), "lease", "2s"), b.Restart
+			return with(t, b.URL(), "lease", "5s"), b.Restart
 		},
 		Newer: makeNewer,
 	})

@@ -15,9 +15,11 @@ import (
 // TestPausedProcess: a process that is cut off for longer than its lease loses
 // what it holds; when it is back, with the log cut short meanwhile, it takes part
 // again.
-func TestPausedProcess(t *testing.T) {
-	url := testbroker.URL(t, "nats") + "&lease=1s"
-	link := testbroker.Proxy(t, url)
+func TestPausedProcess(t *testing.T) { withLeases(t, pausedProcess) }
+
+func pausedProcess(t testing.TB, lease time.Duration) {
+	url := testbroker.URL(t, "nats")
+	link := testbroker.Proxy(t, url+fmt.Sprint("&lease=", lease))
 	direct := openRaw(t, url)
 	c, paused := emulated(t, direct), open(t, link.URL())
 	q := routing.Queue{Name: "q", MaxPriority: 1}
@@ -27,6 +29,7 @@ func TestPausedProcess(t *testing.T) {
 	mustPublish(t, p, "q", numbered("m", 0, 20)...)
 	held := receive(t, away, 5)
 	link.Stall(true)
+	defer link.Stall(false)
 	there := subscribe(t, c, "q", 20)
 	l := ledgerOf(t, direct, q)
 	got := map[string]int{}

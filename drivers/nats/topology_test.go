@@ -120,7 +120,7 @@ func TestTopologyRace(t *testing.T) {
 	url := testbroker.URL(t, "nats")
 	var newest atomic.Uint64 // sequence of the newest version known to be applied
 	var applied, stale, renewed atomic.Int64
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i := range 3 {
@@ -168,6 +168,12 @@ func TestTopologyRace(t *testing.T) {
 			}
 		})
 	}
+	for began := time.Now(); time.Since(began) < 3*time.Second || applied.Load() == 0 || stale.Load() == 0 || renewed.Load() == 0; {
+		if wait(ctx, 10*time.Millisecond) != nil {
+			break
+		}
+	}
+	cancel()
 	wg.Wait()
 	t.Logf("%d changes, %d lost the race, %d renewals", applied.Load(), stale.Load(), renewed.Load())
 	if applied.Load() == 0 || stale.Load() == 0 || renewed.Load() == 0 {

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -211,9 +212,12 @@ func delay(dst, src net.Conn) {
 }
 
 // TestSignsWhileSettling: whoever cuts the log short goes on giving signs of
-// life.
-func TestSignsWhileSettling(t *testing.T) {
-	s := openRaw(t, slowURL(t, testbroker.URL(t, "nats"))+"&lease=2s")
+// life. The broker is so far away by then that this takes several leases.
+func TestSignsWhileSettling(t *testing.T) { withLeases(t, signsWhileSettling) }
+
+func signsWhileSettling(t testing.TB, lease time.Duration) {
+	link := testbroker.Proxy(t, testbroker.URL(t, "nats")+fmt.Sprint("&lease=", lease))
+	s := openRaw(t, link.URL())
 	c := emulated(t, s)
 	q := routing.Queue{Name: "q", MaxPriority: 1, SingleActiveConsumer: true}
 	declare(t, c, q)
@@ -222,10 +226,14 @@ func TestSignsWhileSettling(t *testing.T) {
 	mustPublish(t, p, "q", numbered("m", 0, n+1)...)
 	sub := subscribe(t, c, "q", 1)
 	held := receive(t, sub, 1)[0] // so that what goes is behind something
+	link.Delay(lease / 20)
 	if removed, err := c.Purge(within(t), "q"); removed != n || err != nil {
 		t.Fatal(removed, err)
 	}
-	for ctx := within(t); ; {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*lease)
+	defer cancel()
+	for {
 		stream, err := s.js.Stream(ctx, queueOf(t, s, "q").stream)
 		if err != nil {
 			t.Fatal(err)
@@ -237,6 +245,7 @@ func TestSignsWhileSettling(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	t.Logf("settled in %v, the lease being %v", time.Since(began), lease)
 	settle(t, sub, held, driver.Ack, 0)
 }
 
