@@ -114,13 +114,7 @@ func TestSilentBroker(t *testing.T) {
 			link := testbroker.Proxy(t, testbroker.URL(t, scheme))
 			quick := func(what string, is error, call func(ctx context.Context) error) {
 				t.Helper()
-				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-				defer cancel()
-				began := time.Now()
-				err := call(ctx)
-				if took := time.Since(began); took > patience {
-					t.Errorf("%s returned %v after its ctx had ended", what, took)
-				}
+				err := inTime(t, what, 300*time.Millisecond, call)
 				if !errors.Is(err, is) {
 					t.Errorf("%s: %v, want %v", what, err, is)
 				}

@@ -151,9 +151,11 @@ func TestMiddlewareStack(t *testing.T) {
 				t.Fatal(err)
 			}
 			healed.Store(true)
-			moved, err := conn.Redrive(ctx, "graveyard", &polymq.RedriveOptions{Filter: func(d *polymq.Delivery) bool { return d.Header.Get(middleware.HeaderFirstID) != "garbled" }})
-			if err != nil || moved != 1 {
-				t.Fatalf("Redrive: %d, %v", moved, err)
+			for _, opts := range []polymq.RedriveOptions{{Max: 1, Idle: time.Minute}, {}} { // one message, and no other
+				opts.Filter = func(d *polymq.Delivery) bool { return d.Header.Get(middleware.HeaderFirstID) != "garbled" }
+				if moved, err := conn.Redrive(ctx, "graveyard", &opts); err != nil || moved != opts.Max {
+					t.Fatalf("Redrive: %d, %v, want %d", moved, err, opts.Max)
+				}
 			}
 			await(1)
 			mu.Lock()
@@ -204,7 +206,7 @@ func TestDeadLettersShareAQueue(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if moved, err := conn.Redrive(ctx, "graveyard", nil); err != nil || moved != 2 {
+			if moved, err := conn.Redrive(ctx, "graveyard", &polymq.RedriveOptions{Max: 2, Idle: time.Minute}); err != nil || moved != 2 {
 				t.Fatalf("Redrive: %d, %v", moved, err)
 			}
 			for _, s := range subs {
@@ -247,12 +249,21 @@ func TestRedriveOfWhatDiesAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-handled
-			// It waits until the dead letter is there, and for the second one.
+			await(t, ctx, "the dead letter is there", func() bool {
+				info, err := conn.Inspect(ctx, "graveyard")
+				return err == nil && info.Ready == 1
+			})
+			// It waits for the second one as well.
 			moved, err := conn.Redrive(ctx, "graveyard", &polymq.RedriveOptions{Max: 20, Idle: 2 * time.Second})
 			if err != nil || moved != 1 {
 				t.Errorf("moved %d, %v", moved, err)
 			}
-			if stop(); len(handled) != 1 {
+			select {
+			case <-handled:
+			case <-ctx.Done():
+				t.Error("not handled again")
+			}
+			if stop(); len(handled) > 0 {
 				t.Errorf("handled %d times more", len(handled))
 			}
 			if err := <-ended; err != nil {
