@@ -17,7 +17,8 @@
 // row whose feature is refused checks the refusal in its place.
 //
 // That a message does not come is shown by a sentinel message behind it, never
-// by waiting a while. What does come has Backend.Patience.
+// by waiting a while. What does come has Backend.Patience, and some times that on
+// a busy machine.
 //
 // The optional hooks of Backend make faults: a connection cut, a client dead,
 // a broker that hangs or restarts. Rows that need a hook which is not offered

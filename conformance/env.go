@@ -81,9 +81,12 @@ func (e *env) close(c interface{ Close(context.Context) error }) {
 	}
 }
 
-// short is a context that ends after Patience.
+// patience is how long a row waits for what must come.
+func (e *env) patience() time.Duration { return time.Duration(e.b.waits) * e.b.Patience }
+
+// short is a context that ends when the row's patience does.
 func (e *env) short() context.Context {
-	ctx, cancel := context.WithTimeout(e.ctx, e.b.Patience)
+	ctx, cancel := context.WithTimeout(e.ctx, e.patience())
 	e.Cleanup(cancel)
 	return ctx
 }
@@ -209,7 +212,7 @@ func (e *env) subscriber(c *polymq.Conn, queue string, prefetch int) *polymq.Sub
 // receive waits for the next message.
 func (e *env) receive(s *polymq.Subscriber) *polymq.Delivery {
 	e.Helper()
-	return e.receiveWithin(s, e.b.Patience)
+	return e.receiveWithin(s, e.patience())
 }
 
 func (e *env) receiveWithin(s *polymq.Subscriber, patience time.Duration) *polymq.Delivery {
@@ -341,10 +344,10 @@ func difference(got, want []string) string {
 	return fmt.Sprintf("got %d messages, want %d; at index %d got %s, want %s", len(got), len(want), i, at(got), at(want))
 }
 
-// eventually tries until ok, for Patience.
+// eventually tries until ok, or until the row's patience ends.
 func (e *env) eventually(what string, ok func() bool) {
 	e.Helper()
-	e.eventuallyWithin(e.b.Patience, what, ok)
+	e.eventuallyWithin(e.patience(), what, ok)
 }
 
 func (e *env) eventuallyWithin(patience time.Duration, what string, ok func() bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/polymq/polymq"
@@ -16,6 +17,46 @@ func (e *env) pass(d time.Duration) {
 	case <-time.After(d):
 	case <-e.ctx.Done():
 	}
+}
+
+// beforehand has f, which returns when it began, be over before a time has passed.
+// Where it was not, on a busy machine, f is called again with twice the time, and
+// with another suffix for the names that it uses.
+func (e *env) beforehand(passes time.Duration, f func(suffix string, passes time.Duration) (began time.Time)) {
+	e.Helper()
+	for try := range 5 {
+		if began := f(strconv.Itoa(try), passes); time.Since(began) < passes {
+			return
+		}
+		passes *= 2
+	}
+	e.Fatalf("this machine is too busy: calls took longer than %v", passes/2)
+}
+
+// returns runs a call whose context ends after d, and wants it to return within
+// Patience of that. It counts the time in steps, since a process that stands still
+// is not late.
+func (e *env) returns(what string, d time.Duration, call func(ctx context.Context) error) error {
+	e.Helper()
+	ctx, cancel := context.WithTimeout(e.ctx, d)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- call(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	const steps = 100
+	for range steps {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(e.b.Patience / steps):
+		}
+	}
+	e.Errorf("%s has not returned %v after its context had ended", what, e.b.Patience)
+	return <-ended
 }
 
 // holds wants a queue to have messages with these bodies, and no others. It

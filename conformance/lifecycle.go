@@ -233,14 +233,7 @@ func closeWhileHanging(e *env) {
 	e.must(err, "PublishAsync")
 	pause()
 	defer resume()
-	limit := e.b.Patience / 10
-	ctx, cancel := context.WithTimeout(e.ctx, limit)
-	defer cancel()
-	start := time.Now()
-	err = c.Close(ctx)
-	if took := time.Since(start); took > e.b.Patience {
-		e.Errorf("Close with a context of %v took %v (and returned %v)", limit, took, err)
-	}
+	_ = e.returns("Close", e.b.Patience/10, c.Close)
 }
 
 // deletedUnderSubscriber deletes a queue that is consumed.

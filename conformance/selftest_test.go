@@ -65,7 +65,9 @@ func TestFaults(t *testing.T) {
 			if f.Promise != 22 { // which counts goroutines
 				t.Parallel()
 			}
-			b := backend(f, 500*time.Millisecond).withDefaults()
+			b := backend(f, 500*time.Millisecond)
+			b.waits = 1 // a row that waits in vain has found the fault
+			b = b.withDefaults()
 			for _, r := range rows {
 				if r.promise != f.Promise || f.Row != "" && r.name != f.Row {
 					continue
