@@ -156,6 +156,9 @@ func (c *consumer) answered(r *fetch, q *request) error {
 	c.renewed(q.name, q.sent)
 	a.array()
 	wait := time.Duration(a.integer()) * time.Millisecond
+	if wait >= maxBlock { // the server says no more: nothing is due before
+		wait = c.s.cfg.block
+	}
 	r.due = q.sent.Add(min(wait, c.s.cfg.block, c.s.cfg.lease/3))
 	r.again = a.integer() > 0
 	r.clear()
