@@ -163,7 +163,7 @@ func singleActive(t testing.TB, lease time.Duration) {
 // TestKeptAfterRestart: a book survives the server, and who read it goes on.
 func TestKeptAfterRestart(t *testing.T) {
 	b := testbroker.Start(t, "nats")
-	c := open(t, b.URL()+"?lease=2s")
+	c := open(t, b.URL())
 	declare(t, c, routing.Queue{Name: "q", MaxPriority: 1, MaxLength: 5})
 	p := publisherOf(t, c)
 	mustPublish(t, p, "q", numbered("m", 0, 7)...)

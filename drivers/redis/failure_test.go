@@ -220,8 +220,8 @@ func TestOutageBeyondLease(t *testing.T) {
 		time.Sleep(time.Duration(i) * 600 * time.Millisecond) // longer than the lease
 		link.Refuse(false)
 		again := expect(t, sub, "a")
-		if again[0].Attempt != i {
-			t.Fatalf("attempt %d, want %d", again[0].Attempt, i)
+		if again[0].Attempt <= held[0].Attempt { // more than one more, where the machine stood still
+			t.Fatalf("attempt %d comes after %d", again[0].Attempt, held[0].Attempt)
 		}
 		if err := sub.Settle(ctxT(t), held[0], driver.Ack, 0); !errors.Is(err, driver.ErrLost) {
 			t.Fatalf("the lost hold: %v", err)
