@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -151,7 +152,13 @@ func (rabbitMQ) fresh(ctx context.Context, base, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := manage(ctx, base, http.MethodPut, "/api/vhosts/"+name, "{}"); err != nil {
+	// The nodes of a cluster on a busy machine may take longer to begin a vhost than
+	// the broker waits for them: asked again, it waits again.
+	err = errors.New("not asked")
+	for try := 0; try < 3 && err != nil; try++ {
+		err = manage(ctx, base, http.MethodPut, "/api/vhosts/"+name, "{}")
+	}
+	if err != nil {
 		return "", err
 	}
 	user := "guest"
