@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/internal/deadline"
 	"github.com/polymq/polymq/routing"
 )
 
@@ -34,29 +35,14 @@ func (e *env) beforehand(passes time.Duration, f func(suffix string, passes time
 }
 
 // returns runs a call whose context ends after d, and wants it to return within
-// Patience of that. It counts the time in steps, since a process that stands still
-// is not late.
+// Patience of that.
 func (e *env) returns(what string, d time.Duration, call func(ctx context.Context) error) error {
 	e.Helper()
-	ctx, cancel := context.WithTimeout(e.ctx, d)
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- call(ctx) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
+	late, err := deadline.Call(e.ctx, d, e.b.Patience, call)
+	if late {
+		e.Errorf("%s had not returned %v after its context had ended", what, e.b.Patience)
 	}
-	const steps = 100
-	for range steps {
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(e.b.Patience / steps):
-		}
-	}
-	e.Errorf("%s has not returned %v after its context had ended", what, e.b.Patience)
-	return <-ended
+	return err
 }
 
 // holds wants a queue to have messages with these bodies, and no others. It

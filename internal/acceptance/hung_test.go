@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/polymq/polymq"
+	"github.com/polymq/polymq/internal/deadline"
 	"github.com/polymq/polymq/internal/leak"
 	"github.com/polymq/polymq/internal/testbroker"
 	"github.com/polymq/polymq/routing"
@@ -155,29 +156,13 @@ func (u *underWay) ended(t *testing.T) {
 // drivers' own patience with a broker, and that of a loaded machine.
 const endTime = 15 * time.Second
 
-// inTime wants call to return when its ctx, which lasts for d, has ended. It counts
-// its patience in steps, since a process that stands still is not late.
+// inTime wants call to return when its ctx, which lasts for d, has ended.
 func inTime(t *testing.T, what string, d time.Duration, call func(context.Context) error) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- call(ctx) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
+	late, err := deadline.Call(context.Background(), d, patience, call)
+	if late {
+		t.Errorf("%s had not returned %v after the end of its ctx of %v: %v", what, patience, d, err)
 	}
-	const steps = 100
-	for range steps {
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(patience / steps):
-		}
-	}
-	err := <-ended
-	t.Errorf("%s has not returned %v after the end of its ctx of %v: %v", what, patience, d, err)
 	return err
 }
 
