@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/polymq/polymq/internal/nowait"
 )
 
 // patient is a TCP connection whose Write fails only when nothing at all could
@@ -18,20 +20,20 @@ type patient struct {
 	timeout time.Duration
 	blocked atomic.Bool
 	silence atomic.Int64 // the longest, in ns; 0 while the broker does not send heartbeats yet
-	offered *offered
+	socket  *nowait.Conn
 }
 
 func newPatient(c net.Conn, timeout time.Duration) *patient {
-	return &patient{Conn: c, timeout: timeout, offered: newOffered(c)}
+	return &patient{Conn: c, timeout: timeout, socket: nowait.New(c)}
 }
 
 // offer sends what TCP takes at once, and says how much that was. An error is
 // Write's to find. It must not be called beside Write.
 func (p *patient) offer(b []byte) int {
-	if p.offered == nil || p.SetWriteDeadline(time.Now().Add(p.timeout)) != nil {
+	if p.socket == nil || p.SetWriteDeadline(time.Now().Add(p.timeout)) != nil {
 		return 0
 	}
-	return p.offered.write(b)
+	return p.socket.Write(b)
 }
 
 // heartbeats says for how long the broker is never silent, as was agreed, 0 for any

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/polymq/polymq/internal/nowait"
 )
 
 // gate is a connection that takes a write when the test lets it.
@@ -95,7 +97,7 @@ func TestUrgentBesideTheRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.mu.Lock()
-	if w.unsent > 0 && newOffered(c) != nil {
+	if w.unsent > 0 && nowait.New(c) != nil {
 		t.Errorf("%d bytes of a lone byte are left to the wire's goroutine", w.unsent)
 	}
 	w.mu.Unlock()

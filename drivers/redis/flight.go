@@ -16,6 +16,7 @@ type flight struct {
 	calls []*call
 	sent  []sent // to each server
 	up    bool   // it has not landed; the lane's mutex guards it
+	lone  bool   // one message, and nothing else is under way
 	alone bool   // it holds the lane's writing as well as its reading
 }
 
@@ -201,6 +202,7 @@ func (l *lane) read(f *flight) (err error) {
 	wait := l.s.cfg.timeout + l.s.cfg.safe.wait()
 	for _, s := range f.sent {
 		s.k.wait(wait)
+		s.k.look.on = f.lone
 	}
 	for _, c := range f.calls {
 		if c.on < 0 {

@@ -223,6 +223,7 @@ func (l *lane) take() (f, before *flight) {
 		l.queue = slices.Delete(l.queue, 0, n)
 	}
 	l.size -= size
+	f.lone = n == 1 && before == nil && len(l.queue) == 0
 	l.mu.Unlock()
 	f.load()
 	return f, before

@@ -3,11 +3,14 @@ package redis
 import (
 	"context"
 	"net"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/polymq/polymq/internal/nowait"
 )
 
 // socket is a connection that the client has begun, TLS, user and database
@@ -21,7 +24,8 @@ type socket struct {
 	rest   time.Duration // in which what is left of a long answer must go on coming
 	came   func()        // is told of each piece of one; nil: nobody is
 
-	cut atomic.Bool // interrupt
+	cut  atomic.Bool // interrupt
+	look look
 
 	command []byte // the words of the one that is being written
 	count   int    // how many these are
@@ -59,6 +63,9 @@ func (n *node) socket(ctx context.Context, c config) (*socket, error) {
 		return nil, err
 	}
 	k.Conn = *made.Load()
+	if runtime.GOMAXPROCS(0) > 1 { // else whoever looks holds everybody up
+		k.look.socket = nowait.New(k.Conn.(taken).Conn)
+	}
 	k.in.from = k
 	return k, nil
 }
@@ -83,7 +90,10 @@ func (k *socket) interrupt() {
 }
 
 func (k *socket) Read(p []byte) (int, error) {
-	n, err := k.Conn.Read(p)
+	n, err := k.look.read(p), error(nil)
+	if n == 0 {
+		n, err = k.Conn.Read(p)
+	}
 	if n >= minBuffer {
 		k.wait(k.rest)
 		if k.came != nil {
