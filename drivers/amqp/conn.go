@@ -30,6 +30,7 @@ type Conn struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	tasks   sync.WaitGroup // every goroutine of the driver's own
+	idle    time.Duration  // after which a subscriber looks for its queue
 	publish *link
 	consume *link
 	out     *outbox
@@ -58,6 +59,7 @@ func newConn(ctx context.Context, s settings, m *management, cfg driver.Config) 
 		management:  m,
 		cfg:         cfg,
 		subscribers: map[*subscriber]struct{}{},
+		idle:        firstLook,
 	}
 	c.delays.turn, c.delays.age = make(chan struct{}, 1), delaysAge
 	c.restoring.turn = make(chan struct{}, 1)

@@ -16,7 +16,7 @@ import (
 type life struct {
 	ch         *amqp091.Channel
 	deliveries <-chan amqp091.Delivery
-	canceled   chan string
+	found      chan finding // what a look at the queue has found
 	acks       *acks
 	held       map[uint64]*delivery // not settled, by tag
 	// kind was asked after the consumer stood, and the broker ends a consumer
@@ -85,8 +85,7 @@ func (s *subscriber) consume(ctx context.Context, conn *amqp091.Connection) (*li
 	if err != nil {
 		return nil, err
 	}
-	l := &life{ch: ch, acks: newAcks(ch), held: make(map[uint64]*delivery, min(s.prefetch, 1024))}
-	l.canceled = ch.NotifyCancel(make(chan string, 1))
+	l := &life{ch: ch, acks: newAcks(ch), held: make(map[uint64]*delivery, min(s.prefetch, 1024)), found: make(chan finding, 1)}
 	if err = ch.Qos(s.prefetch, 0, false); err == nil {
 		l.deliveries, err = ch.Consume(s.queue, consumerTag, false, false, false, false, nil)
 		err = lacking(reading, err)

@@ -113,13 +113,29 @@ func (s *subscriber) run(l *life) {
 // end; false when the subscriber has closed.
 func (s *subscriber) serve(l *life) bool {
 	deliveries, drain := l.deliveries, s.drain
+	idle := time.NewTimer(s.c.idle)
+	defer idle.Stop()
+	came, last := false, found
 	for {
 		select {
 		case d, ok := <-deliveries:
 			if !ok {
 				return true
 			}
+			came = true
 			s.put(l, &d)
+		case <-idle.C:
+			if !came {
+				s.look(l)
+			}
+			came = false
+			idle.Reset(nextLook * s.c.idle)
+		case f := <-l.found:
+			// A broker that has no leader for the queue says once that it has no consumer.
+			if drain != nil && (f == gone || f == deserted && last == deserted) {
+				return true
+			}
+			last = f
 		case <-s.timer.C:
 			s.mu.Lock()
 			s.armed = false
@@ -131,6 +147,7 @@ func (s *subscriber) serve(l *life) bool {
 				s.giveBack(l)
 			}
 			close(s.drained)
+			idle.Stop()
 			deliveries, drain = nil, nil
 		case <-s.ctx.Done():
 			if drain != nil {
