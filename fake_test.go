@@ -22,6 +22,7 @@ type fake struct {
 	err      error // of every topology call, Health, Publisher and Subscriber
 	publish  func(ctx context.Context, batch []*driver.Publishing, wait bool)
 	onSettle func(ctx context.Context, d *driver.Delivery) error
+	onClose  func(ctx context.Context) // of a subscriber
 	noDrain  bool
 	during   func() // called while a publisher or subscriber is being made
 	cfg      driver.Config
@@ -196,7 +197,7 @@ func (f *fake) Subscriber(_ context.Context, cfg driver.SubscriberConfig) (drive
 		return nil, err
 	}
 	f.between()
-	s := &fakeSubscriber{f: f, ended: make(chan struct{})}
+	s := &fakeSubscriber{f: f, ended: make(chan struct{}), closed: make(chan struct{})}
 	if f.noDrain {
 		return s, nil
 	}
@@ -206,7 +207,10 @@ func (f *fake) Subscriber(_ context.Context, cfg driver.SubscriberConfig) (drive
 type fakeSubscriber struct {
 	f     *fake
 	ended chan struct{}
-	once  sync.Once
+	once  sync.Once // ends it
+
+	closing atomic.Bool
+	closed  chan struct{}
 }
 
 type fakeDrainer struct{ *fakeSubscriber }
@@ -260,8 +264,15 @@ func (s *fakeSubscriber) Settle(ctx context.Context, d *driver.Delivery, o drive
 
 func (s *fakeSubscriber) Extend(context.Context, *driver.Delivery) error { return s.f.call("extend") }
 
-func (s *fakeSubscriber) Close(context.Context) error {
+func (s *fakeSubscriber) Close(ctx context.Context) error {
 	s.once.Do(func() { close(s.ended) })
+	if s.closing.CompareAndSwap(false, true) {
+		if s.f.onClose != nil {
+			s.f.onClose(ctx)
+		}
+		close(s.closed)
+	}
+	<-s.closed
 	_ = s.f.call("close subscriber")
 	return nil
 }

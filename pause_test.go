@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,4 +253,51 @@ func TestSettledAfterPause(t *testing.T) {
 	if err := d.Ack(t.Context()); err != nil {
 		t.Errorf("Ack: %v", err)
 	}
+}
+
+// TestPauseOfHungBroker: Pause, and the settlement with which a consumption ends, last as
+// long as their contexts, and what they began ends by itself; Close waits for that.
+func TestPauseOfHungBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		var closing atomic.Int32
+		f.onClose = func(ctx context.Context) {
+			closing.Add(1)
+			<-ctx.Done()
+			closing.Add(-1)
+		}
+		s := subscriber(t, f, nil)
+		f.deliver("1", "2")
+		limited := func(call func(context.Context) error) error {
+			begun := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			err := call(ctx)
+			if took := time.Since(begun); took != time.Second {
+				t.Errorf("%v, with a context of a second", took)
+			}
+			return err
+		}
+		held, err := s.Receive(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Pause(t.Context()); err != nil {
+			t.Errorf("Pause: %v, while something is held", err)
+		}
+		if err := limited(held.Ack); err != nil {
+			t.Errorf("Ack: %v", err)
+		}
+		if err := s.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantIs(t, limited(s.Pause), context.DeadlineExceeded)
+		if n := closing.Load(); n != 2 {
+			t.Errorf("%d consumptions are being closed, not 2", n)
+		}
+		wantIs(t, s.Close(t.Context()), nil)
+		if n := closing.Load(); n != 0 {
+			t.Errorf("%d consumptions are still being closed when the subscriber is", n)
+		}
+	})
 }

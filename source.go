@@ -15,11 +15,12 @@ import (
 // was left stays for the deliveries that it handed out.
 type source struct {
 	ds    driver.Subscriber
-	users atomic.Int64 // receiving calls, unsettled deliveries, and one until it is left
+	users atomic.Int64  // receiving calls, unsettled deliveries, and one until it is left
+	left  chan struct{} // closed when no user is left and the driver's subscriber is closed
 }
 
 func newSource(ds driver.Subscriber) *source {
-	src := &source{ds: ds}
+	src := &source{ds: ds, left: make(chan struct{})}
 	src.users.Store(1)
 	return src
 }
@@ -37,15 +38,48 @@ func (src *source) enter() bool {
 	}
 }
 
-// leave ends one part. With the last one the source is closed, for which the
-// ctx of whoever that is may be too short.
+// leave ends one part. With the last one the source is closed, which is waited for
+// until ctx ends, and may take longer: sources wait for it when they close.
 func (src *source) leave(ctx context.Context) error {
 	if src.users.Add(-1) > 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer cancel()
-	return src.ds.Close(ctx)
+	closed := make(chan error, 1)
+	go func() {
+		defer close(src.left)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		defer cancel()
+		closed <- src.ds.Close(ctx)
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// isLeft reports that nothing of it is under way any more.
+func (src *source) isLeft() bool {
+	select {
+	case <-src.left:
+		return true
+	default:
+		return false
+	}
+}
+
+// close ends it for all its users.
+func (src *source) close(ctx context.Context) error {
+	err := src.ds.Close(ctx)
+	if src.users.Load() > 0 {
+		return err
+	}
+	select {
+	case <-src.left:
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // sources are a subscriber's source and the way to another.
@@ -193,7 +227,7 @@ func (x *sources) quit(src *source) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for s := range x.old {
-		if s.users.Load() == 0 {
+		if s.isLeft() {
 			delete(x.old, s)
 		}
 	}
@@ -212,10 +246,10 @@ func (x *sources) close(ctx context.Context) error {
 	x.mu.Unlock()
 	var errs []error
 	if src := x.current.Load(); src != nil {
-		errs = append(errs, src.ds.Close(ctx))
+		errs = append(errs, src.close(ctx))
 	}
 	for src := range old {
-		errs = append(errs, src.ds.Close(ctx))
+		errs = append(errs, src.close(ctx))
 	}
 	return first(errs...)
 }
