@@ -131,11 +131,13 @@ func (s *subscriber) serve(l *life) bool {
 			came = false
 			idle.Reset(nextLook * s.c.idle)
 		case f := <-l.found:
-			// A broker that has no leader for the queue says once that it has no consumer.
+			// A broker that has no leader for the queue can say that it has no consumer.
 			if drain != nil && (f == gone || f == deserted && last == deserted) {
 				return true
 			}
-			last = f
+			if last = f; drain != nil && f == deserted {
+				idle.Reset(s.c.idle)
+			}
 		case <-s.timer.C:
 			s.mu.Lock()
 			s.armed = false
