@@ -13,8 +13,8 @@ import (
 // one in some dozens whose queue is deleted just when they begin, which would wait for
 // ever. Hence the first look soon.
 const (
-	firstLook = 5 * time.Second
-	nextLook  = 12 // first looks
+	firstLook = 5 * time.Second // without a message
+	nextLook  = 12              // times that
 )
 
 // finding is what a look finds.

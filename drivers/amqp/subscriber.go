@@ -125,11 +125,13 @@ func (s *subscriber) serve(l *life) bool {
 			came = true
 			s.put(l, &d)
 		case <-idle.C:
-			if !came {
+			if came {
+				came = false
+				idle.Reset(s.c.idle)
+			} else {
 				s.look(l)
+				idle.Reset(nextLook * s.c.idle)
 			}
-			came = false
-			idle.Reset(nextLook * s.c.idle)
 		case f := <-l.found:
 			// A broker that has no leader for the queue can say that it has no consumer.
 			if drain != nil && (f == gone || f == deserted && last == deserted) {
