@@ -184,3 +184,32 @@ func TestCloseAmidFetches(t *testing.T) {
 		info(t, conn, "q", driver.QueueInfo{Ready: all - next})
 	}
 }
+
+// TestEveryAckArrives: what is acknowledged while the reader is about to wait, for
+// messages or for room, is settled though nothing else happens.
+func TestEveryAckArrives(t *testing.T) {
+	for _, prefetch := range []int{1, 2, 4, 64} {
+		t.Run(fmt.Sprint(prefetch), func(t *testing.T) {
+			conn, s := dial(t, testbroker.URL(t, "redis"))
+			declare(t, conn, "q")
+			key := onlyStream(t, s)
+			sub := subscribe(t, conn, "q", prefetch)
+			for n := range 60 {
+				var batch []*driver.Message
+				for range 1 + n%4 {
+					batch = append(batch, text("m"))
+				}
+				if err := publish(t, conn, "q", batch...); err != nil {
+					t.Fatal(err)
+				}
+				for left := len(batch) - 1; left >= 0; left-- {
+					settle(t, sub, driver.Ack, receive(t, sub))
+					if left > 0 && n%3 == 0 {
+						continue
+					}
+					until(t, "what was acknowledged is there yet", func() bool { return s.calls().XLen(ctxT(t), key).Val() == int64(left) })
+				}
+			}
+		})
+	}
+}

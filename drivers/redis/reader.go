@@ -18,6 +18,7 @@ import (
 func (c *consumer) read() {
 	defer close(c.ended)
 	defer c.disconnect()
+	defer c.rest()
 	beat := c.s.cfg.lease / 3
 	rest := beat // the longest without a call
 	if c.q.MaxLength > 0 || c.q.MaxBytes > 0 {
@@ -31,6 +32,7 @@ func (c *consumer) read() {
 		room := c.in.Room()
 		if c.ahead == nil && (room == 0 || r.full) {
 			r.full = false
+			c.rest()
 			timer.Reset(rest)
 			select {
 			case <-c.in.More():
@@ -89,6 +91,7 @@ func (c *consumer) read() {
 			c.wake() // what was to be settled along with it goes by itself
 		}
 		r.more, r.full, r.due = false, false, time.Time{}
+		c.rest()
 		select {
 		case <-time.After(pause(try)):
 			try++
@@ -233,6 +236,7 @@ func (c *consumer) put(r *fetch) {
 		h.prev, h.next = c.holds.prev, &c.holds
 		h.prev.next, h.next.prev = h, h
 	}
+	c.taking = c.ahead == nil // else the next fetch has been sent without it
 	c.mu.Unlock()
 	over := c.in.Put(r.ds...)
 	if len(over) > 0 {

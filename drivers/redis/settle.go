@@ -30,7 +30,7 @@ func (c *consumer) Settle(ctx context.Context, d *emulate.Delivery, o driver.Out
 		c.mu.Unlock()
 		return driver.ErrLost
 	}
-	first := c.add(h, o == driver.Ack, delay)
+	first := c.add(h, o == driver.Ack, delay) && !c.taking
 	c.mu.Unlock()
 	if first {
 		c.wake()
@@ -49,6 +49,18 @@ func (c *consumer) wake() {
 	select {
 	case c.kick <- struct{}{}:
 	default:
+	}
+}
+
+// rest leaves what is to be settled to flush, since the reader takes none before it
+// waits.
+func (c *consumer) rest() {
+	c.mu.Lock()
+	c.taking = false
+	left := len(c.todo) > 0
+	c.mu.Unlock()
+	if left {
+		c.wake()
 	}
 }
 
@@ -82,6 +94,7 @@ func (c *consumer) settlements() (life uint64, batch []settlement, acks int) {
 	batch = c.todo[:n:n]
 	c.todo = c.todo[n:]
 	c.taken++
+	c.taking = false
 	if len(c.todo) > 0 {
 		c.wake() // no later one is the first
 	}

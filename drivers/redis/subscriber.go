@@ -83,6 +83,7 @@ type consumer struct {
 	renewing bool      // by stay
 	todo     []settlement
 	taken    uint64 // how often some of todo was taken
+	taking   bool   // the reader does before it waits again: nobody else need
 	holds    hold   // ring, oldest first
 	gone     bool   // the queue
 }
