@@ -87,8 +87,9 @@ func TestSweep(t *testing.T) {
 
 func TestSweepByQueueTTL(t *testing.T) {
 	x := newScript(t, routing.Queue{TTL: time.Minute, DeadLetterExchange: "dead"})
-	x.publish("a", "b ttl=3600000")
+	x.publish("a")
 	stored := storedAt(t, x, x.h.key)
+	x.publish("b ttl=3600000")
 	if dead, swept := x.sweep(10); dead != "" || !swept.Next.Equal(stored.Add(time.Minute)) {
 		t.Fatalf("%q, %+v, stored at %v", dead, swept, stored)
 	}
