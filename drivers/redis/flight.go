@@ -16,7 +16,7 @@ type flight struct {
 	calls []*call
 	sent  []sent // to each server
 	up    bool   // it has not landed; the lane's mutex guards it
-	lone  bool   // one message, and nothing else is under way
+	lone  bool   // one message, as was the flight before, and nothing else is under way
 	alone bool   // it holds the lane's writing as well as its reading
 }
 

@@ -36,6 +36,7 @@ type lane struct {
 	flying  int  // flights that are under way, or for which the lane is kicked
 	ended   bool // one of the lane's goroutines, which may be the one that a flight needs
 	seq     uint64
+	lone    bool            // the last flight was of one message
 	used    map[string]bool // queues that know the lane
 	sockets map[*node]*socket
 	mending bool // a flight is made again: nobody else sends anything
@@ -223,7 +224,8 @@ func (l *lane) take() (f, before *flight) {
 		l.queue = slices.Delete(l.queue, 0, n)
 	}
 	l.size -= size
-	f.lone = n == 1 && before == nil && len(l.queue) == 0
+	lone := n == 1 && before == nil && len(l.queue) == 0
+	f.lone, l.lone = lone && l.lone, lone // of many callers one is alone now and then
 	l.mu.Unlock()
 	f.load()
 	return f, before
