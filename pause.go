@@ -11,8 +11,9 @@ import (
 // What was handed out stays held and can be settled. Pausing again is nothing.
 // A queue with a single active consumer goes on with the next one; one that
 // deletes itself when its last subscriber has gone is deleted. The error tells
-// what could not be given back; the pause stands all the same, unless the
-// driver cannot pause (errors.ErrUnsupported) or the subscriber is closed.
+// what could not be given back, ctx's that it is being given back still; the pause
+// stands all the same, unless the driver cannot pause (errors.ErrUnsupported) or
+// the subscriber is closed.
 func (s *Subscriber) Pause(ctx context.Context) error {
 	err := s.sources.change(ctx, s.sources.pause)
 	return s.conn.wrap("pause", s.queue, err)

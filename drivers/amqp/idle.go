@@ -26,6 +26,14 @@ const (
 	gone
 )
 
+// holdsNothing reports that nothing is held, so that nothing is lost where a queue was
+// deserted only in the eyes of a broker that has no leader for it.
+func (s *subscriber) holdsNothing(l *life) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(l.held) == 0
+}
+
 // look asks for the queue, and tells l what it has found.
 func (s *subscriber) look(l *life) {
 	if s.c.begin() != nil {

@@ -1,12 +1,7 @@
 package amqp
 
 import (
-	"encoding/binary"
 	"errors"
-	"io"
-	"net"
-	"net/url"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,54 +11,9 @@ import (
 )
 
 // mute is the URL of a broker that does not tell a consumer that its queue is gone.
-func mute(t *testing.T, rawURL string) string {
+func mute(t *testing.T, broker string) string {
 	t.Helper()
-	u, err := url.Parse(rawURL)
-	check(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	broker := u.Host
-	u.Host = l.Addr().String()
-	var wg sync.WaitGroup
-	t.Cleanup(func() {
-		_ = l.Close()
-		wg.Wait()
-	})
-	wg.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", broker)
-			if err != nil {
-				_ = client.Close()
-				t.Error(err)
-				continue
-			}
-			wg.Go(func() {
-				_, _ = io.Copy(server, client)
-				_ = server.Close()
-			})
-			wg.Go(func() {
-				defer client.Close()
-				for frames := newSieve(server); ; {
-					frame, err := frames.frame()
-					if err != nil {
-						return
-					}
-					const method, basic, cancel = 1, 60, 30
-					if frame[0] == method && binary.BigEndian.Uint32(frame[frameHead:]) == basic<<16|cancel {
-						continue
-					}
-					if _, err := client.Write(frame); err != nil {
-						return
-					}
-				}
-			})
-		}
-	})
-	return u.String()
+	return throughFrames(t, broker, func(method uint32, _ []byte) bool { return method != basicCancel })
 }
 
 // TestQueueGoneUntold: a subscriber whose queue is deleted finds out though the broker

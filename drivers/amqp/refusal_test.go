@@ -4,10 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -27,63 +25,15 @@ type nacking struct {
 }
 
 func nackingProxy(t *testing.T, broker string) *nacking {
-	u, err := url.Parse(broker)
-	check(t, err)
-	target := u.Host
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	u.Host = listener.Addr().String()
-	n := &nacking{url: u.String()}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			far, err := net.Dial("tcp", target)
-			if err != nil {
-				near.Close()
-				continue
-			}
-			wg.Go(func() {
-				io.Copy(far, near)
-				far.Close()
-			})
-			wg.Go(func() {
-				n.frames(near, far)
-				near.Close()
-			})
-		}
-	})
-	t.Cleanup(func() { listener.Close(); wg.Wait() })
-	return n
-}
-
-// frames copies AMQP's frames.
-func (n *nacking) frames(to io.Writer, from io.Reader) {
-	const (
-		header          = 7 // type, channel, size
-		method          = 1
-		basicAck, after = 60<<16 | 80, 60<<16 | 120
-	)
-	for {
-		frame := make([]byte, header)
-		if _, err := io.ReadFull(from, frame); err != nil {
-			return
-		}
-		frame = append(frame, make([]byte, binary.BigEndian.Uint32(frame[3:])+1)...)
-		if _, err := io.ReadFull(from, frame[header:]); err != nil {
-			return
-		}
-		if frame[0] == method && n.Load() && binary.BigEndian.Uint32(frame[header:]) == basicAck {
-			binary.BigEndian.PutUint32(frame[header:], after)
+	n := &nacking{}
+	n.url = throughFrames(t, broker, func(method uint32, frame []byte) bool {
+		if method == basicAck && n.Load() {
+			binary.BigEndian.PutUint32(frame[frameHead:], basicNack)
 			n.acks.Add(1)
 		}
-		if _, err := to.Write(frame); err != nil {
-			return
-		}
-	}
+		return true
+	})
+	return n
 }
 
 // age makes the publishing connection older than a queue without a leader is

@@ -133,11 +133,13 @@ func (s *subscriber) serve(l *life) bool {
 				idle.Reset(nextLook * s.c.idle)
 			}
 		case f := <-l.found:
-			// A broker that has no leader for the queue can say that it has no consumer.
-			if drain != nil && (f == gone || f == deserted && last == deserted) {
+			if drain == nil {
+				continue
+			}
+			if f == gone || f == deserted && last == deserted && s.holdsNothing(l) {
 				return true
 			}
-			if last = f; drain != nil && f == deserted {
+			if last = f; f == deserted {
 				idle.Reset(s.c.idle)
 			}
 		case <-s.timer.C:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/polymq/polymq/internal/nowait"
+	"github.com/polymq/polymq/internal/testbroker"
 )
 
 // gate is a connection that takes a write when the test lets it.
@@ -76,20 +77,7 @@ func TestFullWireKeepsItsBuffers(t *testing.T) {
 // at once, arrives in the order in which it was written; and what TCP takes at once
 // has left when Write returns.
 func TestUrgentBesideTheRest(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	peer, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
+	c, peer := testbroker.Pair(t)
 	w := newWire(newPatient(c, time.Minute))
 	defer w.Close()
 	w.urgent.Store(true)

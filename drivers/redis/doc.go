@@ -80,10 +80,10 @@
 // message with what can be read of it: its body field or an empty body, and
 // the properties that are well formed.
 //
-// A program that publishes one message after another, each within a millisecond of the
-// last answer, looks for the next answer for up to 100 µs before it waits for it, if it
-// has more than one processor and answers come as fast as that, as from the same
-// machine: that halves the time of a publish, for a processor that would else be idle.
+// A program that publishes one message after another, each within a millisecond of
+// the one before, looks for the next answer for up to 100 µs before it waits for it,
+// if it has more than one processor and answers come as fast as that, as from the
+// same machine. That halves the time of a publish, for up to a third more of the CPU.
 //
 // Queues with priorities, limits or a single active consumer pass every entry
 // through functions, which costs them speed and some 100 bytes of the server's

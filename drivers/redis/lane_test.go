@@ -65,20 +65,7 @@ func TestHalfACommand(t *testing.T) {
 		"interrupted": (*socket).interrupt,
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			near, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer near.Close()
-			far, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			near, far := testbroker.Pair(t)
 			k := &socket{Conn: near}
 			fail(k)
 			go func() {
@@ -89,7 +76,6 @@ func TestHalfACommand(t *testing.T) {
 					}
 				}
 			}()
-			defer far.Close()
 			if err := k.write([]byte("*1\r\n$4\r\nPING\r\n"), 5*time.Second); err == nil {
 				t.Error("another command was sent")
 			}

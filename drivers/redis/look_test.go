@@ -1,32 +1,18 @@
 package redis
 
 import (
-	"net"
 	"testing"
 	"time"
 
 	"github.com/polymq/polymq/internal/nowait"
+	"github.com/polymq/polymq/internal/testbroker"
 )
 
 // TestLook: after some looks in vain each costs the next answers theirs, twice as many
 // each time and not more than maxPass; one that finds something makes up for all; and
 // nothing is looked for unasked, or for the first message after a pause.
 func TestLook(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	peer, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
+	conn, peer := testbroker.Pair(t)
 	look, p := look{socket: nowait.New(conn)}, make([]byte, 9)
 	if look.socket == nil {
 		look.on = true

@@ -4,33 +4,16 @@ package nowait
 
 import (
 	"crypto/tls"
-	"net"
 	"testing"
 	"time"
-)
 
-func pair(t *testing.T) (a, b net.Conn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if a, err = net.Dial("tcp", l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = a.Close() })
-	if b, err = l.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.Close() })
-	return a, b
-}
+	"github.com/polymq/polymq/internal/testbroker"
+)
 
 // TestNoWait: a socket that has nothing and one that is full answer at once, and what
 // is there is had.
 func TestNoWait(t *testing.T) {
-	a, b := pair(t)
+	a, b := testbroker.Pair(t)
 	c := New(a)
 	buf := make([]byte, 1<<20)
 	if n := c.Read(buf); n != 0 {
@@ -63,7 +46,7 @@ func TestNoWait(t *testing.T) {
 // TestNoWaitAtTheEnd: the end, a deadline and an error are for the connection's own
 // calls to tell.
 func TestNoWaitAtTheEnd(t *testing.T) {
-	a, b := pair(t)
+	a, b := testbroker.Pair(t)
 	c := New(a)
 	if _, err := b.Write([]byte("late")); err != nil {
 		t.Fatal(err)
@@ -80,7 +63,7 @@ func TestNoWaitAtTheEnd(t *testing.T) {
 
 // TestNoWaitAllocs: none.
 func TestNoWaitAllocs(t *testing.T) {
-	a, _ := pair(t)
+	a, _ := testbroker.Pair(t)
 	c, buf := New(a), make([]byte, 9)
 	if n := testing.AllocsPerRun(100, func() { c.Read(buf) }); n != 0 {
 		t.Fatalf("%v allocations", n)
@@ -89,7 +72,7 @@ func TestNoWaitAllocs(t *testing.T) {
 
 // TestNoWaitWithoutSocket: TLS, say, is left to itself.
 func TestNoWaitWithoutSocket(t *testing.T) {
-	a, _ := pair(t)
+	a, _ := testbroker.Pair(t)
 	c := New(tls.Client(a, &tls.Config{ServerName: "x"}))
 	if n := c.Read(make([]byte, 9)) + c.Write([]byte("x")); n != 0 {
 		t.Fatalf("%d bytes beside TLS", n)
