@@ -143,12 +143,11 @@ func (r *Recorder) look(ctx context.Context, conn *polymq.Conn, resting []string
 	defer r.mu.Unlock()
 	out.Publishing = r.publishing
 	for d := range r.held {
-		switch {
-		case d.Settled() || r.inFlight[d.Queue] <= 0:
+		if r.inFlight[d.Queue] <= 0 && !d.Settled() { // given back; of one whose settlement has begun an event is yet to come
 			delete(r.held, d)
-		default:
-			out.Held = append(out.Held, d)
+			continue
 		}
+		out.Held = append(out.Held, d)
 	}
 	if conn.Features().Support[polymq.FeatureRouting] == polymq.SupportNative {
 		out.Pending, err = r.pending(top, resting)
