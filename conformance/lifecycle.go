@@ -134,7 +134,7 @@ func closeEndsWaiting(e *env) {
 		select {
 		case err := <-got:
 			e.mustBe(err, "Receive ended by Close of the "+what, polymq.ErrClosed)
-		case <-time.After(e.b.Patience):
+		case <-time.After(e.patience()):
 			e.Fatalf("Close of the %s does not end Receive", what)
 		}
 	}

@@ -91,7 +91,7 @@ func pausesUnderRun(e *env) {
 			if got != want {
 				e.Fatalf("the handler got %q, want %q", got, want)
 			}
-		case <-time.After(e.b.Patience):
+		case <-time.After(e.patience()):
 			e.Fatalf("the handler did not get %q", want)
 		}
 	}

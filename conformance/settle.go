@@ -197,10 +197,11 @@ func nackDelay(e *env) {
 		e.attempt(d, 2)
 	}
 	// The delay holds though the subscriber that asked for it has gone.
+	other := e.open()
 	start = time.Now()
 	e.nack(d, delay)
 	e.close(s)
-	s = e.subscriber(e.open(), "q", 5)
+	s = e.subscriber(other, "q", 5)
 	d = e.body(s, "late")
 	if took := time.Since(start); took < delay {
 		e.Errorf("nacked with a delay of %v, the message came to another subscriber after %v", delay, took)

@@ -79,7 +79,7 @@ func exclusiveEnds(e *env) {
 	e.declare(c, exclusive("q"), to("x", "q", ""))
 	e.publish(other, "x", msg("", "1"))
 	e.close(c)
-	e.gone(other, "q", e.b.Patience)
+	e.gone(other, "q", e.patience())
 	e.publish(other, "x", msg("", "2"))
 	e.declare(other, "q")
 	e.has(other, "q")
@@ -117,7 +117,7 @@ func exclusiveComesBack(e *env) {
 	// It is still its own, and ends with it.
 	e.mustBe(admin.Declare(e.short(), topology(exclusive("q"))), "Declare by another connection", polymq.ErrInUse)
 	e.close(c)
-	e.gone(admin, "q", e.b.Patience)
+	e.gone(admin, "q", e.patience())
 }
 
 // laterBody receives a message after the connection was cut: what the
@@ -160,11 +160,11 @@ func temporaryQueues(e *env) {
 		e.ack(e.body(s, "3"))
 	}
 	e.close(subs[0])
-	e.gone(other, subs[0].Queue(), e.b.Patience)
+	e.gone(other, subs[0].Queue(), e.patience())
 	e.publish(other, "x", msg("all", "4"))
 	e.ack(e.body(subs[1], "4"), e.body(subs[2], "4"))
 	e.close(other)
-	e.gone(c, subs[2].Queue(), e.b.Patience)
+	e.gone(c, subs[2].Queue(), e.patience())
 	e.there(c, subs[1].Queue())
 }
 

@@ -157,7 +157,7 @@ func ExampleUnsettled() {
 	if err := pub.Publish(ctx, &polymq.Message{Key: "print"}); err != nil {
 		log.Fatal(err)
 	}
-	wait, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	wait, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	fmt.Println(recorder.Settled(wait, conn))
 	// Output: polymqtest: not settled: context deadline exceeded: queue "print" has 1 ready and 0 unsettled messages, and 0 subscribers

@@ -41,7 +41,7 @@ type Fault struct {
 	Drop bool
 	// Duplicate makes two messages of a publish, with the same ID, as a retry
 	// does behind the deduplication window; and hands out a delivery twice, of
-	// which only the first counts when it is settled. A settlement has none.
+	// which only the second counts when it is settled. A settlement has none.
 	Duplicate bool
 	// Disconnect cuts every connection to the broker before the step, as
 	// Broker.Disconnect does: a publish is then made on the one that came back,

@@ -29,6 +29,13 @@ func attempts(b *polymqtest.Broker, queue string) (out []int) {
 	return out
 }
 
+// idler takes its time with each settlement.
+type idler struct{}
+
+func (idler) Observe(polymq.ConnInfo) *polymq.Hooks {
+	return &polymq.Hooks{Settle: func(context.Context, polymq.SettleEvent) { time.Sleep(time.Second) }}
+}
+
 func TestFaults(t *testing.T) {
 	for name, c := range map[string]struct {
 		rule    polymqtest.Rule
@@ -52,7 +59,11 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, b *polymqtest.Broker) {
-				conn := b.Open(nil)
+				conn, err := polymq.Open(t.Context(), b.URL(), &polymq.Options{
+					Observers: []polymq.Observer{idler{}, b.Recorder(), idler{}}, // before it knows, and when it does
+				})
+				ok(t, err)
+				t.Cleanup(func() { ok(t, conn.Close(context.Background())) })
 				b.Declare(conn, orders)
 				b.Inject(c.rule)
 				begun, handled := time.Now(), 0
@@ -60,7 +71,7 @@ func TestFaults(t *testing.T) {
 					handled++
 					return nil
 				})
-				err := publisher(t, conn, "orders").Publish(t.Context(), &polymq.Message{ID: "1", Key: "order.paid"})
+				err = publisher(t, conn, "orders").Publish(t.Context(), &polymq.Message{ID: "1", Key: "order.paid"})
 				if c.publish != nil {
 					is(t, err, c.publish)
 				} else {

@@ -151,13 +151,13 @@ func (s *subscriber) Receive(ctx context.Context, buf []*driver.Delivery) (int, 
 func (s *subscriber) put(d *driver.Delivery, twice bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.next = append(s.next, d)
-	if twice {
+	if twice { // the copy first: while it is on its way the broker holds the other
 		c := *d
 		c.Message.Header, c.Message.Body = maps.Clone(c.Message.Header), bytes.Clone(c.Message.Body)
 		s.copies[&c] = struct{}{}
 		s.next = append(s.next, &c)
 	}
+	s.next = append(s.next, d)
 	for wake := range s.asleep {
 		(*wake)()
 	}

@@ -68,7 +68,8 @@ const delayedQueue = "polymq.delayed"
 // its counts are late there, a message counts as on its way until each queue
 // that the bindings lead it to, as they stand now, has had it settled, unless
 // the queue or message can end it by itself; but behind exchanges of registered
-// kinds, where the counts alone tell.
+// kinds, where the counts alone tell. A dead letter of the last moment can be on
+// its way to a resting queue there.
 //
 // When ctx ends first the error is an *Unsettled, which says what is missing.
 func (r *Recorder) Settled(ctx context.Context, conn *polymq.Conn, resting ...string) error {

@@ -133,7 +133,7 @@ func TestForeignServer(t *testing.T) {
 			if reply.Body = fmt.Append(nil, s.A+s.B); s.A < 0 { // the word on errors is this library's, for who knows it
 				reply.Headers = amqp091.Table{polymq.HeaderError: "negative"}
 			}
-			if err := errors.Join(err, ch.PublishWithContext(context.Background(), "", d.ReplyTo, false, false, reply), d.Ack(false)); err != nil {
+			if err := errors.Join(err, d.Ack(false), ch.PublishWithContext(context.Background(), "", d.ReplyTo, false, false, reply)); err != nil {
 				t.Error(err)
 			}
 		}
