@@ -277,9 +277,11 @@ func TestSingleActive(t *testing.T) {
 // TestExpires: unused for that long it is gone, and its messages with it.
 func TestExpires(t *testing.T) {
 	c := open(t)
-	q := routing.Topology{Queues: []routing.Queue{{Name: "q", Type: typeClassic, Expires: 300 * time.Millisecond, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dlq", BestEffortDeadLetter: true}, {Name: "dlq"}}}
+	p := publisherOf(t, c, "")
+	check(t, c.Declare(ctxOf(t), routing.Topology{Queues: []routing.Queue{{Name: "dlq"}}}))
+	q := routing.Topology{Queues: []routing.Queue{{Name: "q", Type: typeClassic, Expires: 3 * time.Second, DeadLetterExchange: routing.DefaultExchange, DeadLetterKey: "dlq", BestEffortDeadLetter: true}}}
 	check(t, c.Declare(ctxOf(t), q))
-	check(t, publish(t, publisherOf(t, c, ""), driver.Message{Key: "q"}))
+	check(t, publish(t, p, driver.Message{Key: "q"}))
 	until(t, "it is gone", func() bool { return errors.Is(c.Verify(ctxOf(t), q), driver.ErrNotFound) })
 	if n, err := c.Purge(ctxOf(t), "dlq"); n != 0 || err != nil {
 		t.Errorf("%d dead letters, %v", n, err)

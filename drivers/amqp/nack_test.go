@@ -19,8 +19,8 @@ func TestNackedAgain(t *testing.T) {
 		t.Error("nacked on an old connection, a message is tried again")
 	}
 	tries := 1
-	for ; n.again(it, true); tries++ {
-		due, next := n.take(time.Now())
+	for at := time.Now(); n.again(it, true); at = time.Now() {
+		due, next := n.take(at)
 		if len(due) != 0 || time.Until(next) > time.Second {
 			t.Fatalf("nacked %d times: %d due at once, the next %v", tries, len(due), time.Until(next))
 		}
@@ -28,6 +28,7 @@ func TestNackedAgain(t *testing.T) {
 			t.Fatalf("nacked %d times: %d due in time, the next %v", tries, len(due), next)
 		}
 		it = due[0]
+		tries++
 	}
 	if tries != maxTries {
 		t.Errorf("tried %d times, want %d", tries, maxTries)

@@ -33,17 +33,15 @@ func TestSubscriberAbandoned(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	consumers := -1
-	for end := time.Now().Add(10 * time.Second); consumers != 0 && time.Now().Before(end); {
+	until(t, "no consumer is left behind", func() bool {
+		consumers := -1
 		check(t, c.do(ctxOf(t), func(ch *channel) error {
 			q, err := ch.QueueDeclarePassive("q", true, false, false, false, nil)
 			consumers = q.Consumers
 			return err
 		}))
-	}
-	if consumers != 0 {
-		t.Errorf("%d consumers are left behind", consumers)
-	}
+		return consumers == 0
+	})
 }
 
 // TestCloseOfSilentBroker closes a subscriber and a connection under which the

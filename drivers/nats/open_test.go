@@ -87,7 +87,7 @@ func TestOpenWaits(t *testing.T) {
 	} else {
 		s.Close(within(t))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), askAgain/2)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*askAgain)
 	defer cancel()
 	s, err = openStore(ctx, memberOf(t, func(int) string { return unavailable }), testConfig(t))
 	if err == nil {

@@ -67,7 +67,7 @@ func TestActiveConsumer(t *testing.T) {
 func TestActiveConsumerDies(t *testing.T) {
 	url := testbroker.URL(t, "redis")
 	link := testbroker.Proxy(t, url)
-	one, _ := dial(t, with(link.URL(), "lease=2s&timeout=1s"))
+	one, _ := dial(t, with(link.URL(), "lease=4s&timeout=1s"))
 	two, _ := dial(t, url) // which keeps its turn, however busy the machine is
 	declareQueues(t, two, routing.Queue{Name: "q", SingleActiveConsumer: true, MaxLength: 10})
 	lame := subscribe(t, one, "q", 1)

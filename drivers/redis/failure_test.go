@@ -149,7 +149,7 @@ func TestRenameWithoutAnswer(t *testing.T) {
 func TestLease(t *testing.T) {
 	url := testbroker.URL(t, "redis")
 	link := testbroker.Proxy(t, url)
-	one, _ := dial(t, with(link.URL(), "lease=2s&timeout=1s"))
+	one, _ := dial(t, with(link.URL(), "lease=4s&timeout=1s"))
 	two, _ := dial(t, url) // which keeps what it takes over, however busy the machine is
 	declare(t, two, "q")
 	if err := publish(t, two, "q", text("a"), text("b")); err != nil {

@@ -115,7 +115,7 @@ func TestTwoBatchesUnderWay(t *testing.T) {
 	conn, s := dial(t, p.url)
 	declare(t, conn, "q")
 	flood(t, conn, 1)() // the connection is there
-	p.hold(plainFunctions.append, 50*time.Millisecond)
+	p.hold(plainFunctions.append, 300*time.Millisecond)
 	done := flood(t, conn, 500)
 	until(t, "never two batches under way", func() bool { return underWay(s) == 2 })
 	p.hold("", 0)

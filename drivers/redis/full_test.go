@@ -29,7 +29,7 @@ func TestFullMemory(t *testing.T) {
 		}
 	}
 	briefly := func() context.Context {
-		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		t.Cleanup(cancel)
 		return ctx
 	}
@@ -99,7 +99,7 @@ func TestFullMemoryIsToldAsLongAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	limit("1")
-	briefly, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	briefly, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if err := declare(briefly, "more"); !errors.Is(err, context.DeadlineExceeded) || !s.full.Load() {
 		t.Fatalf("Declare: %v, full %v", err, s.full.Load())

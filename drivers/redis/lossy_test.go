@@ -79,28 +79,27 @@ func (p *lossy) loses(t testing.TB, n int) {
 
 // hold passes requests with the word on only after a while; 0 ends it.
 func (p *lossy) hold(word string, late time.Duration) {
-	n := 1
-	if late == 0 {
-		n = 0
-	}
-	p.lose(word, n)
 	p.mu.Lock()
-	p.late = late
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	p.word, p.every, p.seen, p.late = []byte(word), 1, 0, late
+	if late == 0 {
+		p.every = 0
+	}
 }
 
-func (p *lossy) hit(b []byte) bool {
+// hit reports that b is to be held or, where that is for no time, lost.
+func (p *lossy) hit(b []byte) (late time.Duration, hit bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.every == 0 || !bytes.Contains(b, p.word) {
-		return false
+		return 0, false
 	}
 	p.seen++
 	if (p.seen-1)%p.every != 0 {
-		return false
+		return 0, false
 	}
 	p.lost++
-	return true
+	return p.late, true
 }
 
 func (p *lossy) serve(near net.Conn, target string) {
@@ -142,12 +141,10 @@ func (p *lossy) serve(near net.Conn, target string) {
 			}
 			return
 		}
-		if !dropped && p.hit(b[:n]) {
-			p.mu.Lock()
-			late := p.late
-			p.mu.Unlock()
-			if time.Sleep(late); late == 0 {
-				dropped = true
+		if !dropped {
+			late, hit := p.hit(b[:n])
+			time.Sleep(late)
+			if dropped = hit && late == 0; dropped {
 				close(drop) // before the server can answer
 			}
 		}

@@ -158,7 +158,7 @@ func TestFullQueueRefuses(t *testing.T) {
 func TestRulesOverRestart(t *testing.T) {
 	b := testbroker.Start(t, "redis")
 	safe(t, b)
-	conn, _ := dial(t, b.URL()+"?lease=2s")
+	conn, _ := dial(t, b.URL())
 	declareQueues(t, conn, routing.Queue{Name: "q", MaxPriority: 2, MaxBytes: 4, SingleActiveConsumer: true, Overflow: routing.RejectPublish})
 	if err := publish(t, conn, "q", level("aa", 1), level("bb", 2)); err != nil {
 		t.Fatal(err)

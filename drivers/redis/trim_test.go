@@ -158,11 +158,14 @@ func TestBatchByBytesAndLevels(t *testing.T) {
 
 // TestAllThatThereIsRoomFor is promised, however little a fetch takes at once.
 func TestAllThatThereIsRoomFor(t *testing.T) {
-	conn, _ := dial(t, testbroker.URL(t, "redis"))
+	conn, s := dial(t, testbroker.URL(t, "redis"))
 	declareQueues(t, conn, routing.Queue{Name: "q", MaxLength: 1})
 	const n = 300
 	sub := subscribe(t, conn, "q", n)
-	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
+	rooms := onlyStream(t, s) + ":rooms"
+	until(t, "it has not asked for messages", func() bool {
+		return strings.HasPrefix(strings.Join(s.calls().HVals(ctxT(t), rooms).Val(), ""), fmt.Sprint(n, " "))
+	})
 	var ms []*driver.Message
 	var want []string
 	for i := range n {

@@ -33,6 +33,9 @@ const (
 // usual is how patient a run is with machines that are busy.
 var usual = pace{quiet: 25 * time.Millisecond, patience: 20 * time.Second}
 
+// patient is for what is played once.
+var patient = pace{quiet: 100 * time.Millisecond, patience: usual.patience}
+
 // brisk is for shrinking, where most runs show a difference.
 var brisk = pace{quiet: 50 * time.Millisecond, patience: 4 * time.Second}
 
@@ -221,7 +224,7 @@ func replay(t *testing.T, backend string, s Script) {
 	t.Helper()
 	backends := []string{backend}
 	w := openWorker(t, testbroker.URL(t, "amqp"), backends)
-	record, found, err := w.play(t.Context(), s, backends, pace{100 * time.Millisecond, usual.patience}, newTally())
+	record, found, err := w.play(t.Context(), s, backends, patient, newTally())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,10 +24,12 @@ func (b *Broker) FullDisk(during func()) {
 	if err := free(); err != nil {
 		b.t.Fatal(err)
 	}
-	if _, ok := s.kind.(nats); ok || s.processes[0].ended() {
+	if _, ok := s.kind.(nats); ok {
 		s.kill()
-		b.Start()
+	} else if s.await() == nil {
+		return
 	}
+	b.Start()
 }
 
 // FullMemory has the broker take it while during runs that its memory is full:

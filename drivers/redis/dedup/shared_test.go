@@ -52,7 +52,7 @@ func TestShared(t *testing.T) {
 					Concurrency: 4,
 					Middleware: []polymq.Middleware{middleware.Deduplicate(dedup.New(store.Native().(redis.UniversalClient), at+scheme), &middleware.DedupOptions{
 						Key:  func(d *polymq.Delivery) string { return d.Header.Get("order") },
-						Keep: time.Minute, Lease: time.Second, // for so long waits what the other has just in hand
+						Keep: time.Minute, Lease: 3 * time.Second, // for so long waits what the other has just in hand
 					})},
 				})
 				must(err)
