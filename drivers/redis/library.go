@@ -13,7 +13,7 @@ import (
 // of the code: a newer revision replaces an older one and serves its clients.
 const (
 	libraryName     = "polymq1"
-	libraryRevision = 10
+	libraryRevision = 11
 )
 
 //go:embed library/*.lua

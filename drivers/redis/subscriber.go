@@ -101,7 +101,7 @@ func (s *store) Consume(ctx context.Context, q *emulate.Queue, in *emulate.Inbox
 	c.holds.prev, c.holds.next = &c.holds, &c.holds
 	c.rename()
 	sent := time.Now()
-	v, err := s.fcall(ctx, c.fns.join, c.key, c.name, c.lease())
+	v, err := s.fcall(ctx, c.fns.join, c.key, c.name, c.lease(), "", in.Prefetch())
 	if err != nil {
 		return nil, err
 	}

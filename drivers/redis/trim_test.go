@@ -158,14 +158,10 @@ func TestBatchByBytesAndLevels(t *testing.T) {
 
 // TestAllThatThereIsRoomFor is promised, however little a fetch takes at once.
 func TestAllThatThereIsRoomFor(t *testing.T) {
-	conn, s := dial(t, testbroker.URL(t, "redis"))
+	conn, _ := dial(t, testbroker.URL(t, "redis"))
 	declareQueues(t, conn, routing.Queue{Name: "q", MaxLength: 1})
 	const n = 300
 	sub := subscribe(t, conn, "q", n)
-	rooms := onlyStream(t, s) + ":rooms"
-	until(t, "it has not asked for messages", func() bool {
-		return strings.HasPrefix(strings.Join(s.calls().HVals(ctxT(t), rooms).Val(), ""), fmt.Sprint(n, " "))
-	})
 	var ms []*driver.Message
 	var want []string
 	for i := range n {
@@ -176,6 +172,26 @@ func TestAllThatThereIsRoomFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, sub, driver.Ack, expect(t, sub, want...)...)
+}
+
+// TestRoomAtOnce: what a consumer has room for is promised before it fetches.
+func TestRoomAtOnce(t *testing.T) {
+	for _, single := range []bool{false, true} {
+		x := newScript(t, routing.Queue{MaxLength: 1, SingleActiveConsumer: single})
+		for _, name := range []string{"one", "two"} {
+			if v := x.call(x.h.fns.join, name, "60000", "", 2); v != int64(1) {
+				t.Fatal(v)
+			}
+		}
+		x.publish("a", "b", "c", "d", "e", "f", "g")
+		want := 5
+		if single {
+			want = 3 // the second has not its turn
+		}
+		if n := x.ready(); n != want {
+			t.Errorf("single %v: %d of 7 stayed, want %d", single, n, want)
+		}
+	}
 }
 
 // TestPromiseLapses: nothing is kept for long for a consumer that is not heard of,

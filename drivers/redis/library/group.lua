@@ -176,18 +176,20 @@ local function release(p, consumer, kept, heir)
   wake(p)
 end
 
--- join: consumer, lease in ms, and, where it was struck, its name until then:
--- what a read that followed the blow took under that goes back uncounted.
+-- join: consumer, lease in ms, and, where it was struck, its name until then, else
+-- '': what a read that followed the blow took under that goes back uncounted; and for
+-- how many it has room before its first fetch says so.
 local function join(keys, args)
   local p = keys[1]
   if gone(p) then return 0 end
-  if args[3] then release(p, args[3], {}, nil) end
+  if args[3] and args[3] ~= '' then release(p, args[3], {}, nil) end
   redis.call('ZADD', p .. ':consumers', ms(now() + args[2]), args[1])
   redis.call('XGROUP', 'CREATECONSUMER', p, GROUP, args[1])
   redis.call('HSET', p .. ':usage', 'used', 1)
   if rules and rules.single then
     redis.call('ZADD', p .. ':turns', redis.call('HINCRBY', p .. ':rules', 'turn', 1), args[1])
   end
+  if rules and rules.limited and args[4] then promise(p, args[1], tonumber(args[4])) end
   return 1
 end
 
