@@ -2,6 +2,7 @@ package testbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -154,13 +155,18 @@ func (c *Cluster) Leader() *Broker {
 }
 
 func startPeers(k clusterKind, setup Setup) (*peers, error) {
-	p := new(peers)
-	err := p.start(k, setup)
-	if err != nil {
+	var err error
+	for range 3 { // as startServer
+		p := new(peers)
+		if err = p.start(k, setup); err == nil {
+			return p, nil
+		}
 		p.remove()
-		return nil, fmt.Errorf("cluster of %s: %w", k.title(), err)
+		if !errors.Is(err, errEnded) {
+			break
+		}
 	}
-	return p, nil
+	return nil, fmt.Errorf("cluster of %s: %w", k.title(), err)
 }
 
 func (p *peers) start(k clusterKind, setup Setup) error {

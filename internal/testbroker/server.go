@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -194,9 +195,13 @@ func (s *server) logTail() string {
 	return strings.Join(lines[max(0, len(lines)-25):], "\n")
 }
 
-// freePorts returns n ports that are free now. They lie below the range from
-// which systems take the ports of outgoing connections, so that a broker finds
-// its own still free when it is started again.
+// givenPorts are those that freePorts has returned: a broker that is yet to be
+// launched, or that is down for a while, does not listen on its own.
+var givenPorts sync.Map
+
+// freePorts returns n ports that are free now, none of them twice. They lie below
+// the range from which systems take the ports of outgoing connections, so that a
+// broker finds its own still free when it is started again.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range 1000 {
@@ -206,10 +211,13 @@ func freePorts(n int) ([]int, error) {
 		}
 		port := 10000 + int(r.Int64())
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil || slices.Contains(ports, port) {
+		if err != nil {
 			continue
 		}
 		l.Close()
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
 		if ports = append(ports, port); len(ports) == n {
 			return ports, nil
 		}
