@@ -8,10 +8,6 @@ import (
 // elections that it has begun.
 const slack = 4 * time.Second
 
-// sentOnce is how long a publish lasts at most that is surely not sent again, as one
-// is to a RabbitMQ queue that has no leader: its order is lost then.
-const sentOnce = time.Second
-
 // A finding is what the checks counted.
 type finding struct {
 	confirmed, rejected, unknown int
@@ -140,7 +136,7 @@ func (r *record) checkOrder(f *finding, queue string, t *tally, ids []string) {
 	for _, id := range ids {
 		list := r.deliveries[queue][id]
 		m, d := r.messages[id], list[0]
-		if m == nil || d.client != t.name || d.redelivered || d.attempt > 1 || m.ended.IsZero() || m.ended.Sub(m.begun) > sentOnce || r.touched(m.begun, d.at, true) {
+		if m == nil || d.client != t.name || d.redelivered || d.attempt > 1 || m.ended.IsZero() || r.touched(m.begun, d.at, true) {
 			continue
 		}
 		if before := last[m.client]; before != nil {

@@ -59,9 +59,7 @@ func (rabbitCluster) leads(ctx context.Context, p *peers, _ []string) ([]int, er
 	}
 	leads := make([]int, len(p.nodes))
 	for _, q := range queues {
-		if i := slices.IndexFunc(p.nodes, func(s *server) bool {
-			return s.running() && (nodeName(s) == q.Leader || q.Leader == "" && nodeName(s) == q.Node)
-		}); i >= 0 {
+		if i := slices.IndexFunc(p.nodes, func(s *server) bool { return nodeName(s) == q.Leader || q.Leader == "" && nodeName(s) == q.Node }); i >= 0 {
 			leads[i]++
 		}
 	}
