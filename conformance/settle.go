@@ -185,7 +185,7 @@ func nackDelay(e *env) {
 	e.declare(c, "q")
 	e.publish(c, "", msg("q", "late"), msg("q", "1"), msg("q", "2"))
 	s := e.subscriber(c, "q", 5)
-	delay := e.b.Patience / 8
+	delay := e.b.Patience / 4
 	start := time.Now()
 	e.nack(e.body(s, "late"), delay)
 	e.ack(e.body(s, "1"), e.body(s, "2"))

@@ -95,17 +95,14 @@ func publisher(t *testing.T, conn *polymq.Conn, exchange string) *polymq.Publish
 	return p
 }
 
-func ready(t *testing.T, conn *polymq.Conn, queue string) int {
-	t.Helper()
-	info, err := conn.Inspect(t.Context(), queue)
-	ok(t, err)
-	return info.Ready
-}
-
 func wantReady(t *testing.T, conn *polymq.Conn, queue string, want int) {
 	t.Helper()
-	if n := ready(t, conn, queue); n != want {
-		t.Errorf("%s has %d ready messages, want %d", queue, n, want)
+	info, err := conn.Inspect(t.Context(), queue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Ready != want {
+		t.Errorf("%s has %d ready messages, want %d", queue, info.Ready, want)
 	}
 }
 

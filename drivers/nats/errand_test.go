@@ -59,15 +59,19 @@ func TestLatePurge(t *testing.T) {
 	l.mu.Lock() // nothing is sent, and the trail is not read
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	purged := make(chan struct{})
+	purged := make(chan error, 1)
 	go func() {
-		_, _ = a.Purge(ctx, "q") // whose outcome is known to nobody
-		close(purged)
+		_, err := a.Purge(ctx, "q")
+		purged <- err
 	}()
 	<-ctx.Done()
 	mustPublish(t, p, "q", "m2")
+	link.Stall(true) // nor answered before the call has ended
 	l.mu.Unlock()
-	<-purged
+	if err := <-purged; err == nil {
+		t.Fatal("a purge that could not be")
+	}
+	link.Stall(false)
 	inspect(t, a, "q")
 	info := inspect(t, b, "q")
 	if info.Ready == 0 {

@@ -172,6 +172,7 @@ func TestAllThatThereIsRoomFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, sub, driver.Ack, expect(t, sub, want...)...)
+	info(t, conn, "q", driver.QueueInfo{Consumers: 1})
 }
 
 // TestRoomAtOnce: what a consumer has room for is promised before it fetches.
