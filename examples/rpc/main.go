@@ -60,16 +60,22 @@ func run(ctx context.Context, url string, out io.Writer) (err error) {
 		return err
 	}
 
+	var subs [2]*polymq.Subscriber // before anybody stops them: one may answer all questions
+	for i := range subs {
+		if subs[i], err = conn.Subscriber(ctx, queue, nil); err != nil {
+			return err
+		}
+	}
 	serving, stop := context.WithCancel(ctx)
-	var servers sync.WaitGroup
-	failed := make(chan error, 2)
-	for range 2 {
-		servers.Go(func() { failed <- serve(serving, conn, queue) })
+	failed := make(chan error, len(subs))
+	for _, sub := range subs {
+		go func() { failed <- sub.Run(serving, polymq.Responder(square)) }()
 	}
 	defer func() {
 		stop()
-		servers.Wait()
-		err = errors.Join(err, <-failed, <-failed)
+		for range subs {
+			err = errors.Join(err, <-failed)
+		}
 	}()
 
 	requester, err := conn.Requester(ctx, "", nil)
@@ -90,19 +96,13 @@ func run(ctx context.Context, url string, out io.Writer) (err error) {
 	return errors.Join(err, requester.Close(ctx))
 }
 
-// serve answers until ctx ends.
-func serve(ctx context.Context, conn *polymq.Conn, queue string) error {
-	sub, err := conn.Subscriber(ctx, queue, nil)
+// square answers a question.
+func square(_ context.Context, d *polymq.Delivery) (*polymq.Message, error) {
+	n, err := strconv.Atoi(string(d.Body))
 	if err != nil {
-		return err
+		return nil, errors.New("not a number") // the caller gets it
 	}
-	return sub.Run(ctx, polymq.Responder(func(_ context.Context, d *polymq.Delivery) (*polymq.Message, error) {
-		n, err := strconv.Atoi(string(d.Body))
-		if err != nil {
-			return nil, errors.New("not a number") // the caller gets it
-		}
-		return &polymq.Message{Body: []byte(strconv.Itoa(n * n))}, nil
-	}))
+	return &polymq.Message{Body: []byte(strconv.Itoa(n * n))}, nil
 }
 
 // ask waits for at most 20 seconds, which is also how long the question waits.
